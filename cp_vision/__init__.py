@@ -1,0 +1,27 @@
+"""ContextPool for timm: pooling layers, model surgery and ``cp_*`` models. Importing registers the models."""
+
+from . import cp_models
+from .architecture import Architecture
+from .cost import count_macs, pool_macs
+from .errors import UserError
+from .functional import context_pool
+from .layers import ContextPool1d, ContextPool2d
+from .sites import Site, find_sites
+from .surgery import drop_blocks, insert_pools
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Architecture",
+    "ContextPool1d",
+    "ContextPool2d",
+    "Site",
+    "UserError",
+    "context_pool",
+    "count_macs",
+    "cp_models",
+    "drop_blocks",
+    "find_sites",
+    "insert_pools",
+    "pool_macs",
+]

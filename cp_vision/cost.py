@@ -1,0 +1,94 @@
+"""Cost in MACs: one multiply-add counts one, the figure that papers print as FLOPs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+
+import torch
+from ptflops import get_model_complexity_info
+from timm import create_model
+from timm.models import get_model_input_config
+from torch import nn
+
+from .functional import coarse_grid
+from .layers import ContextPool2d
+
+__all__ = ["count_macs", "meta_copy", "pool_macs"]
+
+
+def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None = None) -> int:
+    """Count the MACs of one image, pools included.
+
+    Counted through ptflops on the meta device, so it takes a fraction of a second and no memory: products,
+    convolutions and their biases; not norms, activations or element-wise sums.
+
+    Args:
+        model: a model, which is left untouched, or a name that ``timm.create_model`` knows.
+        input_size: (channels, height, width); None takes the model's own.
+
+    Returns:
+        MACs for a batch of one.
+
+    Raises:
+        RuntimeError: the model doesn't run on this input size.
+    """
+    if isinstance(model, str):
+        with torch.device("meta"):
+            model = create_model(model)
+    if input_size is None:
+        input_size = get_model_input_config(model)["input_size"]
+    return count_module(meta_copy(model), tuple(input_size))
+
+
+def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
+    """Cost of one pool in MACs, in closed form: its mapping network and the product with its weights.
+
+    Args:
+        pool: the pool.
+        grid: height and width of its input.
+
+    Returns:
+        ``N (C h + h) + N o (k h + 1) + M N C`` for N input and M output tokens, C channels, hidden width h,
+        o predicted maps and k kernel taps.
+    """
+    tokens = grid[0] * grid[1]
+    height, width = coarse_grid(grid, pool.stride)
+    macs = height * width * tokens * pool.channels
+    if pool.mapping is not None:
+        for conv in (pool.mapping[0], pool.mapping[2]):
+            macs += tokens * (conv.weight.numel() + conv.bias.numel())
+    return macs
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """Copy a model to the meta device without copying its weights first."""
+    memo: dict[int, torch.Tensor] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = buffer.to("meta")
+    return copy.deepcopy(model, memo).eval()
+
+
+def count_module(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Count the MACs of a throw-away module on the meta device (ptflops leaves its hooks in it).
+
+    Args:
+        module: any module on the meta device.
+        input_shape: shape of its input without the batch dimension.
+
+    Raises:
+        RuntimeError: the module doesn't run on this input.
+    """
+    printed = io.StringIO()
+    # ptflops prints what goes wrong and returns None.
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), torch.no_grad():
+        macs, _ = get_model_complexity_info(
+            module, input_shape, backend="aten", as_strings=False, print_per_layer_stat=False
+        )
+    if macs is None:
+        reason = printed.getvalue().strip().splitlines()[-1]
+        raise RuntimeError(f"{type(module).__name__} doesn't run on an input of {input_shape}: {reason}")
+    return int(macs)

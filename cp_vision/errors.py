@@ -1,0 +1,27 @@
+"""One exception for mistakes that a user can mend, and the hint that names the closest valid value."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A value that the user gave can't be used.
+
+    The message is one line: the value, what is allowed, what to do. Command lines print it and exit with
+    code 2; from Python it is an ordinary ``ValueError``.
+    """
+
+
+def closest(name: str, allowed: Iterable[str], count: int = 3) -> str:
+    """Return ``"; did you mean 'a' or 'b'?"``, or an empty string where nothing is close."""
+    matches = difflib.get_close_matches(name, list(allowed), n=count, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(m) for m in matches)}?" if matches else ""
+
+
+def listed(names: Iterable[str], limit: int = 8) -> str:
+    """Join names for a message, the first ``limit`` of them."""
+    names = list(names)
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest if names else "none"

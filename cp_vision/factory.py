@@ -1,0 +1,138 @@
+"""Build a ContextPool model from a timm base: the base's own builder, then drops, pools and weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from timm.models import (
+    PretrainedCfg,
+    is_model,
+    list_models,
+    load_pretrained,
+    model_entrypoint,
+    resolve_pretrained_cfg,
+    split_model_name_tag,
+)
+from timm.models._features import FeatureGetterNet
+from torch import Tensor, nn
+
+from .blocks import DroppedBlock, default_pools
+from .errors import UserError, closest, listed
+from .hooks import CHILD
+from .surgery import drop_blocks, insert_pools
+
+__all__ = ["build_context_pooled", "check_base"]
+
+
+def build_context_pooled(
+    base: str,
+    variant: str,
+    *,
+    pretrained: bool = False,
+    pretrained_cfg: str | Mapping[str, Any] | PretrainedCfg | None = None,
+    pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+    pools: str | Iterable[str] = "default",
+    drops: Iterable[str] = (),
+    pool_options: Mapping[str, Any] | None = None,
+    features_only: bool = False,
+    out_indices: int | Iterable[int] | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build the timm model ``base`` with pools inserted and blocks dropped.
+
+    Args:
+        base: timm name of the base, with or without a pretrained tag.
+        variant: name that the result carries as its architecture.
+        pretrained: load weights. The base's own weights go through timm's loader before the pools are
+            inserted; a checkpoint named by ``pretrained_cfg`` may hold pools and lack dropped blocks.
+        pretrained_cfg: as for any timm model.
+        pretrained_cfg_overlay: as for any timm model.
+        pools: sites, or ``"default"``: every block of a transformer, and of a ConvNet those at stride 16 or more.
+        drops: blocks to leave out.
+        pool_options: options of :func:`cp_vision.insert_pools` (``mode``, ``support_range``, ...).
+        features_only: return a feature extractor, as timm does.
+        out_indices: which features; default timm's.
+        **kwargs: arguments of the base.
+
+    Raises:
+        UserError: an unknown base or one that can't be pooled, wrong pools, drops or options, a checkpoint
+            that doesn't fit.
+    """
+    check_base(base)
+    arch, tag = split_model_name_tag(base)
+    if isinstance(pretrained_cfg, str) or not pretrained_cfg:
+        cfg = resolve_pretrained_cfg(arch, pretrained_cfg or tag, pretrained_cfg_overlay)
+    else:
+        cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
+    cfg = dataclasses.replace(cfg, architecture=variant)
+    # Weights that somebody names are read after the surgery, since they may be those of a pooled model.
+    named = not cfg.custom_load and bool(cfg.source or cfg.file or cfg.state_dict)
+    built_cfg = dataclasses.replace(cfg, state_dict=None).to_dict() if named else cfg.to_dict()
+    model = model_entrypoint(arch)(pretrained=pretrained and not named, pretrained_cfg=built_cfg, **kwargs)
+    drop_blocks(model, drops)
+    insert_pools(model, _pool_names(model, pools), **(pool_options or {}))
+    if pretrained and named:
+        load_pretrained(
+            model,
+            cfg.to_dict(),
+            num_classes=model.num_classes,
+            in_chans=kwargs.get("in_chans", 3),
+            filter_fn=partial(_fit_checkpoint, classifier=cfg.classifier),
+            cache_dir=kwargs.get("cache_dir"),
+        )
+    if features_only:
+        indices = model.feature_info if out_indices is None else out_indices
+        if out_indices is None:
+            indices = 3 if hasattr(model, "blocks") else tuple(range(len(model.feature_info)))
+        return FeatureGetterNet(model, out_indices=indices)
+    return model
+
+
+def check_base(base: str) -> None:
+    """Raise a UserError that offers the closest names unless timm knows ``base``."""
+    if not isinstance(base, str) or not base:
+        raise UserError("context_pooled needs base=, the name of a timm model, for example base='resnet50'")
+    if not is_model(base):
+        arch = split_model_name_tag(base)[0]
+        raise UserError(f"unknown base model {base!r}{closest(arch, list_models())} (timm.list_models() has all)")
+
+
+def _pool_names(model: nn.Module, pools: str | Iterable[str]) -> Iterable[str]:
+    if pools == "default":
+        return default_pools(model)
+    if isinstance(pools, str):
+        raise UserError(f"pools {pools!r} must be 'default' or a list of block names, such as [{pools!r}]")
+    return pools
+
+
+def _fit_checkpoint(
+    state_dict: dict[str, Tensor], model: nn.Module, classifier: str | tuple[str, ...] | None
+) -> dict[str, Tensor]:
+    """Fit a checkpoint, pooled or plain, to a pooled model: nothing but the head may be missing or left over.
+
+    Keys of dropped blocks are left out. A pool that the checkpoint lacks as a whole keeps its initial values,
+    which in gated mode change no output.
+    """
+    family_filter = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if family_filter is not None:
+        state_dict = family_filter(state_dict, model)
+    dropped = tuple(f"{name}." for name, m in model.named_modules() if isinstance(m, DroppedBlock))
+    fitted = {key: value for key, value in state_dict.items() if not key.startswith(dropped)}
+    own = model.state_dict()
+    for prefix in {key.partition(f".{CHILD}.")[0] + f".{CHILD}." for key in own if f".{CHILD}." in key}:
+        if not any(key.startswith(prefix) for key in fitted):
+            fitted.update({key: value for key, value in own.items() if key.startswith(prefix)})
+    heads = (classifier,) if isinstance(classifier, str) else classifier or ()
+    heads = tuple(f"{head}." for head in heads)
+    missing = [key for key in own if key not in fitted and not key.startswith(heads)]
+    unexpected = [key for key in fitted if key not in own and not key.startswith(heads)]
+    if missing or unexpected:
+        raise UserError(
+            "the checkpoint is not one of this architecture (same base, pools and drops?): "
+            f"missing {listed(missing, 3)}; unexpected {listed(unexpected, 3)}"
+        )
+    return fitted

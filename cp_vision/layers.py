@@ -1,0 +1,177 @@
+"""ContextPool as modules: a small mapping network that predicts weight and support, and the gate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .functional import BACKENDS, context_pool
+
+__all__ = ["ContextPool1d", "ContextPool2d", "hidden_width"]
+
+LAYER_MODES = ("gated", "replace")
+
+
+def hidden_width(channels: int) -> int:
+    """Hidden width of the mapping network: narrow enough that it stays below 1 % of a ResNet-50 block."""
+    return max(2, channels // 128)
+
+
+class ContextPool2d(nn.Module):
+    """Adaptive context pooling of a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)).
+
+    A mapping of two convolutions predicts for every token a log weight ``u`` and a support
+    ``sigma = sigma_min + support_range * L * sigmoid(v)`` in pixels, L being the longer side of the grid;
+    :func:`cp_vision.context_pool` does the rest. A new pool starts with equal weights and the middle of the
+    support range.
+
+    Args:
+        channels: number of channels C.
+        stride: pixels between outputs; more than 1 needs ``mode="replace"``.
+        mode: ``"gated"`` gives ``x + g * (pool(x) - x)`` with ``g`` learned per channel and zero at the start,
+            so that a new pool changes nothing; ``"replace"`` gives ``pool(x)``.
+        support_range: r, the largest support as a share of the grid's longer side.
+        sigma_min: smallest support in pixels.
+        hidden: width of the mapping network; None takes :func:`hidden_width`.
+        learned_weight: False gives every token the same weight (ablation).
+        learned_support: False fixes every support at the middle of its range (ablation).
+        backend: see :func:`cp_vision.context_pool`.
+
+    Raises:
+        ValueError: an argument outside its range.
+
+    Source: Huang et al., ICML 2022; r, the sigmoid and the two convolutions are our reading of it. The gate
+    and the stride are our extensions.
+    """
+
+    _kernel = (3, 3)
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int = 1,
+        mode: str = "gated",
+        *,
+        support_range: float = 0.1,
+        sigma_min: float = 0.1,
+        hidden: int | None = None,
+        learned_weight: bool = True,
+        learned_support: bool = True,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        hidden = hidden_width(channels) if hidden is None else hidden
+        _check_options(channels, stride, mode, support_range, sigma_min, hidden, backend)
+        self.channels, self.stride, self.mode = channels, stride, mode
+        self.support_range, self.sigma_min, self.backend = support_range, sigma_min, backend
+        self.learned_weight, self.learned_support = learned_weight, learned_support
+        outputs = learned_weight + learned_support
+        self.mapping = self._make_mapping(channels, hidden, outputs) if outputs else None
+        self.gate = nn.Parameter(torch.zeros(channels)) if mode == "gated" else None
+
+    def _make_mapping(self, channels: int, hidden: int, outputs: int) -> nn.Sequential:
+        height, width = self._kernel
+        last = nn.Conv2d(hidden, outputs, self._kernel, padding=(height // 2, width // 2))
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        return nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.GELU(), last)
+
+    def weight_and_support(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict the log weight (B, H, W) and the support sigma in pixels (B, H/stride, W/stride).
+
+        Args:
+            x: (B, C, H, W).
+        """
+        batch, _, height, width = x.shape
+        learned = self.mapping(x).unbind(1) if self.mapping is not None else ()
+        equal = x.new_zeros(batch, height, width)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        log_weight = (learned[0] if self.learned_weight else equal).to(dtype)
+        support = (learned[-1] if self.learned_support else equal).to(dtype)
+        if self.stride > 1:
+            support = F.avg_pool2d(
+                support[:, None], self.stride, ceil_mode=True, count_include_pad=False
+            ).squeeze(1)
+        span = self.support_range * max(height, width)
+        return log_weight, self.sigma_min + span * support.sigmoid()
+
+    def pool(self, x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
+        """Pool x with the given weights and supports, in this module's mode."""
+        pooled = context_pool(x, log_weight, sigma, stride=self.stride, backend=self.backend)
+        if self.gate is None:
+            return pooled
+        return x + self.gate.to(x.dtype)[:, None, None] * (pooled - x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride))."""
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"expected (B, {self.channels}, H, W), got {tuple(x.shape)}")
+        return self.pool(x, *self.weight_and_support(x))
+
+    def extra_repr(self) -> str:
+        """Show what tells this pool from another."""
+        return f"{self.channels}, stride={self.stride}, mode={self.mode!r}, support_range={self.support_range}"
+
+
+class ContextPool1d(ContextPool2d):
+    """Adaptive context pooling of a token sequence, (B, N, C) -> (B, ceil(N/stride), C).
+
+    Positions are the indices of the sequence; the arguments are those of :class:`ContextPool2d`, with L = N.
+    An image transformer's tokens lie on a grid: use :class:`ContextPool2d` there.
+
+    Source: as :class:`ContextPool2d`; the mask is our extension.
+    """
+
+    # A sequence is a map of height 1, where a 3 x 3 kernel would only ever use its middle row.
+    _kernel = (1, 3)
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Pool a sequence.
+
+        Args:
+            x: (B, N, C).
+            padding_mask: (B, N), True where a token is padding. Padding gives to no other token, and comes
+                out as it went in with stride 1. Every sequence needs at least one token that is not padding.
+
+        Returns:
+            (B, ceil(N/stride), C).
+        """
+        if x.ndim != 3 or x.shape[2] != self.channels:
+            raise ValueError(f"expected (B, N, {self.channels}), got {tuple(x.shape)}")
+        if padding_mask is None:
+            return super().forward(x.mT.unsqueeze(2)).squeeze(2).mT
+        if padding_mask.shape != x.shape[:2] or padding_mask.dtype != torch.bool:
+            raise ValueError(
+                f"padding_mask must be bool {tuple(x.shape[:2])}, got {padding_mask.dtype} "
+                f"{tuple(padding_mask.shape)}"
+            )
+        image = x.masked_fill(padding_mask[..., None], 0).mT.unsqueeze(2)
+        log_weight, sigma = self.weight_and_support(image)
+        log_weight = log_weight.masked_fill(padding_mask[:, None], float("-inf"))
+        pooled = self.pool(image, log_weight, sigma).squeeze(2).mT
+        return torch.where(padding_mask[..., None], x, pooled) if self.stride == 1 else pooled
+
+
+def _check_options(
+    channels: int,
+    stride: int,
+    mode: str,
+    support_range: float,
+    sigma_min: float,
+    hidden: int,
+    backend: str,
+) -> None:
+    if mode not in LAYER_MODES:
+        raise ValueError(f"mode {mode!r} is not one of {', '.join(LAYER_MODES)}")
+    if mode == "gated" and stride != 1:
+        raise ValueError(f"mode 'gated' keeps the grid, so it can't have stride {stride}; use mode 'replace'")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
+    for name, value, least in [("channels", channels, 1), ("stride", stride, 1), ("hidden", hidden, 1)]:
+        if value < least:
+            raise ValueError(f"{name} {value} must be {least} or more")
+    if not support_range > 0 or sigma_min < 0:
+        raise ValueError(
+            f"support_range {support_range} must be above 0 and sigma_min {sigma_min} must not be negative"
+        )
