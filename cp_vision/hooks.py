@@ -24,9 +24,7 @@ def has_pool(block: nn.Module) -> bool:
     return hasattr(block, CHILD)
 
 
-def attach_pools(
-    model: nn.Module, pools: Sequence[tuple[nn.Module, nn.Module]], before_attention: bool
-) -> None:
+def attach_pools(model: nn.Module, pools: Sequence[tuple[nn.Module, nn.Module]], before_attention: bool) -> None:
     """Make each pool a child of its block, acting on the block's output or on what its attention sees.
 
     Args:

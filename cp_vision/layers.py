@@ -90,9 +90,7 @@ class ContextPool2d(nn.Module):
         log_weight = (learned[0] if self.learned_weight else equal).to(dtype)
         support = (learned[-1] if self.learned_support else equal).to(dtype)
         if self.stride > 1:
-            support = F.avg_pool2d(
-                support[:, None], self.stride, ceil_mode=True, count_include_pad=False
-            ).squeeze(1)
+            support = F.avg_pool2d(support[:, None], self.stride, ceil_mode=True, count_include_pad=False).squeeze(1)
         span = self.support_range * max(height, width)
         return log_weight, self.sigma_min + span * support.sigmoid()
 
@@ -143,8 +141,7 @@ class ContextPool1d(ContextPool2d):
             return super().forward(x.mT.unsqueeze(2)).squeeze(2).mT
         if padding_mask.shape != x.shape[:2] or padding_mask.dtype != torch.bool:
             raise ValueError(
-                f"padding_mask must be bool {tuple(x.shape[:2])}, got {padding_mask.dtype} "
-                f"{tuple(padding_mask.shape)}"
+                f"padding_mask must be bool {tuple(x.shape[:2])}, got {padding_mask.dtype} {tuple(padding_mask.shape)}"
             )
         image = x.masked_fill(padding_mask[..., None], 0).mT.unsqueeze(2)
         log_weight, sigma = self.weight_and_support(image)

@@ -1,0 +1,21 @@
+"""The architecture search: where to pool and which blocks to drop under a MAC budget."""
+
+from .budget import parse_budget
+from .executor import Observer
+from .results import BlockCost, Candidate, Results, pareto_front
+from .run import Search, SearchConfig, run
+from .space import Space, measure_space
+
+__all__ = [
+    "BlockCost",
+    "Candidate",
+    "Observer",
+    "Results",
+    "Search",
+    "SearchConfig",
+    "Space",
+    "measure_space",
+    "pareto_front",
+    "parse_budget",
+    "run",
+]

@@ -1,0 +1,65 @@
+"""What the project's commands share: one-line errors and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from .errors import UserError
+
+__all__ = ["CommandFailed", "CommandParser", "parse_pairs", "run_command"]
+
+
+class CommandFailed(RuntimeError):
+    """A command can't go on, for a reason that is no mistake of the user's; the message is one line."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error alone, without the usage, and exit."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequence[str] | None, name: str) -> int:
+    """Run a command.
+
+    Args:
+        command: the command; takes its arguments, None for those of the process.
+        arguments: its arguments.
+        name: its name, for errors.
+
+    Returns:
+        The exit code: 0, 1 where the command failed, 2 for a mistake of the user's, 130 after Ctrl-C.
+    """
+    try:
+        command(arguments)
+    except (UserError, CommandFailed) as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        print(f"{name}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse_pairs(texts: Sequence[str], option: str) -> dict[str, Any]:
+    """Read ``key=value`` texts, the value as a Python literal or else as text, like timm's ``--model-kwargs``.
+
+    Raises:
+        UserError: a text without ``=``.
+    """
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"{option} {text!r} must be key=value, for example {option} patch_size=4")
+        try:
+            pairs[key] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            pairs[key] = value
+    return pairs

@@ -1,0 +1,93 @@
+"""A whole training from a recipe, and scoring a trained model: what ``cp-train`` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timm.utils import random_seed
+
+from cp_vision import count_macs
+from cp_vision.command_line import CommandFailed
+from cp_vision.errors import UserError
+
+from .data import check_test_split, count_classes, make_loader, open_split
+from .models import build_model, data_config, load_model, model_args, save_model
+from .schema import Recipe
+from .trainer import TrainingError, evaluate, train
+
+__all__ = ["fit", "score_folder"]
+
+
+def fit(recipe: Recipe, output: Path, on_epoch: Callable[[int, int, float], None] | None = None) -> dict[str, float]:
+    """Train the recipe's model on the whole training split and score it once on the validation split.
+
+    Args:
+        recipe: the recipe.
+        output: folder for the model (``local-dir:`` layout), ``recipe.yaml`` and ``summary.json``; must not
+            hold anything.
+        on_epoch: see :func:`cp_vision.recipes.train`.
+
+    Returns:
+        ``top1`` and ``top5`` in percent, ``loss``, ``macs`` and ``params``.
+
+    Raises:
+        UserError: an output that is not empty, a model or data set that can't be had.
+        CommandFailed: training broke off.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"output {str(output)!r} is there and not empty; choose another --output")
+    device = _device()
+    train_set = open_split(recipe, recipe.train_split, is_training=True)
+    test_set = open_split(recipe, recipe.val_split, is_training=False)
+    check_test_split(recipe, train_set, test_set)
+    num_classes = count_classes(train_set, recipe)
+    args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
+    random_seed(recipe.seed)
+    model = build_model(recipe.model, args, recipe.pretrained)
+    config = data_config(model, recipe)
+    # Counted before training, on a model that hasn't been through ptflops.
+    cost = {
+        "macs": count_macs(model, config["input_size"]),
+        "params": sum(p.numel() for p in model.parameters()),
+    }
+    loader = make_loader(train_set, recipe, config, num_classes, device, is_training=True)
+    try:
+        model = train(model, recipe, loader, device, on_epoch)
+    except TrainingError as error:
+        raise CommandFailed(str(error)) from error
+    scores = evaluate(model, make_loader(test_set, recipe, config, num_classes, device, is_training=False), device)
+    summary = {**scores, **cost}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    files = {"recipe.yaml": recipe.to_yaml(), "summary.json": json.dumps(summary, indent=2) + "\n"}
+    save_model(model, output, config, files)
+    return summary
+
+
+def score_folder(recipe: Recipe, folder: Path) -> dict[str, float]:
+    """Score a ``local-dir:`` folder on the recipe's validation split.
+
+    Args:
+        recipe: names the data set.
+        folder: the folder.
+
+    Returns:
+        ``top1`` and ``top5`` in percent, and ``loss``.
+
+    Raises:
+        UserError: a folder that holds no such model, a data set that can't be had.
+    """
+    model = load_model(folder)
+    dataset = open_split(recipe, recipe.val_split, is_training=False)
+    num_classes = count_classes(dataset, recipe)
+    if model.num_classes != num_classes:
+        raise UserError(f"{str(folder)!r} has {model.num_classes} classes, the data set has {num_classes}")
+    device = _device()
+    loader = make_loader(dataset, recipe, data_config(model, recipe), num_classes, device, is_training=False)
+    return evaluate(model, loader, device)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,115 @@
+"""From a recipe to a timm model and back to disk as a ``local-dir:`` folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm import create_model
+from timm.data import resolve_data_config
+from timm.models import save_for_hf
+from torch import nn
+
+from cp_vision.errors import UserError
+from cp_vision.factory import check_base
+
+from .schema import Recipe
+
+__all__ = ["build_model", "data_config", "load_model", "model_args", "replace_folder", "save_model"]
+
+
+def model_args(name: str, recipe: Recipe, num_classes: int, model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``timm.create_model`` for a model trained by a recipe.
+
+    Args:
+        name: timm name.
+        recipe: image size, channels, dropout.
+        num_classes: number of classes.
+        model_kwargs: further arguments, which win.
+
+    Raises:
+        UserError: an unknown name, an argument that the model doesn't take.
+    """
+    args: dict[str, Any] = {"num_classes": num_classes}
+    if recipe.in_chans != 3:
+        args["in_chans"] = recipe.in_chans
+    if recipe.drop:
+        args["drop_rate"] = recipe.drop
+    if recipe.drop_path is not None:
+        args["drop_path_rate"] = recipe.drop_path
+    args.update(model_kwargs)
+    with torch.device("meta"):
+        model = build_model(name, args)
+    # Models of a fixed grid (transformers) are built for the image size; ConvNets take any.
+    if recipe.img_size is not None and hasattr(model, "set_input_size"):
+        args.setdefault("img_size", recipe.img_size)
+    return args
+
+
+def build_model(name: str, args: Mapping[str, Any], pretrained: bool = False) -> nn.Module:
+    """Build a timm model.
+
+    Raises:
+        UserError: an unknown name, arguments that the model doesn't take, weights that can't be had.
+    """
+    check_base(name)
+    try:
+        return create_model(name, pretrained=pretrained, **args)
+    except UserError:
+        raise
+    except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()).removeprefix("VisionTransformer.__init__() ")
+        raise UserError(f"can't build {name} with {dict(args)}, pretrained={pretrained}: {reason}") from error
+
+
+def data_config(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
+    """Input size, mean, std, interpolation and crop: the recipe's where it says so, otherwise the model's."""
+    keys = ("img_size", "in_chans", "mean", "std", "interpolation", "crop_pct")
+    args = {key: getattr(recipe, key) for key in keys if getattr(recipe, key) is not None}
+    return resolve_data_config(args, model=model)
+
+
+def load_model(folder: Path | str) -> nn.Module:
+    """Load a ``local-dir:`` folder with its weights.
+
+    Raises:
+        UserError: not such a folder, or weights that don't fit.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{str(folder)!r} is no model folder: it has no config.json")
+    try:
+        return create_model(f"local-dir:{folder}", pretrained=True)
+    except (KeyError, OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"can't load {str(folder)!r}: {' '.join(str(error).split())}") from error
+
+
+def save_model(model: nn.Module, folder: Path, config: dict[str, Any], files: Mapping[str, str] = {}) -> None:
+    """Save a model as a ``local-dir:`` folder, whole or not at all; a folder of that name is replaced.
+
+    Args:
+        model: a model that ``timm.create_model`` built.
+        folder: the folder.
+        config: its :func:`data_config`.
+        files: further text files by name.
+    """
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    save_for_hf(model, unfinished, safe_serialization=True, data_config=config)
+    for name, text in files.items():
+        (unfinished / name).write_text(text, encoding="utf-8")
+    replace_folder(unfinished, folder)
+
+
+def replace_folder(finished: Path, folder: Path) -> None:
+    """Give a finished folder its name, in place of an older folder of that name."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(finished, folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,177 @@
+"""The recipe: how a model is trained, as a YAML file whose keys are argument names of timm's train.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from timm.optim import list_optimizers
+
+from cp_vision.errors import UserError, closest, listed
+
+__all__ = ["Recipe", "load_recipe"]
+
+BUNDLED = Path(__file__).parent
+
+
+class Recipe(BaseModel):
+    """Every key that a recipe may have, with timm's defaults where timm has one.
+
+    The meaning of each key is the one it has in timm's train.py. ``model_kwargs`` belong to ``model``.
+    ``dataset: digits`` is the handwritten digits bundled with scikit-learn.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    # Data
+    dataset: str = ""
+    data_dir: str | None = None
+    dataset_download: bool = False
+    train_split: str = "train"
+    val_split: str = "validation"
+    class_map: str | None = None
+    workers: int = Field(4, ge=0)
+
+    # Model
+    model: str = "resnet50"
+    model_kwargs: dict[str, Any] = {}
+    pretrained: bool = False
+    num_classes: int | None = Field(None, ge=1)
+    img_size: int | None = Field(None, ge=1)
+    in_chans: int = Field(3, ge=1)
+    drop: float = Field(0.0, ge=0, lt=1)
+    drop_path: float | None = Field(None, ge=0, lt=1)
+
+    # Input
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+    crop_pct: float | None = Field(None, gt=0)
+
+    # Optimiser
+    batch_size: int = Field(128, ge=1)
+    validation_batch_size: int | None = Field(None, ge=1)
+    opt: str = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    momentum: float = Field(0.9, ge=0)
+    opt_eps: float | None = None
+    opt_betas: list[float] | None = None
+    layer_decay: float | None = Field(None, gt=0)
+    clip_grad: float | None = Field(None, gt=0)
+    clip_mode: Literal["norm", "value", "agc"] = "norm"
+
+    # Schedule
+    epochs: int = Field(100, ge=1)
+    sched: Literal["cosine", "tanh", "step", "multistep", "poly", "constant", "none"] = "cosine"
+    sched_on_updates: bool = False
+    warmup_epochs: int = Field(0, ge=0)
+    warmup_lr: float = Field(1e-5, ge=0)
+    min_lr: float = Field(0.0, ge=0)
+    cooldown_epochs: int = Field(0, ge=0)
+    decay_epochs: float = Field(90.0, gt=0)
+    decay_milestones: list[int] = [90, 180, 270]
+    decay_rate: float = Field(0.1, gt=0)
+
+    # Loss
+    smoothing: float = Field(0.1, ge=0, lt=1)
+    bce_loss: bool = False
+    bce_target_thresh: float | None = None
+
+    # Augmentation
+    no_aug: bool = False
+    scale: list[float] = [0.08, 1.0]
+    ratio: list[float] = [3 / 4, 4 / 3]
+    hflip: float = Field(0.5, ge=0, le=1)
+    vflip: float = Field(0.0, ge=0, le=1)
+    color_jitter: float = Field(0.4, ge=0)
+    aa: str | None = None
+    reprob: float = Field(0.0, ge=0, le=1)
+    remode: Literal["const", "rand", "pixel"] = "pixel"
+    recount: int = Field(1, ge=1)
+    train_interpolation: Literal["random", "nearest", "bilinear", "bicubic", "lanczos"] = "random"
+    mixup: float = Field(0.0, ge=0)
+    cutmix: float = Field(0.0, ge=0)
+    mixup_prob: float = Field(1.0, ge=0, le=1)
+    mixup_switch_prob: float = Field(0.5, ge=0, le=1)
+    mixup_mode: Literal["batch", "pair", "elem"] = "batch"
+    mixup_off_epoch: int = Field(0, ge=0)
+
+    # Averaged weights
+    model_ema: bool = False
+    model_ema_decay: float = Field(0.9998, gt=0, lt=1)
+    model_ema_warmup: bool = False
+
+    seed: int = Field(42, ge=0)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed (mixup or cutmix)."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def with_values(self, **values: Any) -> Recipe:
+        """Return a copy with some values replaced, checked like a file.
+
+        Raises:
+            UserError: an unknown key or a wrong value.
+        """
+        return _checked({**self.model_dump(), **values}, "recipe")
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML, without the keys that have their default."""
+        return yaml.safe_dump(self.model_dump(exclude_defaults=True), sort_keys=False)
+
+
+def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        recipe: path of a YAML file, or the name of a bundled recipe (``digits``).
+        overrides: ``key=value`` texts, the value in YAML.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key, a wrong type or value.
+    """
+    path = Path(recipe)
+    if not path.is_file() and (BUNDLED / f"{recipe}.yaml").is_file():
+        path = BUNDLED / f"{recipe}.yaml"
+    if not path.is_file():
+        bundled = sorted(p.stem for p in BUNDLED.glob("*.yaml"))
+        raise UserError(f"no recipe {str(recipe)!r}: neither a file nor a bundled recipe ({listed(bundled)})")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"recipe {path} must be a mapping of keys to values")
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text!r} must be key=value, for example --set epochs=10")
+        try:
+            values[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {text!r}: the value is not YAML") from error
+    return _checked(values, f"recipe {path}")
+
+
+def _checked(values: dict[str, Any], source: str) -> Recipe:
+    for key in values:
+        if key not in Recipe.model_fields:
+            raise UserError(f"{source}: unknown key {key!r}{closest(str(key), Recipe.model_fields)}")
+    try:
+        recipe = Recipe(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{source}: {key}: {first['msg']}, got {first['input']!r}") from error
+    for key, length in (("scale", 2), ("ratio", 2), ("opt_betas", 2), ("mean", None), ("std", None)):
+        value = getattr(recipe, key)
+        if value is not None and len(value) != (length or recipe.in_chans):
+            raise UserError(f"{source}: {key}: needs {length or recipe.in_chans} numbers, got {value!r}")
+    if recipe.opt.partition("_")[2] not in list_optimizers() and recipe.opt not in list_optimizers():
+        raise UserError(f"{source}: opt: timm has no optimiser {recipe.opt!r}{closest(recipe.opt, list_optimizers())}")
+    return recipe

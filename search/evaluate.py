@@ -1,0 +1,104 @@
+"""Scoring a candidate by training it with the recipe; its weights are kept while it has a role."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from timm.utils import random_seed
+
+from cp_vision import Architecture
+
+from ..recipes.data import make_loader
+from ..recipes.models import build_model, data_config, load_model, save_model
+from ..recipes.schema import Recipe
+from ..recipes.trainer import evaluate, train
+
+__all__ = ["Evaluator", "OnEpoch", "Score", "TrainEvaluator", "weights_folder"]
+
+OnEpoch = Callable[[int, int, float], None]
+"""Called after every epoch with its number from 1, the number of epochs and the mean loss."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What came of one candidate: validation top-1 in percent, and its number of parameters."""
+
+    accuracy: float
+    params: int
+
+
+class Evaluator(Protocol):
+    """Scores one architecture; raises ``RuntimeError`` with a one-line reason where that fails."""
+
+    def __call__(self, architecture: Architecture, on_epoch: OnEpoch) -> Score: ...
+
+
+def weights_folder(output: Path, architecture: Architecture) -> Path:
+    """Where the weights of a candidate are kept."""
+    return output / "weights" / hashlib.sha256(architecture.to_json().encode()).hexdigest()[:12]
+
+
+class TrainEvaluator:
+    """Trains a candidate on the training part and scores it on the held-out part.
+
+    Every candidate starts from the same seed, so the same candidate gets the same score (on a CPU).
+
+    Args:
+        recipe: how to train; its seed is the seed.
+        train_set: images to train on.
+        held_out: images to score on.
+        num_classes: number of classes.
+        output: output folder of the search.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train_set: Any,
+        held_out: Any,
+        num_classes: int,
+        output: Path,
+        device: torch.device,
+    ) -> None:
+        self.recipe, self.num_classes, self.output, self.device = recipe, num_classes, output, device
+        self.train_set, self.held_out = train_set, held_out
+
+    def __call__(self, architecture: Architecture, on_epoch: OnEpoch) -> Score:
+        """Train, score, and keep the weights."""
+        random_seed(self.recipe.seed)
+        model = build_model(architecture.model_name, architecture.create_args, self.recipe.pretrained)
+        config = data_config(model, self.recipe)
+        loader = make_loader(self.train_set, self.recipe, config, self.num_classes, self.device, is_training=True)
+        model = train(model, self.recipe, loader, self.device, on_epoch)
+        folder = weights_folder(self.output, architecture)
+        folder.parent.mkdir(exist_ok=True)
+        save_model(model, folder, config)
+        params = sum(parameter.numel() for parameter in model.parameters())
+        return Score(self.score(model, self.held_out), params)
+
+    def score(self, model: torch.nn.Module, dataset: Any) -> float:
+        """Top-1 of a model on a data set, in percent."""
+        config = data_config(model, self.recipe)
+        loader = make_loader(dataset, self.recipe, config, self.num_classes, self.device, is_training=False)
+        return evaluate(model, loader, self.device)["top1"]
+
+    def kept_model(self, architecture: Architecture) -> torch.nn.Module:
+        """A candidate's trained model, loaded as any user would load it; trained again if it wasn't kept."""
+        folder = weights_folder(self.output, architecture)
+        if not folder.is_dir():
+            self(architecture, lambda epoch, epochs, loss: None)
+        return load_model(folder)
+
+    def keep(self, architectures: Iterable[Architecture]) -> None:
+        """Delete the weights of all candidates but these, so that the disk stays bounded."""
+        kept = {weights_folder(self.output, architecture) for architecture in architectures}
+        for folder in (self.output / "weights").glob("*"):
+            if folder not in kept:
+                shutil.rmtree(folder)

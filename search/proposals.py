@@ -1,0 +1,149 @@
+"""Where candidates come from: an Optuna sampler that learns what is over the budget, and fixed starting points."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import optuna
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import Trial, TrialState
+
+from cp_vision.errors import UserError, closest
+
+from .space import DROP, KEEP, POOL, Choice, Space
+
+__all__ = ["SAMPLERS", "Proposer", "key_of", "starting_points", "without_pools"]
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: TPESampler(seed=seed),
+    "nsgaii": lambda seed: NSGAIISampler(population_size=20, seed=seed),
+    "random": lambda seed: RandomSampler(seed=seed),
+}
+
+# A proposal costs milliseconds and a training at least seconds, so a few dozen may be refused for each.
+_REFUSALS = 30
+_REPAIRS = 1000
+
+
+def key_of(choice: Choice) -> tuple[tuple[str, str], ...]:
+    """A hashable value that is equal for equal choices."""
+    return tuple(sorted(choice.items()))
+
+
+def without_pools(choice: Choice) -> dict[str, str]:
+    """The same drops without any pool."""
+    return {name: KEEP if value == POOL else value for name, value in choice.items()}
+
+
+def starting_points(space: Space, budget: int) -> list[dict[str, str]]:
+    """The base itself, then up to three ways to meet the budget by dropping alone.
+
+    Blocks are left out from the end, from the start, and spread evenly, until the budget is met. So the race
+    always holds candidates that drop and don't pool.
+    """
+    names = [block.name for block in space.blocks if block.droppable]
+    # Every other, then the remaining ones: any prefix of this order is spread over the depth.
+    spread = [names[i] for step in (0, 1) for i in range(step, len(names), 2)]
+    points = [space.choice()]
+    for order in (names[::-1], names, spread):
+        for count in range(len(names) + 1):
+            choice = space.choice(drops=order[:count])
+            if space.excess(choice, budget) <= 0:
+                if choice not in points:
+                    points.append(choice)
+                break
+    return points
+
+
+class Proposer:
+    """Asks an Optuna sampler for candidates within the budget.
+
+    The sampler lives in memory; what it is told is replayed from the record when a search goes on, so it
+    proposes the same again. Candidates over the budget are told to it as infeasible and come no further. Where
+    it insists, its last proposal is repaired: pools are taken away and blocks dropped at random until the
+    budget is met.
+
+    Args:
+        space: the search space.
+        budget: the budget in MACs.
+        sampler: a name in :data:`SAMPLERS`.
+        seed: seed of the sampler and of the repairs.
+
+    Raises:
+        UserError: an unknown sampler.
+    """
+
+    def __init__(self, space: Space, budget: int, sampler: str, seed: int) -> None:
+        if sampler not in SAMPLERS:
+            raise UserError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}{closest(sampler, SAMPLERS)}")
+        self.space, self.budget = space, budget
+        self.refused = 0
+        self._distributions = space.distributions(budget)
+        self._random = random.Random(seed)  # noqa: S311 - no secret depends on it
+        self._study = optuna.create_study(directions=["maximize", "minimize"], sampler=SAMPLERS[sampler](seed))
+        self._open: dict[tuple[tuple[str, str], ...], Trial] = {}
+
+    def propose(self, known: Callable[[Choice], float | None]) -> dict[str, str] | None:
+        """Propose a candidate within the budget that was not tried before.
+
+        Args:
+            known: accuracy of a candidate that was tried, NaN if it failed, None if it is new.
+
+        Returns:
+            The candidate, or None when no new one was found.
+        """
+        for _ in range(_REFUSALS):
+            trial = self._study.ask(self._distributions)
+            choice: dict[str, str] = dict(trial.params)
+            excess = self.space.excess(choice, self.budget)
+            trial.set_constraint("macs", excess)
+            if excess > 0:
+                self.refused += 1
+                self._study.tell(trial, [0.0, self.space.macs(choice)])
+                continue
+            accuracy = known(choice)
+            if accuracy is None and key_of(choice) not in self._open:
+                self._open[key_of(choice)] = trial
+                return choice
+            self._tell(trial, choice, accuracy)
+        for repaired in self._repairs(choice):
+            if known(repaired) is None:
+                return repaired
+        return None
+
+    def learn(self, choice: Choice, accuracy: float | None) -> None:
+        """Tell the sampler what came of a candidate, proposed or not; None where its training failed."""
+        trial = self._open.pop(key_of(choice), None)
+        if trial is None:
+            self._study.enqueue_trial(dict(choice))
+            trial = self._study.ask(self._distributions)
+            trial.set_constraint("macs", self.space.excess(choice, self.budget))
+        self._tell(trial, choice, accuracy)
+
+    def _tell(self, trial: Trial, choice: Choice, accuracy: float | None) -> None:
+        if accuracy is None or accuracy != accuracy:
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            self._study.tell(trial, [accuracy, self.space.macs(choice)])
+
+    def _repairs(self, choice: dict[str, str]) -> Iterator[dict[str, str]]:
+        blocks = {block.name: block for block in self.space.blocks}
+        for _ in range(_REPAIRS):
+            choice = {
+                name: self._random.choice(d.choices) if self._random.random() < 0.2 else choice[name]
+                for name, d in self._distributions.items()
+            }
+            repaired = dict(choice)
+            order = list(repaired)
+            for cheaper in (KEEP, DROP):
+                self._random.shuffle(order)
+                for name in order:
+                    if self.space.excess(repaired, self.budget) <= 0:
+                        break
+                    if cheaper == KEEP and repaired[name] == POOL:
+                        repaired[name] = KEEP
+                    elif cheaper == DROP and blocks[name].droppable and repaired[name] == KEEP:
+                        repaired[name] = DROP
+            if self.space.excess(repaired, self.budget) <= 0:
+                yield repaired
