@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 
 from .errors import UserError
 
-__all__ = ["CommandFailed", "CommandParser", "parse_pairs", "run_command"]
+__all__ = ["CommandError", "CommandParser", "parse_pairs", "run_command"]
 
 
-class CommandFailed(RuntimeError):
+class CommandError(RuntimeError):
     """A command can't go on, for a reason that is no mistake of the user's; the message is one line."""
 
 
@@ -38,7 +38,7 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequ
     """
     try:
         command(arguments)
-    except (UserError, CommandFailed) as error:
+    except (UserError, CommandError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:

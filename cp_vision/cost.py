@@ -36,10 +36,10 @@ def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None =
     """
     if isinstance(model, str):
         with torch.device("meta"):
-            model = create_model(model)
-    if input_size is None:
-        input_size = get_model_input_config(model)["input_size"]
-    return count_module(meta_copy(model), tuple(input_size))
+            trial = create_model(model)
+    else:
+        trial = meta_copy(model)
+    return count_module(trial, tuple(input_size or get_model_input_config(trial)["input_size"]))
 
 
 def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
@@ -57,8 +57,7 @@ def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
     height, width = coarse_grid(grid, pool.stride)
     macs = height * width * tokens * pool.channels
     if pool.mapping is not None:
-        for conv in (pool.mapping[0], pool.mapping[2]):
-            macs += tokens * (conv.weight.numel() + conv.bias.numel())
+        macs += tokens * sum(parameter.numel() for parameter in pool.mapping.parameters())
     return macs
 
 

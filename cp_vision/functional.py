@@ -48,11 +48,11 @@ def context_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, *, stride: int = 
     learned weight and support). The stride is our extension.
     """
     _check(x, log_weight, sigma, stride, backend)
-    grid, coarse = x.shape[-2:], sigma.shape[-2:]
+    (*_, height, width), coarse = x.shape, (sigma.shape[1], sigma.shape[2])
     # Logits need float32: in half precision a distance of 20 pixels already loses its last digit. Nothing up
     # to the product is an operation that autocast lowers.
     dtype = torch.promote_types(torch.promote_types(log_weight.dtype, sigma.dtype), torch.float32)
-    distance = squared_distances(grid, coarse, stride, x.device, dtype)
+    distance = squared_distances((height, width), coarse, stride, x.device, dtype)
     precision = 0.5 / sigma.to(dtype).flatten(1).clamp_min(_SIGMA_FLOOR).square()
     logits = log_weight.to(dtype).flatten(1)[:, None, :] - distance * precision[:, :, None]
     logits = logits - logits.amax(-1, keepdim=True).detach()

@@ -24,7 +24,7 @@ def has_pool(block: nn.Module) -> bool:
     return hasattr(block, CHILD)
 
 
-def attach_pools(model: nn.Module, pools: Sequence[tuple[nn.Module, nn.Module]], before_attention: bool) -> None:
+def attach_pools(model: nn.Module, pools: Sequence[tuple[Any, nn.Module]], before_attention: bool) -> None:
     """Make each pool a child of its block, acting on the block's output or on what its attention sees.
 
     Args:
@@ -68,7 +68,7 @@ class TokenGrid:
         return torch.cat([prefix, pooled.flatten(2).mT], 1)
 
 
-def _pool_map(block: nn.Module, args: Any, output: Tensor) -> Tensor:
+def _pool_map(block: Any, args: Any, output: Tensor) -> Tensor:
     return block.context_pool(output)
 
 
@@ -76,12 +76,12 @@ class _PoolTokens:
     def __init__(self, tokens: TokenGrid) -> None:
         self.tokens = tokens
 
-    def __call__(self, block: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def __call__(self, block: Any, args: Any, output: Tensor) -> Tensor:
         return self.tokens.pool(block.context_pool, output)
 
 
 class _PoolBeforeAttention:
-    def __init__(self, block: nn.Module, tokens: TokenGrid) -> None:
+    def __init__(self, block: Any, tokens: TokenGrid) -> None:
         self.block, self.tokens = block, tokens
 
     def __call__(self, attention: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -73,8 +73,8 @@ class ContextPool2d(nn.Module):
     def _make_mapping(self, channels: int, hidden: int, outputs: int) -> nn.Sequential:
         height, width = self._kernel
         last = nn.Conv2d(hidden, outputs, self._kernel, padding=(height // 2, width // 2))
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         return nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.GELU(), last)
 
     def weight_and_support(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ class ContextPool2d(nn.Module):
             x: (B, C, H, W).
         """
         batch, _, height, width = x.shape
-        learned = self.mapping(x).unbind(1) if self.mapping is not None else ()
+        learned: tuple[Tensor, ...] = self.mapping(x).unbind(1) if self.mapping is not None else ()
         equal = x.new_zeros(batch, height, width)
         dtype = torch.promote_types(x.dtype, torch.float32)
         log_weight = (learned[0] if self.learned_weight else equal).to(dtype)

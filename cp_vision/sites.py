@@ -71,8 +71,8 @@ def find_sites(model: nn.Module, input_size: tuple[int, int, int] | None = None)
     sites = []
     for block in blocks:
         input_shape, output_shape = seen[block.name]
-        module = trial.get_submodule(block.name)
-        grid = output_shape[1:] if block.kind == "map" else _token_grid(trial, size)
+        module: Any = trial.get_submodule(block.name)
+        grid = (output_shape[1], output_shape[2]) if block.kind == "map" else _token_grid(trial, size)
         macs = count_module(module, input_shape)
         if has_pool(module):
             macs -= pool_macs(module.context_pool, grid)

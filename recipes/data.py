@@ -168,9 +168,9 @@ def count_classes(dataset: Any, recipe: Recipe) -> int:
     """
     dataset = dataset.dataset if isinstance(dataset, Split) else dataset
     classes = getattr(dataset, "classes", None) or getattr(getattr(dataset, "reader", None), "class_to_idx", None)
-    if not classes and recipe.num_classes is None:
-        raise UserError(f"data set {recipe.dataset!r} doesn't say how many classes it has; set num_classes")
     if recipe.num_classes is None:
+        if not classes:
+            raise UserError(f"data set {recipe.dataset!r} doesn't say how many classes it has; set num_classes")
         return len(classes)
     if classes and len(classes) > recipe.num_classes:
         raise UserError(f"num_classes {recipe.num_classes} is less than the data set's {len(classes)} classes")
@@ -198,14 +198,14 @@ def make_loader(
     Raises:
         UserError: fewer training images than one batch.
     """
-    shared: dict[str, Any] = dict(
-        input_size=data_config["input_size"],
-        mean=data_config["mean"],
-        std=data_config["std"],
-        num_workers=recipe.workers,
-        pin_memory=device.type == "cuda",
-        device=device,
-    )
+    shared: dict[str, Any] = {
+        "input_size": data_config["input_size"],
+        "mean": data_config["mean"],
+        "std": data_config["std"],
+        "num_workers": recipe.workers,
+        "pin_memory": device.type == "cuda",
+        "device": device,
+    }
     if not is_training:
         return create_loader(
             dataset,

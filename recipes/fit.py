@@ -10,7 +10,7 @@ import torch
 from timm.utils import random_seed
 
 from cp_vision import count_macs
-from cp_vision.command_line import CommandFailed
+from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError
 
 from .data import check_test_split, count_classes, make_loader, open_split
@@ -35,7 +35,7 @@ def fit(recipe: Recipe, output: Path, on_epoch: Callable[[int, int, float], None
 
     Raises:
         UserError: an output that is not empty, a model or data set that can't be had.
-        CommandFailed: training broke off.
+        CommandError: training broke off.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"output {str(output)!r} is there and not empty; choose another --output")
@@ -57,7 +57,7 @@ def fit(recipe: Recipe, output: Path, on_epoch: Callable[[int, int, float], None
     try:
         model = train(model, recipe, loader, device, on_epoch)
     except TrainingError as error:
-        raise CommandFailed(str(error)) from error
+        raise CommandError(str(error)) from error
     scores = evaluate(model, make_loader(test_set, recipe, config, num_classes, device, is_training=False), device)
     summary = {**scores, **cost}
     output.parent.mkdir(parents=True, exist_ok=True)

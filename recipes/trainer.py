@@ -47,7 +47,7 @@ def train(
     """
     model = model.to(device).train()
     loss_type = "bce" if recipe.bce_loss else "ce"
-    criterion: dict[str, Any] = dict(loss_type=loss_type, smoothing=recipe.smoothing, soft_targets=recipe.mixes)
+    criterion: dict[str, Any] = {"loss_type": loss_type, "smoothing": recipe.smoothing, "soft_targets": recipe.mixes}
     if recipe.bce_loss:
         criterion["bce_target_thresh"] = recipe.bce_target_thresh
     task = ClassificationTask(model, criterion_kwargs=criterion, device=device, verbose=False)

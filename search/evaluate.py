@@ -36,7 +36,8 @@ class Score:
 class Evaluator(Protocol):
     """Scores one architecture; raises ``RuntimeError`` with a one-line reason where that fails."""
 
-    def __call__(self, architecture: Architecture, on_epoch: OnEpoch) -> Score: ...
+    def __call__(self, architecture: Architecture, on_epoch: OnEpoch) -> Score:
+        """Score one architecture, calling ``on_epoch`` as it goes."""
 
 
 def weights_folder(output: Path, architecture: Architecture) -> Path:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cp_vision.command_line import CommandFailed
+from cp_vision.command_line import CommandError
 
 from .evaluate import Evaluator, OnEpoch
 from .proposals import Proposer, key_of, starting_points, without_pools
@@ -127,7 +127,7 @@ def _try(record: Record, evaluator: Evaluator, choice: dict[str, str], observer:
     """Train one candidate and record it."""
     is_base = choice == record.space.choice()
     if not is_base and record.space.excess(choice, record.budget) > 0:
-        raise CommandFailed(f"a candidate over the budget was about to be trained: {choice}")
+        raise CommandError(f"a candidate over the budget was about to be trained: {choice}")
     began = time.monotonic()
     try:
         score = evaluator(record.space.architecture(choice), observer.on_start(choice))
@@ -136,7 +136,7 @@ def _try(record: Record, evaluator: Evaluator, choice: dict[str, str], observer:
         # Not finite, out of memory, a shape that doesn't fit: recorded with its reason, and the search goes on.
         reason = " ".join(str(error).split())[:300]
         if is_base:
-            raise CommandFailed(f"the base itself can't be trained: {reason}") from error
+            raise CommandError(f"the base itself can't be trained: {reason}") from error
         accuracy, params = None, 0
     candidate = record.add(choice, accuracy=accuracy, params=params, seconds=time.monotonic() - began, reason=reason)
     observer.on_finish(candidate, leaders(record.candidates(), record.budget))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
@@ -29,6 +30,11 @@ _REPAIRS = 1000
 def key_of(choice: Choice) -> tuple[tuple[str, str], ...]:
     """A hashable value that is equal for equal choices."""
     return tuple(sorted(choice.items()))
+
+
+def distributions(choices: Mapping[str, tuple[str, ...]]) -> dict[str, BaseDistribution]:
+    """The choices as Optuna's distributions."""
+    return {name: CategoricalDistribution(allowed) for name, allowed in choices.items()}
 
 
 def without_pools(choice: Choice) -> dict[str, str]:
@@ -79,7 +85,8 @@ class Proposer:
             raise UserError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}{closest(sampler, SAMPLERS)}")
         self.space, self.budget = space, budget
         self.refused = 0
-        self._distributions = space.distributions(budget)
+        self._choices = space.choices(budget)
+        self._distributions = distributions(self._choices)
         self._random = random.Random(seed)  # noqa: S311 - no secret depends on it
         self._study = optuna.create_study(directions=["maximize", "minimize"], sampler=SAMPLERS[sampler](seed))
         self._open: dict[tuple[tuple[str, str], ...], Trial] = {}
@@ -131,8 +138,8 @@ class Proposer:
         blocks = {block.name: block for block in self.space.blocks}
         for _ in range(_REPAIRS):
             choice = {
-                name: self._random.choice(d.choices) if self._random.random() < 0.2 else choice[name]
-                for name, d in self._distributions.items()
+                name: self._random.choice(allowed) if self._random.random() < 0.2 else choice[name]
+                for name, allowed in self._choices.items()
             }
             repaired = dict(choice)
             order = list(repaired)

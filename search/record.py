@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cp_vision.errors import UserError
 
-from .proposals import key_of
+from .proposals import distributions, key_of
 from .results import Candidate
 from .space import Choice, Space
 
@@ -40,7 +40,7 @@ class Record:
 
     def __init__(self, folder: Path, settings: dict[str, Any], space: Space, budget: int) -> None:
         self.space, self.budget = space, budget
-        self._distributions = space.distributions(budget)
+        self._distributions = distributions(space.choices(budget))
         path = folder / STUDY_FILE
         if not path.exists():
             _make_study(path, settings)
@@ -76,7 +76,7 @@ class Record:
                 state=TrialState.FAIL if accuracy is None else TrialState.COMPLETE,
                 values=None if accuracy is None else [accuracy, self.space.macs(choice)],
                 params=dict(choice),
-                distributions=dict(self._distributions),
+                distributions=self._distributions,
                 user_attrs=attrs,
                 constraints={"macs": self.space.excess(choice, self.budget)},
             )

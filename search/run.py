@@ -14,7 +14,7 @@ import torch
 from timm.models import split_model_name_tag
 
 from cp_vision import Architecture
-from cp_vision.command_line import CommandFailed
+from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError
 from cp_vision.factory import check_base
 
@@ -192,7 +192,7 @@ class Search:
             model = trainer.kept_model(self.architecture(candidate))
             again = trainer.score(model, self.held_out)
             if again != candidate.accuracy:
-                raise CommandFailed(
+                raise CommandError(
                     f"candidate {candidate.number} scored {candidate.accuracy} % and scores {again} % when loaded "
                     f"from {weights_folder(self.output, self.architecture(candidate))}"
                 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from optuna.distributions import CategoricalDistribution
 
-from cp_vision import Architecture, count_macs, find_sites, insert_pools, pool_macs
+from cp_vision import Architecture, ContextPool2d, count_macs, find_sites, insert_pools, pool_macs
 from cp_vision.errors import UserError
 
 from .budget import format_macs
@@ -50,17 +50,17 @@ class Space:
                 f"is {format_macs(self.least_macs)} ({self.least_macs / self.base_macs:.3f}x)"
             )
 
-    def distributions(self, budget: int) -> dict[str, CategoricalDistribution]:
-        """What Optuna chooses from. A pool that alone would break the budget is no choice."""
-        spaces = {}
+    def choices(self, budget: int) -> dict[str, tuple[str, ...]]:
+        """What may become of each block. A pool that alone would break the budget is no choice."""
+        allowed = {}
         for block in self.blocks:
             choices = [KEEP]
             if self.least_macs + block.pool_macs <= budget:
                 choices.append(POOL)
             if block.droppable:
                 choices.append(DROP)
-            spaces[block.name] = CategoricalDistribution(choices)
-        return spaces
+            allowed[block.name] = tuple(choices)
+        return allowed
 
     def macs(self, choice: Choice) -> int:
         """Cost of a candidate in MACs: the base's, less the dropped blocks, plus the pools."""
@@ -108,13 +108,8 @@ def measure_space(base: Architecture, input_size: tuple[int, int, int]) -> Space
         raise UserError(f"{base.base}: {error}") from error
     base_macs = count_macs(model, input_size)
     insert_pools(model, [site.name for site in sites], **base.pool_options)
-    blocks = tuple(
-        BlockCost(
-            site.name,
-            site.macs,
-            pool_macs(model.get_submodule(f"{site.name}.context_pool"), site.grid),
-            site.droppable,
-        )
-        for site in sites
-    )
-    return Space(base, base_macs, blocks)
+    blocks = []
+    for site in sites:
+        pool = cast(ContextPool2d, model.get_submodule(f"{site.name}.context_pool"))
+        blocks.append(BlockCost(site.name, site.macs, pool_macs(pool, site.grid), site.droppable))
+    return Space(base, base_macs, tuple(blocks))

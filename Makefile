@@ -1,0 +1,37 @@
+# Every target makes its own set-up; run again it takes seconds.
+PYTHON ?= python3
+BASE ?= test_vit2
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint format clean
+
+demo: .venv/installed
+	$(BIN)/cp-search $(BASE) --budget 0.7x --trials 30 --pool-kwargs support_range=0.25 --output runs/digits
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+# The packages lie in three rooms that install under one name; the type checker sees them through links.
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/typing && mkdir -p build/typing
+	cp -rs $(CURDIR)/cp_vision build/typing/cp_vision
+	cp -rs $(CURDIR)/recipes build/typing/cp_vision/recipes
+	cp -rs $(CURDIR)/search build/typing/cp_vision/search
+	cd build/typing && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p cp_vision
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/installed: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[search,dev]"
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
