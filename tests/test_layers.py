@@ -1,0 +1,128 @@
+"""The pooling modules."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from cp_vision import ContextPool1d, ContextPool2d, context_pool
+from cp_vision.cost import count_module, meta_copy, pool_macs
+from cp_vision.layers import hidden_width
+
+OPTIONS = [
+    {},
+    {"mode": "replace"},
+    {"learned_weight": False},
+    {"learned_support": False},
+    {"learned_weight": False, "learned_support": False},
+    {"hidden": 5, "support_range": 0.5, "sigma_min": 0.0},
+    {"mode": "replace", "stride": 2},
+    {"mode": "replace", "stride": 3, "learned_support": False},
+]
+
+
+def shake(module):
+    """Give every parameter a value that is not its initial one."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return module
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_forward_is_the_operator_on_what_the_mapping_says(options):
+    pool = shake(ContextPool2d(6, **options))
+    x = torch.randn(2, 6, 5, 7)
+    log_weight, sigma = pool.weight_and_support(x)
+    pooled = context_pool(x, log_weight, sigma, stride=pool.stride)
+    expected = pooled if pool.gate is None else x + pool.gate[:, None, None] * (pooled - x)
+    torch.testing.assert_close(pool(x), expected)
+    assert sigma.min() >= pool.sigma_min
+    assert sigma.max() <= pool.sigma_min + pool.support_range * 7
+    assert (log_weight.max() > log_weight.min()) == pool.learned_weight
+    assert (sigma.max() > sigma.min()) == pool.learned_support
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_every_parameter_gets_a_gradient(options):
+    pool = shake(ContextPool2d(6, **options))
+    pool(torch.randn(2, 6, 5, 7)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in pool.parameters())
+
+
+def test_a_new_gated_pool_changes_nothing_and_learns():
+    pool, x = ContextPool2d(6), torch.randn(2, 6, 5, 7)
+    assert torch.equal(pool(x), x)
+    pool(x).square().sum().backward()
+    assert pool.gate.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("grid", [(5, 7), (1, 1), (8, 8)])
+def test_cost_has_a_closed_form(options, grid):
+    pool = ContextPool2d(6, **options)
+    assert count_module(meta_copy(pool), (6, *grid)) == pool_macs(pool, grid)
+
+
+@pytest.mark.parametrize(("channels", "grid", "block"), [(256, 56, 69632), (512, 28, 278528), (1024, 14, 1114112)])
+def test_mapping_costs_less_than_a_hundredth_of_a_resnet50_block(channels, grid, block):
+    pool = ContextPool2d(channels)
+    mapping = pool_macs(pool, (grid, grid)) - grid**4 * channels
+    assert mapping < 0.01 * block * grid**2
+    assert hidden_width(channels) >= 2
+
+
+def test_sequence_is_a_map_of_height_one():
+    pool, x = shake(ContextPool1d(6, mode="replace", support_range=0.5)), torch.randn(2, 9, 6)
+    log_weight, sigma = pool.weight_and_support(x.mT.unsqueeze(2))
+    expected = context_pool(x.mT.unsqueeze(2), log_weight, sigma).squeeze(2).mT
+    torch.testing.assert_close(pool(x), expected)
+    assert shake(ContextPool1d(6, mode="replace", stride=2))(x).shape == (2, 5, 6)
+
+
+def test_padding_gives_to_no_other_token():
+    pool = shake(ContextPool1d(6, mode="replace", support_range=0.5))
+    x, mask = torch.randn(2, 9, 6), torch.zeros(2, 9, dtype=torch.bool)
+    mask[0, 5:] = True
+    y = pool(x, mask)
+    other = torch.where(mask[..., None], torch.full_like(x, 1e3), x)
+    assert torch.equal(pool(other, mask)[~mask], y[~mask])
+    assert torch.equal(y[mask], x[mask])
+    assert torch.equal(pool(x, torch.zeros_like(mask)), pool(x))
+
+
+def test_copies_and_pickles():
+    pool, x = shake(ContextPool2d(6)), torch.randn(1, 6, 4, 4)
+    for other in (copy.deepcopy(pool), pickle.loads(pickle.dumps(pool))):  # noqa: S301 - our own bytes
+        assert torch.equal(other(x), pool(x))
+
+
+def test_float64_and_channels_last():
+    pool = shake(ContextPool2d(6)).double()
+    x = torch.randn(2, 6, 5, 7, dtype=torch.float64)
+    assert pool(x).dtype == torch.float64
+    y = pool(x.contiguous(memory_format=torch.channels_last))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, pool(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ContextPool2d(6, mode="soft"), "'soft' is not one of gated, replace"),
+        (lambda: ContextPool2d(6, stride=2), "can't have stride 2"),
+        (lambda: ContextPool2d(6, stride=0, mode="replace"), "stride 0 must be 1 or more"),
+        (lambda: ContextPool2d(0), "channels 0 must be 1 or more"),
+        (lambda: ContextPool2d(6, hidden=0), "hidden 0 must be 1 or more"),
+        (lambda: ContextPool2d(6, support_range=0), "support_range 0 must be above 0"),
+        (lambda: ContextPool2d(6, sigma_min=-1), "sigma_min -1 must not be negative"),
+        (lambda: ContextPool2d(6, backend="gpu"), "'gpu' is not one of"),
+        (lambda: ContextPool2d(6)(torch.zeros(1, 5, 4, 4)), r"expected \(B, 6, H, W\)"),
+        (lambda: ContextPool1d(6)(torch.zeros(1, 6, 5)), r"expected \(B, N, 6\)"),
+        (lambda: ContextPool1d(6)(torch.zeros(1, 5, 6), torch.zeros(1, 4, dtype=torch.bool)), "padding_mask must be"),
+    ],
+)
+def test_wrong_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
