@@ -1,17 +1,17 @@
 """Training recipes: what a recipe may say, the data sets, the trainer, and ``cp-train``."""
 
 from .data import hold_out, make_loader, open_split
-from .fit import fit, score_folder
+from .fit import Training, score_folder
 from .models import build_model, load_model, save_model
 from .schema import Recipe, load_recipe
 from .trainer import TrainingError, evaluate, train
 
 __all__ = [
     "Recipe",
+    "Training",
     "TrainingError",
     "build_model",
     "evaluate",
-    "fit",
     "hold_out",
     "load_model",
     "load_recipe",

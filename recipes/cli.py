@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from cp_vision.command_line import CommandParser, run_command
 
-from .fit import fit, score_folder
+from .fit import Training, score_folder
 from .schema import load_recipe
 
 __all__ = ["main"]
@@ -50,6 +50,7 @@ def _train(arguments: Sequence[str] | None) -> None:
         print(f"{args.eval}: top-1 {scores['top1']:.2f} %, top-5 {scores['top5']:.2f} %, loss {scores['loss']:.4f}")
         return
     output = Path(args.output or f"runs/train-{Path(args.recipe).stem}")
+    training = Training(recipe, output)
     with tqdm(total=recipe.epochs, unit="epoch") as bar:
 
         def on_epoch(epoch: int, epochs: int, loss: float) -> None:
@@ -57,6 +58,6 @@ def _train(arguments: Sequence[str] | None) -> None:
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             bar.update(epoch - bar.n)
 
-        summary = fit(recipe, output, on_epoch)
+        summary = training.run(on_epoch)
     print(f"{recipe.model}: top-1 {summary['top1']:.2f} % on {recipe.val_split}, {summary['macs']:,} MACs")
     print(f'Load it:  timm.create_model("local-dir:{output}", pretrained=True)')

@@ -18,52 +18,63 @@ from .models import build_model, data_config, load_model, model_args, save_model
 from .schema import Recipe
 from .trainer import TrainingError, evaluate, train
 
-__all__ = ["fit", "score_folder"]
+__all__ = ["Training", "score_folder"]
 
 
-def fit(recipe: Recipe, output: Path, on_epoch: Callable[[int, int, float], None] | None = None) -> dict[str, float]:
-    """Train the recipe's model on the whole training split and score it once on the validation split.
+class Training:
+    """A training by a recipe that is set up and checked, with nothing written yet.
 
     Args:
         recipe: the recipe.
         output: folder for the model (``local-dir:`` layout), ``recipe.yaml`` and ``summary.json``; must not
             hold anything.
-        on_epoch: see :func:`cp_vision.recipes.train`.
-
-    Returns:
-        ``top1`` and ``top5`` in percent, ``loss``, ``macs`` and ``params``.
 
     Raises:
         UserError: an output that is not empty, a model or data set that can't be had.
-        CommandError: training broke off.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"output {str(output)!r} is there and not empty; choose another --output")
-    device = _device()
-    train_set = open_split(recipe, recipe.train_split, is_training=True)
-    test_set = open_split(recipe, recipe.val_split, is_training=False)
-    check_test_split(recipe, train_set, test_set)
-    num_classes = count_classes(train_set, recipe)
-    args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
-    random_seed(recipe.seed)
-    model = build_model(recipe.model, args, recipe.pretrained)
-    config = data_config(model, recipe)
-    # Counted before training, on a model that hasn't been through ptflops.
-    cost = {
-        "macs": count_macs(model, config["input_size"]),
-        "params": sum(p.numel() for p in model.parameters()),
-    }
-    loader = make_loader(train_set, recipe, config, num_classes, device, is_training=True)
-    try:
-        model = train(model, recipe, loader, device, on_epoch)
-    except TrainingError as error:
-        raise CommandError(str(error)) from error
-    scores = evaluate(model, make_loader(test_set, recipe, config, num_classes, device, is_training=False), device)
-    summary = {**scores, **cost}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    files = {"recipe.yaml": recipe.to_yaml(), "summary.json": json.dumps(summary, indent=2) + "\n"}
-    save_model(model, output, config, files)
-    return summary
+
+    def __init__(self, recipe: Recipe, output: Path) -> None:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise UserError(f"output {str(output)!r} is there and not empty; choose another --output")
+        self.recipe, self.output, self.device = recipe, output, _device()
+        train_set = open_split(recipe, recipe.train_split, is_training=True)
+        test_set = open_split(recipe, recipe.val_split, is_training=False)
+        check_test_split(recipe, train_set, test_set)
+        num_classes = count_classes(train_set, recipe)
+        args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
+        random_seed(recipe.seed)
+        self.model = build_model(recipe.model, args, recipe.pretrained)
+        self.config = data_config(self.model, recipe)
+        self.train_loader, self.test_loader = (
+            make_loader(dataset, recipe, self.config, num_classes, self.device, is_training)
+            for dataset, is_training in ((train_set, True), (test_set, False))
+        )
+
+    def run(self, on_epoch: Callable[[int, int, float], None] | None = None) -> dict[str, float]:
+        """Train on the whole training split, score once on the validation split, and write the output.
+
+        Args:
+            on_epoch: see :func:`cp_vision.recipes.train`.
+
+        Returns:
+            ``top1`` and ``top5`` in percent, ``loss``, ``macs`` and ``params``.
+
+        Raises:
+            CommandError: training broke off.
+        """
+        try:
+            model = train(self.model, self.recipe, self.train_loader, self.device, on_epoch)
+        except TrainingError as error:
+            raise CommandError(str(error)) from error
+        summary = {
+            **evaluate(model, self.test_loader, self.device),
+            "macs": count_macs(model, self.config["input_size"]),
+            "params": sum(parameter.numel() for parameter in model.parameters()),
+        }
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        files = {"recipe.yaml": self.recipe.to_yaml(), "summary.json": json.dumps(summary, indent=2) + "\n"}
+        save_model(model, self.output, self.config, files)
+        return summary
 
 
 def score_folder(recipe: Recipe, folder: Path) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from timm import create_model
 from timm.data import resolve_data_config
 from timm.models import save_for_hf
@@ -84,7 +85,7 @@ def load_model(folder: Path | str) -> nn.Module:
         raise UserError(f"{str(folder)!r} is no model folder: it has no config.json")
     try:
         return create_model(f"local-dir:{folder}", pretrained=True)
-    except (KeyError, OSError, RuntimeError, ValueError) as error:
+    except (KeyError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise UserError(f"can't load {str(folder)!r}: {' '.join(str(error).split())}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from cp_vision.errors import UserError
@@ -25,7 +26,7 @@ def parse_budget(text: str, base_macs: int) -> int:
         UserError: neither of the two, or not above zero.
     """
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)(e\d+)?\s*([xKMGT]?)\s*", text, re.IGNORECASE)
-    if match is None or not float(match[1]):
+    if match is None or not 0 < float(match[1] + (match[2] or "")) < math.inf:
         raise UserError(
             f"budget {text!r} is neither a share of the base's MACs (0.7x) nor a number of MACs (2.9G, 35M)"
         )

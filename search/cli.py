@@ -165,6 +165,9 @@ class _Progress(Observer):
         )
 
     def on_start(self, choice: Choice) -> OnEpoch:
+        if self.bar is not None:
+            # The winner's counterpart without pools may come on top.
+            self.bar.total = max(self.trials, self.done + 1)
         return lambda epoch, epochs, loss: self._show(self.done + epoch / epochs)
 
     def on_finish(self, candidate: Candidate, now: Leaders) -> None:

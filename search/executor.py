@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cp_vision.command_line import CommandError
 
 from .evaluate import Evaluator, OnEpoch
-from .proposals import Proposer, key_of, starting_points, without_pools
+from .proposals import Key, Proposer, key_of, starting_points, without_pools
 from .record import Record
 from .results import Candidate
 from .space import Choice
@@ -99,17 +99,10 @@ def run_trials(
     """
     space, budget = record.space, record.budget
     queue: deque[dict[str, str]] = deque(starting_points(space, budget))
-    tried: dict[tuple[tuple[str, str], ...], Candidate] = {}
-
-    def known(choice: Choice) -> float | None:
-        candidate = tried.get(key_of(choice))
-        if candidate is None:
-            return None
-        return float("nan") if candidate.accuracy is None else candidate.accuracy
-
+    tried: dict[Key, Candidate] = {}
     twin: dict[str, str] | None = None
     while twin is not None or len(tried) < trials:
-        choice = twin or (queue.popleft() if queue else proposer.propose(known))
+        choice = twin or (queue.popleft() if queue else proposer.propose(tried))
         twin = None
         if choice is None:
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -14,7 +14,9 @@ from cp_vision.errors import UserError, closest
 
 from .space import DROP, KEEP, POOL, Choice, Space
 
-__all__ = ["SAMPLERS", "Proposer", "key_of", "starting_points", "without_pools"]
+__all__ = ["SAMPLERS", "Key", "Proposer", "key_of", "starting_points", "without_pools"]
+
+Key = tuple[tuple[str, str], ...]
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed),
@@ -22,12 +24,12 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "random": lambda seed: RandomSampler(seed=seed),
 }
 
-# A proposal costs milliseconds and a training at least seconds, so a few dozen may be refused for each.
-_REFUSALS = 30
+# So many proposals in a row may be refused, over the budget or tried before, until the last is repaired.
+_REFUSALS = 10
 _REPAIRS = 1000
 
 
-def key_of(choice: Choice) -> tuple[tuple[str, str], ...]:
+def key_of(choice: Choice) -> Key:
     """A hashable value that is equal for equal choices."""
     return tuple(sorted(choice.items()))
 
@@ -67,8 +69,8 @@ class Proposer:
 
     The sampler lives in memory; what it is told is replayed from the record when a search goes on, so it
     proposes the same again. Candidates over the budget are told to it as infeasible and come no further. Where
-    it insists, its last proposal is repaired: pools are taken away and blocks dropped at random until the
-    budget is met.
+    it insists on those, or on what was tried before, its last proposal is changed in a few places at random,
+    and repaired: pools are taken away and blocks dropped until the budget is met.
 
     Args:
         space: the search space.
@@ -89,13 +91,13 @@ class Proposer:
         self._distributions = distributions(self._choices)
         self._random = random.Random(seed)  # noqa: S311 - no secret depends on it
         self._study = optuna.create_study(directions=["maximize", "minimize"], sampler=SAMPLERS[sampler](seed))
-        self._open: dict[tuple[tuple[str, str], ...], Trial] = {}
+        self._open: dict[Key, Trial] = {}
 
-    def propose(self, known: Callable[[Choice], float | None]) -> dict[str, str] | None:
+    def propose(self, tried: Container[Key]) -> dict[str, str] | None:
         """Propose a candidate within the budget that was not tried before.
 
         Args:
-            known: accuracy of a candidate that was tried, NaN if it failed, None if it is new.
+            tried: the keys of all candidates that were tried.
 
         Returns:
             The candidate, or None when no new one was found.
@@ -109,13 +111,13 @@ class Proposer:
                 self.refused += 1
                 self._study.tell(trial, [0.0, self.space.macs(choice)])
                 continue
-            accuracy = known(choice)
-            if accuracy is None and key_of(choice) not in self._open:
+            if key_of(choice) not in tried:
                 self._open[key_of(choice)] = trial
                 return choice
-            self._tell(trial, choice, accuracy)
+            # It has been told of this candidate already; once more would only count it twice.
+            self._study.tell(trial, state=TrialState.FAIL)
         for repaired in self._repairs(choice):
-            if known(repaired) is None:
+            if key_of(repaired) not in tried:
                 return repaired
         return None
 
@@ -126,10 +128,7 @@ class Proposer:
             self._study.enqueue_trial(dict(choice))
             trial = self._study.ask(self._distributions)
             trial.set_constraint("macs", self.space.excess(choice, self.budget))
-        self._tell(trial, choice, accuracy)
-
-    def _tell(self, trial: Trial, choice: Choice, accuracy: float | None) -> None:
-        if accuracy is None or accuracy != accuracy:
+        if accuracy is None:
             self._study.tell(trial, state=TrialState.FAIL)
         else:
             self._study.tell(trial, [accuracy, self.space.macs(choice)])

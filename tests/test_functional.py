@@ -97,7 +97,11 @@ def test_extreme_inputs_stay_finite():
         for support in (0.0, 1e-3, 1.0, 1e4):
             x, log_weight, sigma = inputs(1, 2, 5, 5)
             log_weight[:, 0] = weight
-            tensors = [x.requires_grad_(), log_weight.requires_grad_(), torch.full_like(sigma, support).requires_grad_()]
+            tensors = [
+                x.requires_grad_(),
+                log_weight.requires_grad_(),
+                torch.full_like(sigma, support).requires_grad_(),
+            ]
             y = context_pool(*tensors)
             y.square().sum().backward()
             assert y.isfinite().all(), (weight, support)

@@ -15,7 +15,7 @@ import cp_vision
 from cp_vision import cp_models
 from cp_vision.blocks import default_pools, list_blocks
 
-NAMES = [name for name in list_models("cp_*", module="cp_models")]
+NAMES = list_models("cp_*", module="cp_models")
 SMALL = ["cp_test_vit", "cp_test_vit2", "cp_resnet18", "cp_deit_tiny_distilled_patch16_224"]
 
 
@@ -282,7 +282,7 @@ def test_images_of_any_size():
 
 
 def test_gradient_checkpointing_gives_the_same_gradients():
-    for name in SMALL:
+    for name in ("cp_test_vit", "cp_resnet18"):
         gradients = []
         for checkpointing in (False, True):
             torch.manual_seed(0)

@@ -1,0 +1,228 @@
+"""Recipes, data sets and the trainer, on real images."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from timm.utils import random_seed
+
+import cp_vision
+from cp_vision import UserError
+from cp_vision.recipes import Recipe, hold_out, load_recipe, open_split
+from cp_vision.recipes.cli import main
+from cp_vision.recipes.data import Digits, count_classes, make_loader
+from cp_vision.recipes.models import build_model, data_config, load_model, model_args
+from cp_vision.recipes.schema import BUNDLED
+from cp_vision.recipes.trainer import TrainingError, evaluate, train
+
+CPU = torch.device("cpu")
+QUICK = ["model=cp_test_vit2", "model_kwargs={patch_size: 16, depth: 2, init_values: 1.0}", "epochs=3"]
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    """Sixty real digits of three classes as PNG files, in train/ and val/."""
+    root = tmp_path_factory.mktemp("folder")
+    digits = load_digits(n_class=3)
+    for i in range(90):
+        split, label = ("train" if i < 60 else "val"), str(digits.target[i])
+        (root / split / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[i] * 15).astype(np.uint8)).resize((32, 32)).save(
+            root / split / label / f"{i}.png"
+        )
+    return root
+
+
+@pytest.mark.parametrize("path", sorted(BUNDLED.glob("*.yaml")), ids=lambda p: p.stem)
+def test_bundled_recipes_are_valid_and_say_what_they_cost(path):
+    recipe = load_recipe(path)
+    assert load_recipe(path.stem) == recipe
+    header = path.read_text().split("\n\n")[0]
+    assert "# Command: cp-train" in header
+    assert "Cost:" in header
+
+
+def test_yaml_round_trip(tmp_path):
+    recipe = load_recipe("digits", ["lr=0.5", "model=cp_resnet18"])
+    (tmp_path / "own.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(tmp_path / "own.yaml") == recipe
+    assert recipe.lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "unknown key 'epoch'; did you mean 'epochs'"),
+        ("epochs: ten", "epochs: .* got 'ten'"),
+        ("epochs: 2.5", "epochs: .* got 2.5"),
+        ("epochs: 0", "epochs: .*greater than or equal to 1, got 0"),
+        ("lr: .nan", "lr: .* got nan"),
+        ("hflip: 2", "hflip: .* got 2"),
+        ("sched: cosin", "sched: .*'cosine'.* got 'cosin'"),
+        ("opt: adamm", "timm has no optimiser 'adamm'; did you mean 'adam"),
+        ("scale: [1]", r"scale: needs 2 numbers, got \[1.0\]"),
+        ("mean: [0.5]", r"mean: needs 3 numbers, got \[0.5\]"),
+        ("model_kwargs: 3", "model_kwargs: .* got 3"),
+        ("- 1", "must be a mapping"),
+        ("a: [", "is not YAML"),
+        ("model: !!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_wrong_recipes(text, message, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_digits_are_split_by_class_and_never_overlap():
+    train_part, test_part = Digits(train=True), Digits(train=False)
+    assert (len(train_part), len(test_part)) == (1437, 360)
+    assert min(np.bincount(test_part.targets)) >= 34
+    whole = {image.tobytes() for image in train_part.images}
+    # The bundled set holds some images twice; they are few.
+    assert sum(image.tobytes() in whole for image in test_part.images) <= 2
+    image, label = test_part[0]
+    assert image.mode == "RGB"
+    assert image.size == (8, 8)
+    assert 0 <= label < 10
+
+
+def test_held_out_part():
+    recipe = load_recipe("digits")
+    train_part, held_out = hold_out(recipe, 0.2)
+    assert len(train_part) + len(held_out) == 1437
+    assert set(train_part.indices).isdisjoint(held_out.indices)
+    assert hold_out(recipe.with_values(seed=7), 0.2)[1].indices == held_out.indices
+    train_part.transform = "one"
+    assert held_out.transform is None
+    for fraction in (0, 1, -0.1, float("nan")):
+        with pytest.raises(UserError, match="must be above 0 and below 1"):
+            hold_out(recipe, fraction)
+    with pytest.raises(UserError, match=r"can't hold out 0\.0001"):
+        hold_out(recipe, 0.0001)
+
+
+def test_image_folder(image_folder):
+    recipe = Recipe(data_dir=str(image_folder))
+    train_part, held_out = hold_out(recipe, 0.25)
+    assert (len(train_part), len(held_out)) == (45, 15)
+    assert count_classes(train_part, recipe) == 3
+    assert len(open_split(recipe, recipe.val_split, is_training=False)) == 30
+    with pytest.raises(UserError, match="num_classes 2 is less than the data set's 3"):
+        count_classes(train_part, recipe.with_values(num_classes=2))
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (lambda p: None, ["--data-dir", "{}/absent"], "doesn't exist"),
+        (lambda p: (p / "empty").mkdir(), ["--data-dir", "{}/empty"], "is empty"),
+        (lambda p: (p / "odd" / "cat").mkdir(parents=True), ["--data-dir", "{}/odd"], "(?i)found 0 images"),
+        (lambda p: None, [], "needs --data-dir"),
+        (lambda p: None, ["--set", "dataset=torch/mnist", "--data-dir", "{}"], "data set 'torch/mnist'|is empty"),
+        (lambda p: (p / "x").mkdir(), ["--set", "dataset=torch/nothing", "--data-dir", "{}"], "torch/nothing"),
+        (lambda p: None, ["--set", "dataset=digits", "--set", "batch_size=5000"], "more than the 1437 training images"),
+        (lambda p: None, ["--set", "dataset=digits", "--set", "model=resnet_18"], "did you mean 'resnet18'"),
+        (lambda p: None, ["--set", "dataset=digits", "--set", "model_kwargs={{depht: 2}}"], "depht"),
+        (lambda p: None, ["--set", "epochs"], "must be key=value"),
+        (lambda p: None, ["--eval", "{}/absent", "--set", "dataset=digits"], "is no model folder"),
+    ],
+)
+def test_mistakes_end_in_one_line(make, arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    code = main(["default", "--output", str(tmp_path / "out"), *(a.format(tmp_path) for a in arguments)])
+    error = capsys.readouterr().err.rpartition("\r")[2].strip()
+    assert code == 2
+    assert "\n" not in error
+    assert error.startswith("cp-train: error: ")
+    assert re.search(message, error), error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_without_splits_is_refused(image_folder, tmp_path, capsys):
+    assert main(["default", "--data-dir", str(image_folder / "train"), "--output", str(tmp_path / "out")]) == 2
+    assert "has no separate splits" in capsys.readouterr().err
+
+
+def trained(recipe, on_epoch=None):
+    train_part, held_out = hold_out(recipe, 0.2)
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe.model, model_args(recipe.model, recipe, 10, recipe.model_kwargs))
+    config = data_config(model, recipe)
+    model = train(model, recipe, make_loader(train_part, recipe, config, 10, CPU, is_training=True), CPU, on_epoch)
+    return model, evaluate(model, make_loader(held_out, recipe, config, 10, CPU, is_training=False), CPU)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["bce_loss=true", "mixup=0.1", "cutmix=0.5", "mixup_off_epoch=2"],
+        ["model_ema=true", "model_ema_decay=0.9", "sched=none", "opt=adamw", "lr=0.003"],
+        ["model=cp_resnet18", "model_kwargs={}", "epochs=2", "reprob=0.2", "clip_mode=agc"],
+    ],
+)
+def test_training_learns(settings):
+    losses = []
+    _, scores = trained(load_recipe("digits", [*QUICK, *settings]), lambda epoch, epochs, loss: losses.append(loss))
+    assert scores["top1"] > 15
+    assert len(losses) == (2 if any("resnet" in s for s in settings) else 3)
+    assert scores["top5"] >= scores["top1"]
+
+
+def test_training_is_reproducible():
+    recipe = load_recipe("digits", QUICK)
+    results = []
+    for _ in range(2):
+        random_seed(recipe.seed)
+        results.append(trained(recipe))
+    assert results[0][1] == results[1][1]
+    for one, two in zip(results[0][0].parameters(), results[1][0].parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in epoch 1; lower lr"):
+        trained(load_recipe("digits", [*QUICK, "opt=sgd", "lr=1e30", "clip_grad=null", "warmup_epochs=0"]))
+
+
+def test_cp_train_writes_a_model_that_timm_loads(tmp_path, capsys):
+    output = tmp_path / "deep" / "model"
+    arguments = ["digits", *(part for text in QUICK for part in ("--set", text))]
+    assert main([*arguments, "--output", str(output)]) == 0
+    capsys.readouterr()
+    summary = json.loads((output / "summary.json").read_text())
+    model = timm.create_model(f"local-dir:{output}", pretrained=True)
+    assert summary["macs"] == cp_vision.count_macs(model)
+    assert main([*arguments, "--eval", str(output)]) == 0
+    assert f"top-1 {summary['top1']:.2f} %" in capsys.readouterr().out
+    assert sorted(p.name for p in output.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "recipe.yaml",
+        "summary.json",
+    ]
+    assert [p.name for p in output.parent.iterdir()] == ["model"]
+    # The recipe in the folder trains the same model again.
+    assert load_recipe(output / "recipe.yaml") == load_recipe("digits", QUICK)
+    assert main([*arguments, "--output", str(output)]) == 2
+    assert "choose another --output" in capsys.readouterr().err
+
+
+def test_a_model_of_other_classes_is_not_scored(tmp_path, image_folder, capsys):
+    output = tmp_path / "model"
+    main(["digits", *(part for text in [*QUICK, "epochs=1"] for part in ("--set", text)), "--output", str(output)])
+    assert main(["default", "--data-dir", str(image_folder), "--eval", str(output)]) == 2
+    assert "has 10 classes, the data set has 3" in capsys.readouterr().err
+    (output / "model.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(UserError, match="can't load"):
+        load_model(output)

@@ -1,0 +1,403 @@
+"""The search around its trainings: budget, space, proposals, record, mistakes."""
+
+import csv
+import re
+import sqlite3
+
+import optuna
+import pytest
+import timm
+import torch
+from fakes import FakeEvaluator
+
+import cp_vision
+from cp_vision import Architecture, UserError
+from cp_vision.command_line import CommandError
+from cp_vision.search import Search, SearchConfig, measure_space, parse_budget
+from cp_vision.search.budget import format_macs
+from cp_vision.search.cli import main
+from cp_vision.search.executor import leaders
+from cp_vision.search.proposals import SAMPLERS, Proposer, key_of, starting_points, without_pools
+from cp_vision.search.results import Candidate
+from cp_vision.search.space import DROP
+
+BASES = {
+    "test_vit": {"img_size": 32, "patch_size": 8},
+    "test_vit2": {"img_size": 32, "patch_size": 8},
+    "resnet18": {},
+}
+
+
+def space_of(base, **options):
+    return measure_space(Architecture(base, pool_options=options, model_args=BASES[base]), (3, 32, 32))
+
+
+def config(output, **changes):
+    values = {"base": "test_vit2", "output": output, "trials": 12, "pool_options": {"support_range": 0.25}}
+    return SearchConfig(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "macs"),
+    [("0.7x", 700), ("1X", 1000), (".5x", 500), ("2.9G", 2.9e9), ("35M", 35e6), ("3k", 3000), ("1e3", 1000), ("7", 7)],
+)
+def test_budgets(text, macs):
+    assert parse_budget(text, 1000) == macs
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "0x", "-1x", "70%", "nan", "infx", "1e-3x", "2.9GB", "0.7 of it", "0", "1e999"]
+)
+def test_texts_that_are_no_budget(text):
+    with pytest.raises(UserError, match=re.escape(f"budget {text!r} is neither a share")):
+        parse_budget(text, 1000)
+
+
+@pytest.mark.parametrize(
+    ("macs", "text"), [(0, "0"), (999, "999"), (1000, "1K"), (4_089_185_256, "4.09G"), (2_500_000_000_000, "2500G")]
+)
+def test_macs_for_people(macs, text):
+    assert format_macs(macs) == text
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_sum_is_the_cost_of_the_built_model(base):
+    space = space_of(base, hidden=3)
+    proposer = Proposer(space, 10 * space.base_macs, "random", 0)
+    for _ in range(5):
+        choice = proposer.propose(())
+        assert space.macs(choice) == space.architecture(choice).macs((3, 32, 32))
+    assert space.macs(space.choice()) == space.base_macs
+    droppable = [block for block in space.blocks if block.droppable]
+    kept = min(droppable, key=lambda block: block.macs) if len(droppable) == len(space.blocks) else None
+    least = space.choice(drops=[block.name for block in droppable if block is not kept])
+    assert space.macs(least) == space.least_macs
+    assert space.excess(least, space.least_macs) == 0
+
+
+def test_dropping_everything_is_never_within_a_budget():
+    space = space_of("test_vit")
+    everything = space.choice(drops=[block.name for block in space.blocks])
+    assert space.excess(everything, 10 * space.base_macs) > 0
+
+
+def test_a_pool_that_breaks_the_budget_alone_is_no_choice():
+    space = space_of("resnet18")
+    choices = space.choices(space.least_macs)
+    assert all("pool" not in allowed for allowed in choices.values())
+    assert choices["layer2.0"] == ("keep",)
+    assert choices["layer2.1"] == ("keep", "drop")
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.95, 1.0, 2.0])
+def test_starting_points_keep_the_budget_and_only_drop(base, share):
+    space = space_of(base)
+    budget = max(int(share * space.base_macs), space.least_macs)
+    first, *others = starting_points(space, budget)
+    assert first == space.choice()
+    assert len({key_of(choice) for choice in others}) == len(others)
+    assert (len(others) > 0) == (share < 1)
+    for choice in others:
+        assert space.excess(choice, budget) <= 0
+        assert without_pools(choice) == choice
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("base", "share"), [("test_vit2", 0.7), ("test_vit2", 0.3), ("resnet18", 0.6)])
+def test_no_proposal_is_over_the_budget_or_made_twice(sampler, base, share):
+    space = space_of(base)
+    budget = int(share * space.base_macs)
+    runs = []
+    for _ in range(2):
+        proposer, seen = Proposer(space, budget, sampler, 5), {}
+        for i in range(40):
+            choice = proposer.propose(seen)
+            if choice is None:
+                break
+            assert key_of(choice) not in seen
+            assert space.macs(choice) <= budget
+            seen[key_of(choice)] = None if i % 7 == 0 else 50.0 + i % 5
+            proposer.learn(choice, seen[key_of(choice)])
+        runs.append(list(seen.items()))
+    assert runs[0] == runs[1]
+
+
+def test_a_space_that_is_used_up_ends_the_proposals():
+    space = space_of("test_vit")
+    # The budget of one block: six candidates, one for each block that stays.
+    proposer, seen = Proposer(space, space.least_macs, "tpe", 0), {}
+    while (choice := proposer.propose(seen)) is not None:
+        seen[key_of(choice)] = 50.0
+        proposer.learn(choice, 50.0)
+    assert len(seen) == 6
+    assert all(sum(value == DROP for _, value in key) == 5 for key in seen)
+
+
+def test_two_hundred_proposals_and_none_over_the_budget(tmp_path):
+    fake = FakeEvaluator()
+    search = Search(config(tmp_path, trials=200))
+    results = search.run(evaluator=fake)
+    base, *others = fake.seen
+    assert len(others) >= 199
+    assert (base.pools, base.drops) == ((), ())
+    size = search.input_size
+    assert base.macs(size) == results.base_macs > results.budget_macs
+    assert all(architecture.macs(size) <= results.budget_macs for architecture in others)
+    assert len({architecture.to_json() for architecture in fake.seen}) == len(fake.seen)
+    assert search.proposer.refused > 0
+    assert [c.macs for c in results.candidates] == [architecture.macs(size) for architecture in fake.seen]
+
+
+def test_base_and_drops_only_are_in_the_race(tmp_path):
+    results = Search(config(tmp_path)).run(evaluator=FakeEvaluator())
+    by_number = {c.number: c for c in results.candidates}
+    assert (by_number[0].pools, by_number[0].drops, by_number[0].state) == ((), (), "complete")
+    drops_only = by_number[results.best_drops_only]
+    assert not drops_only.pools
+    winner = by_number[results.best]
+    assert winner.accuracy == max(c.accuracy for c in results.candidates if c.macs <= results.budget_macs)
+    # What the winner's pools bring is known: its counterpart without them was tried too.
+    assert winner.pools
+    assert any(c.drops == winner.drops and not c.pools for c in results.candidates)
+
+
+def test_the_base_can_win_when_the_budget_allows_it(tmp_path):
+    class NothingHelps(FakeEvaluator):
+        def __call__(self, architecture, on_epoch):
+            score = super().__call__(architecture, on_epoch)
+            return type(score)(50.0 + (not architecture.pools and not architecture.drops), score.params)
+
+    results = Search(config(tmp_path, budget="1x")).run(evaluator=NothingHelps())
+    assert results.best == 0
+
+
+def test_leaders_of_equals_are_the_cheaper_ones():
+    def candidate(number, accuracy, macs, pools=(), drops=("blocks.0",)):
+        return Candidate(number, pools, drops, macs, 1, accuracy)
+
+    found = leaders(
+        [
+            candidate(0, 99.0, 100, drops=()),
+            candidate(1, 90.0, 60, pools=("blocks.1",)),
+            candidate(2, 90.0, 50, pools=("blocks.2",)),
+            candidate(3, 80.0, 50),
+            candidate(4, None, 10),
+        ],
+        70,
+    )
+    assert (found.base.number, found.best.number, found.best_drops_only.number) == (0, 2, 3)
+    assert leaders([], 70).all() == []
+
+
+def table(folder):
+    with (folder / "pareto.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_search_goes_on_where_it_stopped(tmp_path):
+    whole = FakeEvaluator()
+    Search(config(tmp_path / "whole", trials=20)).run(evaluator=whole)
+
+    def interrupt(architecture, call):
+        if call == 7:
+            raise KeyboardInterrupt
+
+    first = FakeEvaluator(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Search(config(tmp_path / "parts", trials=20)).run(evaluator=first)
+    assert len(table(tmp_path / "parts")) == 6
+    assert "html" in (tmp_path / "parts" / "report.html").read_text()
+    rest = FakeEvaluator()
+    Search(config(tmp_path / "parts", trials=20)).run(evaluator=rest)
+    assert first.seen[:6] + rest.seen == whole.seen
+    assert table(tmp_path / "parts") == table(tmp_path / "whole")
+    # Finished: nothing is trained again; more trials go on from there.
+    again = FakeEvaluator()
+    Search(config(tmp_path / "parts", trials=20)).run(evaluator=again)
+    assert again.seen == []
+    more = FakeEvaluator()
+    Search(config(tmp_path / "parts", trials=23)).run(evaluator=more)
+    assert len(more.seen) >= 2
+
+
+def test_a_candidate_that_fails_is_recorded_and_not_tried_again(tmp_path):
+    def fail(architecture, call):
+        if call in (3, 8):
+            raise RuntimeError("the loss is nan\nin epoch 2")
+
+    fake = FakeEvaluator(fail)
+    results = Search(config(tmp_path)).run(evaluator=fake)
+    failed = [c for c in results.candidates if c.state == "failed"]
+    assert [c.number for c in failed] == [2, 7]
+    assert {c.reason for c in failed} == {"the loss is nan in epoch 2"}
+    assert failed[0].accuracy is None
+    again = FakeEvaluator()
+    Search(config(tmp_path)).run(evaluator=again)
+    assert again.seen == []
+
+
+def test_a_base_that_fails_ends_the_search_and_is_tried_again(tmp_path):
+    def fail(architecture, call):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(CommandError, match="the base itself can't be trained: out of memory"):
+        Search(config(tmp_path)).run(evaluator=FakeEvaluator(fail))
+    fake = FakeEvaluator()
+    Search(config(tmp_path)).run(evaluator=fake)
+    assert not fake.seen[0].drops
+
+
+def test_the_study_is_one_that_optuna_opens(tmp_path):
+    results = Search(config(tmp_path)).run(evaluator=FakeEvaluator())
+    study = optuna.load_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="cp-search")
+    assert study.metric_names == ["validation accuracy", "MACs"]
+    assert len(study.trials) == len(results.candidates)
+    for trial, candidate in zip(study.trials, results.candidates, strict=True):
+        assert trial.values == [candidate.accuracy, candidate.macs]
+        assert (trial.constraints["macs"] <= 0) == (candidate.macs <= results.budget_macs)
+        assert Architecture.from_json(trial.user_attrs["architecture"]).drops == candidate.drops
+    feasible = {t.number for t in study.best_trials}
+    assert feasible <= set(results.front) | {c.number for c in results.candidates}
+
+
+def test_one_process_at_a_time(tmp_path):
+    def second(architecture, call):
+        with pytest.raises(UserError, match="another cp-search is running"):
+            Search(config(tmp_path)).run(evaluator=FakeEvaluator())
+
+    fake = FakeEvaluator(second)
+    Search(config(tmp_path, trials=2)).run(evaluator=fake)
+    assert len(fake.seen) >= 2
+
+
+WRONG = [
+    (["resnet_18"], r"unknown base model 'resnet_18'; did you mean 'resnet18'"),
+    (["test_convnext"], "ConvNeXt models are not supported"),
+    (["test_vit", "--budget", "70%"], "budget '70%' is neither"),
+    (["test_vit", "--budget", "0.01x"], r"can't be met: the least reachable cost of test_vit is .*\(0\.\d+x\)"),
+    (["test_resnet", "--budget", "0.7x"], r"can't be met: the least reachable cost of test_resnet is .* \(1.000x\)"),
+    (["test_vit", "--trials", "0"], "trials 0 must be 1 or more"),
+    (["test_vit", "--trials", "many"], "invalid int value: 'many'"),
+    (["test_vit", "--sampler", "nsga"], "'nsga' is not one of tpe, nsgaii, random; did you mean 'nsgaii'"),
+    (["test_vit", "--pool-kwargs", "mode=soft"], "'soft' is not one of gated"),
+    (["test_vit", "--pool-kwargs", "support_range"], "must be key=value"),
+    (["resnet18", "--pool-kwargs", "mode=pre_attn"], "needs attention"),
+    (["test_vit", "--model-kwargs", "patch_sise=4"], "patch_sise"),
+    (["test_vit", "--model-kwargs", "patch_size=64"], "test_vit"),
+    (["test_vit", "--set", "epoch=3"], "unknown key 'epoch'; did you mean 'epochs'"),
+    (["test_vit", "--set", "epochs=few"], "epochs: .* got 'few'"),
+    (
+        ["test_vit", "--recipe", "nowhere.yaml"],
+        r"no recipe 'nowhere.yaml': neither a file nor a bundled recipe \(default",
+    ),
+    (["test_vit", "--data-dir", "{}/absent"], "doesn't exist"),
+    (["test_vit", "--data-dir", "{}"], "is empty"),
+    (["test_vit", "--dataset", "torch/mnist"], "needs --data-dir"),
+    (["test_vit", "--val-fraction", "1"], "must be above 0 and below 1"),
+    (["test_vit", "--colour"], "unrecognized arguments: --colour"),
+    ([], "arguments are required: base"),
+]
+
+
+def run_main(arguments):
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return stop.code
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG)
+def test_mistakes_end_in_one_line_and_write_nothing(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    arguments = [argument.format(tmp_path / "data") for argument in arguments]
+    assert run_main([*arguments, "--output", str(tmp_path / "out" / "study")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("cp-search: error: ")
+    assert captured.err.count("\n") == 1
+    assert re.search(message, captured.err), captured.err
+    assert captured.out == ""
+    assert [path.name for path in tmp_path.rglob("*")] == ["data"]
+
+
+def garbage(folder):
+    (folder / "study.db").write_bytes(b"not a database" * 100)
+
+
+def foreign_study(folder):
+    optuna.create_study(storage=f"sqlite:///{folder / 'study.db'}", study_name="mine")
+
+
+def foreign_database(folder):
+    with sqlite3.connect(folder / "study.db") as database:
+        database.execute("CREATE TABLE cats (name TEXT)")
+
+
+def other_files(folder):
+    (folder / "thesis.tex").write_text("...")
+
+
+def another_study(folder):
+    Search(config(folder, trials=2)).run(evaluator=FakeEvaluator())
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (garbage, "is no study of cp-search"),
+        (foreign_study, "is no study of cp-search"),
+        (foreign_database, "is no study of cp-search"),
+        (other_files, r"holds other files \(thesis.tex\)"),
+        (another_study, "holds another study: budget is 4294087 there, not 3067205"),
+    ],
+)
+def test_what_is_in_the_output_folder_stays(prepare, message, tmp_path):
+    prepare(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=message) as caught:
+        Search(config(tmp_path, budget="0.5x"))
+    assert "choose another --output" in str(caught.value)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"seed": 1}, "recipe|seed"),
+        ({"sampler": "random"}, "sampler"),
+        ({"pool_options": {}}, "pool options"),
+        ({"overrides": ("epochs=3",)}, "recipe"),
+        ({"val_fraction": 0.3}, "validation fraction"),
+        ({"model_kwargs": {"patch_size": 4}}, "budget|model"),
+        ({"base": "test_vit"}, "base"),
+    ],
+)
+def test_another_search_is_told_what_differs(change, key, tmp_path):
+    another_study(tmp_path)
+    with pytest.raises(UserError, match=f"holds another study: ({key}) is"):
+        Search(config(tmp_path, **change))
+
+
+def test_a_study_that_was_cut_short_in_the_making_is_made_again(tmp_path):
+    (tmp_path / ".study.db.unfinished").write_bytes(b"SQLite format 3\0 and no more")
+    (tmp_path / ".lock").touch()
+    results = Search(config(tmp_path, trials=2)).run(evaluator=FakeEvaluator())
+    assert len(results.candidates) == 2
+    assert not (tmp_path / ".study.db.unfinished").exists()
+
+
+def test_recipe_model_arguments_are_for_the_recipes_own_model(tmp_path):
+    assert Search(config(tmp_path)).space.base.model_args["patch_size"] == 8
+    assert "patch_size" not in Search(config(tmp_path, base="resnet18")).space.base.model_args
+    assert Search(config(tmp_path, model_kwargs={"patch_size": 16})).space.base.model_args["patch_size"] == 16
+    assert not any(tmp_path.iterdir())
+
+
+def test_every_base_of_the_digits_is_searched_by_its_name_alone(tmp_path):
+    for base in ("test_vit", "resnet18", "resnet26"):
+        results = Search(config(tmp_path / base, base=base, trials=5)).run(evaluator=FakeEvaluator())
+        assert results.best is not None
+        model = timm.create_model(f"cp_{base}", pools=results.candidates[-1].pools, drops=results.candidates[-1].drops)
+        assert isinstance(model, torch.nn.Module)
+        assert cp_vision.find_sites(model)

@@ -1,0 +1,137 @@
+"""Mistakes in surgery are named, and leave the model as it was."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import cp_vision
+from cp_vision import Architecture, UserError, drop_blocks, insert_pools
+
+VIT, RESNET = "test_vit", "resnet18"
+
+WRONG_POOLS = [
+    (VIT, ["blocks.9"], {}, r"pool 'blocks.9' is no block of this model; did you mean 'blocks"),
+    (VIT, ["blocks.1", "blocks.1"], {}, "named twice"),
+    (VIT, ["blocks.0"], {}, "a pool already stands there"),
+    (VIT, ["blocks.5"], {}, "this block is dropped"),
+    (VIT, "blocks.1", {}, r"must be a list of block names, not one string; write \['blocks.1'\]"),
+    (VIT, [3], {}, "3 is not a block name"),
+    (VIT, ["blocks.1", "head"], {}, "'head' is no block"),
+    (VIT, ["blocks.1"], {"mode": "soft"}, "'soft' is not one of gated, replace, pre_attn"),
+    (VIT, ["blocks.1"], {"support_range": -1}, "support_range -1 must be above 0"),
+    (VIT, ["blocks.1"], {"colour": 1}, "unexpected keyword argument 'colour'"),
+    (VIT, ["blocks.1"], {"stride": 2}, "keeps the grid; leave out the option stride"),
+    (RESNET, ["layer1.1"], {"mode": "pre_attn"}, "'pre_attn' needs attention"),
+    (RESNET, ["layer1"], {}, "'layer1' is no block"),
+]
+
+WRONG_DROPS = [
+    (VIT, ["blocks.6"], "drop 'blocks.6' is no block"),
+    (VIT, ["blocks.1", "blocks.1"], "named twice"),
+    (VIT, ["blocks.5"], "this block is dropped"),
+    (VIT, ["blocks.0"], "a pool stands there"),
+    (VIT, "blocks.1", "must be a list"),
+    (
+        RESNET,
+        ["layer1.1", "layer2.0"],
+        r"'layer2.0': the first block of a stage can't be dropped \(droppable: layer",
+    ),
+    (RESNET, ["layer1.0"], "can't be dropped"),
+]
+
+
+def prepared(base):
+    """A model with a pool at its first block and its last one dropped."""
+    model = timm.create_model(base)
+    names = [block.name for block in cp_vision.blocks.list_blocks(model)]
+    return drop_blocks(insert_pools(model, names[:1]), names[-1:])
+
+
+def state(model):
+    return (
+        [(name, type(module)) for name, module in model.named_modules()],
+        {key: value.clone() for key, value in model.state_dict().items()},
+        [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+    )
+
+
+def check_untouched(model, act, message):
+    before = state(model)
+    with pytest.raises(UserError, match=message) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+    after = state(model)
+    assert before[0] == after[0]
+    assert before[2] == after[2]
+    assert before[1].keys() == after[1].keys()
+    assert all(torch.equal(value, after[1][key]) for key, value in before[1].items())
+
+
+@pytest.mark.parametrize(("base", "names", "options", "message"), WRONG_POOLS)
+def test_wrong_pools(base, names, options, message):
+    model = prepared(base)
+    check_untouched(model, lambda: insert_pools(model, names, **options), message)
+
+
+@pytest.mark.parametrize(("base", "names", "message"), WRONG_DROPS)
+def test_wrong_drops(base, names, message):
+    model = prepared(base)
+    check_untouched(model, lambda: drop_blocks(model, names), message)
+
+
+def test_all_blocks_dropped():
+    model = timm.create_model(VIT)
+    names = [f"blocks.{i}" for i in range(6)]
+    check_untouched(model, lambda: drop_blocks(model, names), "drops name all 6 blocks; keep at least one")
+
+
+def test_models_that_cant_be_pooled():
+    for model, message in [
+        (timm.create_model("test_convnext"), "ConvNeXt models are not supported"),
+        (nn.Sequential(nn.Linear(3, 3)), "Sequential models are not supported"),
+        (timm.create_model(VIT, patch_drop_rate=0.5), "use patch_drop_rate=0 with pools"),
+    ]:
+        check_untouched(model, lambda m=model: insert_pools(m, ["blocks.1"]), message)
+
+
+def test_pools_take_the_place_and_state_of_their_block():
+    model = timm.create_model(VIT).double().eval()
+    insert_pools(model, ["blocks.2"])
+    pool = model.blocks[2].context_pool
+    assert pool.gate.dtype == torch.float64
+    assert not pool.training
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Architecture("resnet_50").build(), r"unknown base model 'resnet_50'; did you mean 'resnet50'"),
+        (lambda: Architecture("test_vit", pools="blocks.1"), "must be a list"),
+        (lambda: Architecture("test_vit", pools=["blocks.1"], drops=["blocks.1"]).build(), "this block is dropped"),
+        (lambda: Architecture.from_json("{"), "must be JSON"),
+        (lambda: Architecture.from_json('{"base": "test_vit", "depth": 3}'), "with the keys base, pools"),
+        (lambda: Architecture.from_json("[]"), "is a JSON object"),
+        (lambda: timm.create_model("context_pooled"), "needs base="),
+        (lambda: timm.create_model("context_pooled", base="nothing_like_it"), "unknown base model"),
+        (lambda: timm.create_model("cp_test_vit", pools="blocks.1"), "must be 'default' or a list"),
+    ],
+)
+def test_wrong_architectures(make, message):
+    with pytest.raises(UserError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_architecture_goes_to_json_and_back():
+    one = Architecture("test_vit", ["blocks.1"], ["blocks.2"], {"mode": "replace"}, {"img_size": 32, "num_classes": 5})
+    two = Architecture.from_json(one.to_json())
+    assert two == one
+    assert hash(two) == hash(one)
+    assert two.macs() == cp_vision.count_macs(one.build())
+    assert one.macs() == Architecture("test_vit", model_args=one.model_args).macs() + (
+        cp_vision.pool_macs(one.build().blocks[1].context_pool, (2, 2))
+        - next(s.macs for s in cp_vision.find_sites(Architecture("test_vit", model_args=one.model_args).build()))
+    )
+    assert Architecture("resnet50").model_name == "cp_resnet50"
+    assert Architecture("resnet50c").model_name == "context_pooled"
