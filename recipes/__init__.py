@@ -1,7 +1,8 @@
 """Training recipes: what a recipe may say, the data sets, the trainer, and ``cp-train``."""
 
-from .data import hold_out, make_loader, open_split
+from .data import hold_out, open_split
 from .fit import Training, score_folder
+from .loaders import make_loader
 from .models import build_model, load_model, save_model
 from .schema import Recipe, load_recipe
 from .trainer import TrainingError, evaluate, train

@@ -1,57 +1,22 @@
-"""Data sets and loaders: timm's own, and the handwritten digits that scikit-learn bundles."""
+"""Data sets and their splits: timm's own, and the bundled digits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
-from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from timm.data import FastCollateMixup, ImageDataset, create_dataset, create_loader
+from timm.data import ImageDataset, create_dataset
 from torch.utils.data import Dataset, IterableDataset
 
 from cp_vision.errors import UserError
 
+from .digits import SPLIT_SEED, Digits
 from .schema import Recipe
 
-__all__ = ["Digits", "Split", "check_test_split", "count_classes", "hold_out", "make_loader", "open_split"]
-
-# Fixed for good: which digits are the test split must never depend on a seed of the user's.
-_DIGITS_SPLIT_SEED = 0
-_DIGITS_TEST_SHARE = 0.2
-
-
-class Digits(Dataset):
-    """Scikit-learn's 1,797 handwritten digits, 8 x 8 grey pixels, as RGB images.
-
-    A fifth of each class is the test split.
-    """
-
-    classes = tuple(str(digit) for digit in range(10))
-
-    def __init__(self, train: bool) -> None:
-        digits = load_digits()
-        rows = train_test_split(
-            np.arange(len(digits.target)),
-            test_size=_DIGITS_TEST_SHARE,
-            random_state=_DIGITS_SPLIT_SEED,
-            stratify=digits.target,
-        )[0 if train else 1]
-        # Pixels count 0 to 16 dots of ink.
-        self.images = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)
-        self.targets: list[int] = digits.target[rows].tolist()
-        self.transform: Callable[[Image.Image], Any] | None = None
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        image: Any = Image.fromarray(self.images[index]).convert("RGB")
-        return (self.transform(image) if self.transform else image), self.targets[index]
+__all__ = ["Split", "check_test_split", "count_classes", "hold_out", "open_split"]
 
 
 class Split(Dataset):
@@ -137,9 +102,7 @@ def hold_out(recipe: Recipe, fraction: float) -> tuple[Split, Split]:
         raise UserError(f"data set {recipe.dataset!r} is streamed, so no part of it can be held out; use a folder")
     targets = _targets(train)
     try:
-        chosen = train_test_split(
-            np.arange(len(train)), test_size=fraction, random_state=_DIGITS_SPLIT_SEED, stratify=targets
-        )
+        chosen = train_test_split(np.arange(len(train)), test_size=fraction, random_state=SPLIT_SEED, stratify=targets)
     except ValueError as error:
         raise UserError(f"can't hold out {fraction} of {len(train)} images: {_one_line(error)}") from error
     return Split(train, sorted(chosen[0])), Split(held_out, sorted(chosen[1]))
@@ -175,76 +138,6 @@ def count_classes(dataset: Any, recipe: Recipe) -> int:
     if classes and len(classes) > recipe.num_classes:
         raise UserError(f"num_classes {recipe.num_classes} is less than the data set's {len(classes)} classes")
     return recipe.num_classes
-
-
-def make_loader(
-    dataset: Any,
-    recipe: Recipe,
-    data_config: dict[str, Any],
-    num_classes: int,
-    device: torch.device,
-    is_training: bool,
-) -> Any:
-    """Make a loader by timm's ``create_loader``.
-
-    Args:
-        dataset: a data set of :func:`open_split` or :func:`hold_out`.
-        recipe: batch size, augmentation, workers.
-        data_config: of ``timm.data.resolve_data_config``.
-        num_classes: number of classes.
-        device: where batches go.
-        is_training: shuffled and augmented, or in order and plain.
-
-    Raises:
-        UserError: fewer training images than one batch.
-    """
-    shared: dict[str, Any] = {
-        "input_size": data_config["input_size"],
-        "mean": data_config["mean"],
-        "std": data_config["std"],
-        "num_workers": recipe.workers,
-        "pin_memory": device.type == "cuda",
-        "device": device,
-    }
-    if not is_training:
-        return create_loader(
-            dataset,
-            batch_size=recipe.validation_batch_size or recipe.batch_size,
-            interpolation=data_config["interpolation"],
-            crop_pct=data_config["crop_pct"],
-            **shared,
-        )
-    if not isinstance(dataset, IterableDataset) and len(dataset) < recipe.batch_size:
-        raise UserError(f"batch_size {recipe.batch_size} is more than the {len(dataset)} training images; lower it")
-    mixup = None
-    if recipe.mixes:
-        mixup = FastCollateMixup(
-            mixup_alpha=recipe.mixup,
-            cutmix_alpha=recipe.cutmix,
-            prob=recipe.mixup_prob,
-            switch_prob=recipe.mixup_switch_prob,
-            mode=recipe.mixup_mode,
-            label_smoothing=recipe.smoothing,
-            num_classes=num_classes,
-        )
-    return create_loader(
-        dataset,
-        batch_size=recipe.batch_size,
-        is_training=True,
-        no_aug=recipe.no_aug,
-        re_prob=recipe.reprob,
-        re_mode=recipe.remode,
-        re_count=recipe.recount,
-        scale=recipe.scale,
-        ratio=recipe.ratio,
-        hflip=recipe.hflip,
-        vflip=recipe.vflip,
-        color_jitter=recipe.color_jitter,
-        auto_augment=recipe.aa,
-        interpolation=recipe.train_interpolation,
-        collate_fn=mixup,
-        **shared,
-    )
 
 
 def _check_folder(recipe: Recipe) -> None:

@@ -13,7 +13,8 @@ from cp_vision import count_macs
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError
 
-from .data import check_test_split, count_classes, make_loader, open_split
+from .data import check_test_split, count_classes, open_split
+from .loaders import make_loader
 from .models import build_model, data_config, load_model, model_args, save_model
 from .schema import Recipe
 from .trainer import TrainingError, evaluate, train

@@ -14,7 +14,7 @@ from timm.utils import random_seed
 
 from cp_vision import Architecture
 
-from ..recipes.data import make_loader
+from ..recipes.loaders import make_loader
 from ..recipes.models import build_model, data_config, load_model, save_model
 from ..recipes.schema import Recipe
 from ..recipes.trainer import evaluate, train

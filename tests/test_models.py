@@ -3,7 +3,6 @@
 import copy
 import json
 import pickle
-import time
 
 import pytest
 import timm
@@ -305,13 +304,3 @@ def test_creating_a_pooled_model_leaves_timm_alone():
     assert list(model.state_dict()) == list(before)
     assert not any(module._forward_hooks for module in model.modules())
     assert get_model_input_config(model)["input_size"] == (3, 224, 224)
-
-
-def test_building_costs_little_more_than_the_base():
-    def seconds(name):
-        began = time.perf_counter()
-        build_meta(name)
-        return time.perf_counter() - began
-
-    pairs = [(seconds("resnet101"), seconds("cp_resnet101")) for _ in range(5)]
-    assert min(cp / base for base, cp in pairs) < 1.5

@@ -15,7 +15,9 @@ import cp_vision
 from cp_vision import UserError
 from cp_vision.recipes import Recipe, hold_out, load_recipe, open_split
 from cp_vision.recipes.cli import main
-from cp_vision.recipes.data import Digits, count_classes, make_loader
+from cp_vision.recipes.data import count_classes
+from cp_vision.recipes.digits import Digits
+from cp_vision.recipes.loaders import make_loader
 from cp_vision.recipes.models import build_model, data_config, load_model, model_args
 from cp_vision.recipes.schema import BUNDLED
 from cp_vision.recipes.trainer import TrainingError, evaluate, train

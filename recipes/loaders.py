@@ -1,0 +1,85 @@
+"""Loaders: a data set with a recipe's batches and augmentation, by timm's ``create_loader``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.data import FastCollateMixup, create_loader
+from torch.utils.data import IterableDataset
+
+from cp_vision.errors import UserError
+
+from .schema import Recipe
+
+__all__ = ["make_loader"]
+
+
+def make_loader(
+    dataset: Any,
+    recipe: Recipe,
+    data_config: dict[str, Any],
+    num_classes: int,
+    device: torch.device,
+    is_training: bool,
+) -> Any:
+    """Make a loader by timm's ``create_loader``.
+
+    Args:
+        dataset: a data set of :func:`open_split` or :func:`hold_out`.
+        recipe: batch size, augmentation, workers.
+        data_config: of ``timm.data.resolve_data_config``.
+        num_classes: number of classes.
+        device: where batches go.
+        is_training: shuffled and augmented, or in order and plain.
+
+    Raises:
+        UserError: fewer training images than one batch.
+    """
+    shared: dict[str, Any] = {
+        "input_size": data_config["input_size"],
+        "mean": data_config["mean"],
+        "std": data_config["std"],
+        "num_workers": recipe.workers,
+        "pin_memory": device.type == "cuda",
+        "device": device,
+    }
+    if not is_training:
+        return create_loader(
+            dataset,
+            batch_size=recipe.validation_batch_size or recipe.batch_size,
+            interpolation=data_config["interpolation"],
+            crop_pct=data_config["crop_pct"],
+            **shared,
+        )
+    if not isinstance(dataset, IterableDataset) and len(dataset) < recipe.batch_size:
+        raise UserError(f"batch_size {recipe.batch_size} is more than the {len(dataset)} training images; lower it")
+    mixup = None
+    if recipe.mixes:
+        mixup = FastCollateMixup(
+            mixup_alpha=recipe.mixup,
+            cutmix_alpha=recipe.cutmix,
+            prob=recipe.mixup_prob,
+            switch_prob=recipe.mixup_switch_prob,
+            mode=recipe.mixup_mode,
+            label_smoothing=recipe.smoothing,
+            num_classes=num_classes,
+        )
+    return create_loader(
+        dataset,
+        batch_size=recipe.batch_size,
+        is_training=True,
+        no_aug=recipe.no_aug,
+        re_prob=recipe.reprob,
+        re_mode=recipe.remode,
+        re_count=recipe.recount,
+        scale=recipe.scale,
+        ratio=recipe.ratio,
+        hflip=recipe.hflip,
+        vflip=recipe.vflip,
+        color_jitter=recipe.color_jitter,
+        auto_augment=recipe.aa,
+        interpolation=recipe.train_interpolation,
+        collate_fn=mixup,
+        **shared,
+    )

@@ -1,0 +1,211 @@
+"""Whole searches with real trainings on real images, as a user runs them, also when they are killed."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.data import create_transform, resolve_model_data_config
+
+import cp_vision
+from cp_vision import Architecture
+from cp_vision.recipes.data import Digits
+from cp_vision.search import Search, SearchConfig
+
+pytestmark = pytest.mark.slow
+
+COMMANDS = Path(sys.executable).parent
+SMALL = [
+    *("test_vit2", "--model-kwargs", "patch_size=16", "depth=4", "init_values=1.0", "--budget", "0.8x"),
+    *("--set", "epochs=2", "--set", "batch_size=128"),
+]
+
+
+def cp_search(output, trials, *more, base=SMALL):
+    return [str(COMMANDS / "cp-search"), *base, "--output", str(output), "--trials", str(trials), *more]
+
+
+def run(command, code=0):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def table(folder):
+    with (folder / "pareto.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def accuracy_by_hand(folder):
+    """Test accuracy of a folder with timm alone, one image at a time."""
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    transform = create_transform(**resolve_model_data_config(model))
+    digits = Digits(train=False)
+    images = torch.stack([transform(digits[i][0]) for i in range(len(digits))])
+    with torch.inference_mode():
+        right = [model(image[None]).argmax().item() == digits[i][1] for i, image in enumerate(images)]
+    return 100 * sum(right) / len(right)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """A finished search of six trials, and what it printed."""
+    output = tmp_path_factory.mktemp("search") / "runs" / "digits"
+    return output, run(cp_search(output, 6))
+
+
+def test_what_a_search_prints_and_writes(found):
+    output, done = found
+    for text in ("blocks.3", "may be dropped", "least reachable", "360 for the final test", "winner", "local-dir:"):
+        assert text in done.stdout
+    assert "6.0/6 trials" in done.stderr
+    assert "best " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    names = {path.name for path in output.iterdir()}
+    assert names == {".lock", "best", "pareto.csv", "report.html", "study.db", "weights"}
+    best = {"README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml"}
+    assert {path.name for path in (output / "best").iterdir()} == best
+    # Only candidates with a role keep their weights.
+    assert len(list((output / "weights").iterdir())) <= 3
+    rows = table(output)
+    assert len(rows) >= 6
+    assert {row["state"] for row in rows} == {"complete"}
+    assert rows[0]["pools"] == rows[0]["drops"] == ""
+
+
+def test_the_winner_loads_with_the_accuracy_that_was_reported(found):
+    output, done = found
+    metrics = json.loads((output / "best" / "metrics.json").read_text())
+    assert accuracy_by_hand(output / "best") == metrics["test_top1"]
+    assert f"test {metrics['test_top1']:.2f} %" in done.stdout
+    assert f"{metrics['test_top1']:.2f} %" in (output / "report.html").read_text()
+    architecture = Architecture.from_json(json.dumps(metrics["architecture"]))
+    model = timm.create_model(f"local-dir:{output / 'best'}", pretrained=True)
+    assert cp_vision.count_macs(model) == metrics["macs"] == architecture.macs((3, 32, 32))
+    assert metrics["macs"] <= 0.8 * metrics["macs_of_base"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == metrics["params"]
+    scored = run([str(COMMANDS / "cp-train"), str(output / "best" / "recipe.yaml"), "--eval", str(output / "best")])
+    assert f"top-1 {metrics['test_top1']:.2f} %" in scored.stdout
+
+
+def test_the_winner_trains_again_by_its_own_command(found, tmp_path):
+    output, _ = found
+    command = json.loads((output / "best" / "metrics.json").read_text())["train_command"].split()
+    assert command[0] == "cp-train"
+    again = tmp_path / "again"
+    run([str(COMMANDS / "cp-train"), command[1], "--output", str(again)])
+    one, two = (json.loads((folder / "config.json").read_text()) for folder in (output / "best", again))
+    assert {k: one["model_args"][k] for k in ("pools", "drops")} == {
+        k: two["model_args"][k] for k in ("pools", "drops")
+    }
+
+
+def test_a_finished_search_is_not_run_again(found):
+    output, _ = found
+    before = {path: path.read_bytes() for path in output.rglob("*.safetensors")}
+    rows = table(output)
+    done = run(cp_search(output, 6))
+    assert table(output) == rows
+    assert {path: path.read_bytes() for path in output.rglob("*.safetensors")} == before
+    assert "winner" in done.stdout
+
+
+def test_the_same_seed_gives_the_same_study(found, tmp_path):
+    output, _ = found
+    run(cp_search(tmp_path / "again", 6))
+    assert table(tmp_path / "again") == table(output)
+    one, two = ((folder / "best" / "model.safetensors").read_bytes() for folder in (output, tmp_path / "again"))
+    assert one == two
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_end(found, tmp_path):
+    output, _ = found
+    chance = random.Random(0)  # noqa: S311 - moments to kill at
+    folder = tmp_path / "killed"
+    for _ in range(5):
+        process = subprocess.Popen(cp_search(folder, 6), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # Wait for the folder, then kill at some moment of what comes next.
+        while process.poll() is None and not folder.exists():
+            time.sleep(0.01)
+        try:
+            process.wait(chance.uniform(0, 4))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    run(cp_search(folder, 6))
+    assert table(folder) == table(output)
+    one, two = ((f / "best" / "model.safetensors").read_bytes() for f in (output, folder))
+    assert one == two
+    assert {path.name for path in folder.iterdir()} == {path.name for path in output.iterdir()}
+
+
+def test_ctrl_c_leaves_a_study_that_the_same_command_continues(found, tmp_path):
+    output, _ = found
+    folder = tmp_path / "stopped"
+    process = subprocess.Popen(cp_search(folder, 6), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not ((folder / "pareto.csv").exists() and len(table(folder)) >= 2):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "The same command goes on: cp-search test_vit2" in errors
+    assert "Traceback" not in errors
+    assert 2 <= len(table(folder)) < 6
+    assert (folder / "report.html").exists()
+    assert not (folder / "best").exists()
+    run(cp_search(folder, 6))
+    assert table(folder) == table(output)
+
+
+def test_a_convnet_by_changing_the_base_alone(tmp_path):
+    base = ["resnet18", "--budget", "0.7x", "--set", "epochs=1"]
+    run(cp_search(tmp_path / "resnet", 3, base=base))
+    rows = table(tmp_path / "resnet")
+    assert len(rows) >= 3
+    metrics = json.loads((tmp_path / "resnet" / "best" / "metrics.json").read_text())
+    assert accuracy_by_hand(tmp_path / "resnet" / "best") == metrics["test_top1"]
+
+
+def test_the_test_split_is_touched_once_at_the_end(tmp_path):
+    class Watched(Digits):
+        """The test split; counts who looks at it and what was finished then."""
+
+        looks = 0
+        finished = -1
+
+        def __getitem__(self, index):
+            Watched.looks += 1
+            assert len(table(tmp_path)) == Watched.finished or Watched.finished == -1
+            Watched.finished = len(table(tmp_path))
+            return super().__getitem__(index)
+
+    def search():
+        made = Search(
+            SearchConfig(
+                base="test_vit2",
+                budget="0.8x",
+                model_kwargs={"patch_size": 16, "depth": 4, "init_values": 1.0},
+                overrides=("epochs=1",),
+                trials=5,
+                output=tmp_path,
+            )
+        )
+        made.test_set = Watched(train=False)
+        return made
+
+    results = search().run()
+    roles = {results.best, results.best_drops_only, 0}
+    assert set(results.test_accuracy) == roles
+    assert Watched.looks == 360 * len(roles)
+    assert Watched.finished == len(results.candidates)
+    search().run()
+    assert Watched.looks == 360 * len(roles)

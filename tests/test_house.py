@@ -1,0 +1,73 @@
+"""The rooms: who imports whom, what a wheel holds, and what importing costs."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {"cp_vision": "cp_vision", "recipes": "cp_vision.recipes", "search": "cp_vision.search"}
+ALLOWED = {
+    "cp_vision": {"cp_vision"},
+    "recipes": {"cp_vision", "cp_vision.recipes"},
+    "search": {"cp_vision", "cp_vision.recipes", "cp_vision.search"},
+}
+OUTSIDE = {"cp_vision": {"optuna", "ray", "sklearn", "yaml", "pydantic"}, "recipes": {"optuna", "ray"}, "search": set()}
+
+
+def imports(path, package):
+    """Absolute names of all modules that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            parts = package.split(".")
+            above = parts[: len(parts) - node.level + 1]
+            yield ".".join([*above, node.module] if node.module else above)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def room_of(module):
+    for package in ("cp_vision.search", "cp_vision.recipes", "cp_vision"):
+        if module == package or module.startswith(f"{package}."):
+            return package
+    return None
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_dependencies_run_one_way(room):
+    files = sorted((ROOT / room).glob("*.py"))
+    assert files
+    for path in files:
+        for module in imports(path, ROOMS[room]):
+            assert room_of(module) is None or room_of(module) in ALLOWED[room], (path, module)
+            assert module.partition(".")[0] not in OUTSIDE[room], (path, module)
+
+
+def test_files_have_one_idea():
+    for room in ROOMS:
+        for path in (ROOT / room).glob("*.py"):
+            assert len(path.read_text().splitlines()) <= 260, path
+
+
+def test_importing_the_library_needs_no_search():
+    code = "import sys, cp_vision; assert not {'optuna', 'ray', 'sklearn'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_three_rooms_and_nothing_else(tmp_path):
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"cp_vision"}
+    for room, package in ROOMS.items():
+        for path in (*(ROOT / room).glob("*.py"), *(ROOT / room).glob("*.yaml")):
+            assert f"{package.replace('.', '/')}/{path.name}" in names
+    assert "cp_vision/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
