@@ -35,7 +35,7 @@ def train(
     Args:
         model: the model; moved to the device and trained in place.
         recipe: the recipe.
-        loader: training loader of :func:`cp_vision.recipes.data.make_loader`.
+        loader: training loader of :func:`cp_vision.recipes.make_loader`.
         device: where to train.
         on_epoch: called after every epoch with its number from 1, the number of epochs and the mean loss.
 
@@ -96,7 +96,7 @@ def evaluate(model: nn.Module, loader: Any, device: torch.device) -> dict[str, f
 
     Args:
         model: the model; moved to the device, in evaluation mode afterwards.
-        loader: loader of :func:`cp_vision.recipes.data.make_loader`, not training.
+        loader: loader of :func:`cp_vision.recipes.make_loader`, not training.
         device: where to run.
 
     Returns:

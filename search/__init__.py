@@ -1,9 +1,10 @@
 """The architecture search: where to pool and which blocks to drop under a MAC budget."""
 
 from .budget import parse_budget
+from .config import SearchConfig
 from .executor import Observer
 from .results import BlockCost, Candidate, Results, pareto_front
-from .run import Search, SearchConfig, run
+from .run import Search, run
 from .space import Space, measure_space
 
 __all__ = [

@@ -12,11 +12,12 @@ from tqdm import tqdm
 from cp_vision.command_line import CommandParser, parse_pairs, run_command
 
 from .budget import format_macs
+from .config import SearchConfig
 from .evaluate import OnEpoch
 from .executor import Leaders, Observer
 from .proposals import SAMPLERS
 from .results import Candidate, Results
-from .run import Search, SearchConfig
+from .run import Search
 from .space import Choice, Space
 
 __all__ = ["main"]

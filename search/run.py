@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from cp_vision.factory import check_base
 
 from ..recipes.data import check_test_split, count_classes, hold_out, open_split
 from ..recipes.models import data_config, model_args
-from ..recipes.schema import Recipe, load_recipe
 from .budget import parse_budget
+from .config import SearchConfig, recipe_source, search_recipe
 from .evaluate import Evaluator, OnEpoch, TrainEvaluator, weights_folder
 from .executor import Leaders, Observer, leaders, run_trials
 from .outputs import write_best, write_tables
@@ -30,45 +29,7 @@ from .record import Record, check_output
 from .results import Candidate, Results
 from .space import Choice, Space, measure_space
 
-__all__ = ["Search", "SearchConfig", "run"]
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """What to search for, and how. Defaults are those of the command line.
-
-    Attributes:
-        base: timm name of the base, with or without a pretrained tag.
-        budget: share of the base's MACs (``"0.7x"``) or MACs (``"2.9G"``).
-        recipe: path or name of the recipe that trains every candidate; None takes ``digits`` where no data set
-            is named and ``default`` otherwise.
-        dataset: data set in place of the recipe's, by timm's name.
-        data_dir: folder of the data set in place of the recipe's.
-        overrides: ``key=value`` texts that replace values of the recipe.
-        model_kwargs: arguments of the base; None takes those of the recipe if it is a recipe for this base.
-        pool_options: options of every pool, see :func:`cp_vision.insert_pools`.
-        trials: candidates to try, the base included.
-        output: folder for everything that is written.
-        seed: seed of the sampler and of every training.
-        sampler: ``tpe``, ``nsgaii`` or ``random``.
-        val_fraction: share of the training split that is held out to compare candidates on.
-        command: the command line, for the report.
-    """
-
-    base: str
-    budget: str = "0.7x"
-    recipe: str | None = None
-    dataset: str | None = None
-    data_dir: str | None = None
-    overrides: tuple[str, ...] = ()
-    model_kwargs: Mapping[str, Any] | None = None
-    pool_options: Mapping[str, Any] = field(default_factory=dict)
-    trials: int = 30
-    output: str | Path = "runs/search"
-    seed: int = 0
-    sampler: str = "tpe"
-    val_fraction: float = 0.2
-    command: str = ""
+__all__ = ["Search", "run"]
 
 
 class Search:
@@ -86,7 +47,7 @@ class Search:
         if config.trials < 1:
             raise UserError(f"trials {config.trials} must be 1 or more")
         check_base(config.base)
-        self.recipe = _recipe(config)
+        self.recipe = search_recipe(config)
         self.train_set, self.held_out = hold_out(self.recipe, config.val_fraction)
         self.test_set = open_split(self.recipe, self.recipe.val_split, is_training=False)
         check_test_split(self.recipe, self.train_set, self.test_set)
@@ -177,7 +138,7 @@ class Search:
     @property
     def recipe_name(self) -> str:
         """Name of the recipe, for people."""
-        return Path(_recipe_source(self.config)).stem
+        return Path(recipe_source(self.config)).stem
 
     def architecture(self, candidate: Candidate) -> Architecture:
         """The architecture of a candidate."""
@@ -231,22 +192,6 @@ def run(config: SearchConfig, observer: Observer | None = None) -> Results:
         UserError: anything in the config that can't be used; nothing is then written.
     """
     return Search(config).run(observer)
-
-
-def _recipe_source(config: SearchConfig) -> str:
-    if config.recipe is not None:
-        return config.recipe
-    return "digits" if config.dataset in (None, "digits") and config.data_dir is None else "default"
-
-
-def _recipe(config: SearchConfig) -> Recipe:
-    recipe = load_recipe(_recipe_source(config), config.overrides)
-    values: dict[str, Any] = {"seed": config.seed}
-    if config.dataset is not None:
-        values["dataset"] = config.dataset
-    if config.data_dir is not None:
-        values["data_dir"] = config.data_dir
-    return recipe.with_values(**values)
 
 
 @contextmanager
