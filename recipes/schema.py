@@ -172,6 +172,10 @@ def _checked(values: dict[str, Any], source: str) -> Recipe:
         value = getattr(recipe, key)
         if value is not None and len(value) != (length or recipe.in_chans):
             raise UserError(f"{source}: {key}: needs {length or recipe.in_chans} numbers, got {value!r}")
-    if recipe.opt.partition("_")[2] not in list_optimizers() and recipe.opt not in list_optimizers():
+    if recipe.dataset == "digits" and recipe.data_dir is not None:
+        raise UserError(
+            f"{source}: data set 'digits' is bundled and takes no data_dir, got {recipe.data_dir!r}; name a dataset too"
+        )
+    if recipe.opt.removeprefix("lookahead_") not in list_optimizers():
         raise UserError(f"{source}: opt: timm has no optimiser {recipe.opt!r}{closest(recipe.opt, list_optimizers())}")
     return recipe

@@ -70,6 +70,7 @@ def test_yaml_round_trip(tmp_path):
         ("scale: [1]", r"scale: needs 2 numbers, got \[1.0\]"),
         ("mean: [0.5]", r"mean: needs 3 numbers, got \[0.5\]"),
         ("model_kwargs: 3", "model_kwargs: .* got 3"),
+        ("{dataset: digits, data_dir: images}", "takes no data_dir, got 'images'"),
         ("- 1", "must be a mapping"),
         ("a: [", "is not YAML"),
         ("model: !!python/object/apply:os.getcwd []", "is not YAML"),
