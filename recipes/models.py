@@ -101,6 +101,8 @@ def save_model(model: nn.Module, folder: Path, config: dict[str, Any], files: Ma
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     save_for_hf(model, unfinished, safe_serialization=True, data_config=config)
+    # safetensors makes files that their owner alone can read.
+    shutil.copymode(unfinished / "config.json", unfinished / "model.safetensors")
     for name, text in files.items():
         (unfinished / name).write_text(text, encoding="utf-8")
     replace_folder(unfinished, folder)

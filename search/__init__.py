@@ -1,5 +1,10 @@
 """The architecture search: where to pool and which blocks to drop under a MAC budget."""
 
+try:
+    import optuna as _optuna  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("cp_vision.search needs Optuna; pip install 'cp-vision[search]'") from error
+
 from .budget import parse_budget
 from .config import SearchConfig
 from .executor import Observer

@@ -242,7 +242,7 @@ def test_plain_and_pooled_checkpoint_files(tmp_path):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_copies_pickles_and_compiles(name):
+def test_copies_pickles_and_compiled_models_are_the_same(name):
     model = shaken(timm.create_model(name, **small_args(name)))
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -256,6 +256,8 @@ def test_copies_pickles_and_compiles(name):
             for parameter in other.parameters():
                 parameter.zero_()
         assert torch.equal(model(x), expected)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), expected)
 
 
 @pytest.mark.parametrize("name", SMALL)
