@@ -1,12 +1,13 @@
 # Every target makes its own set-up; run again it takes seconds.
 PYTHON ?= python3
 BASE ?= test_vit2
+OUTPUT ?= runs/digits$(if $(filter-out test_vit2,$(BASE)),-$(BASE))
 BIN := .venv/bin
 
 .PHONY: demo test test-slow lint format clean
 
 demo: .venv/installed
-	$(BIN)/cp-search $(BASE) --budget 0.7x --trials 30 --pool-kwargs support_range=0.25 --output runs/digits
+	$(BIN)/cp-search $(BASE) --budget 0.7x --trials 30 --pool-kwargs support_range=0.25 --output $(OUTPUT)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"

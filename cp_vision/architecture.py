@@ -41,9 +41,18 @@ class Architecture:
     def __post_init__(self) -> None:
         for name in ("pools", "drops"):
             value = getattr(self, name)
-            if isinstance(value, str):
-                raise UserError(f"{name} {value!r} must be a list of block names, such as [{value!r}]")
+            if not isinstance(value, list | tuple):
+                raise UserError(f"{name} {value!r} must be a list of block names, such as ['blocks.5']")
             object.__setattr__(self, name, tuple(value))
+        for name in ("pool_options", "model_args"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping):
+                raise UserError(f"{name} {value!r} must be a mapping of names to values")
+            try:
+                # As JSON has it (lists for tuples), so that an architecture that was read equals the one written.
+                object.__setattr__(self, name, json.loads(json.dumps(dict(value))))
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{name} {dict(value)!r} must hold JSON values alone: {error}") from error
 
     @property
     def model_name(self) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from .errors import UserError
+from .errors import UserError, one_line
 
 __all__ = ["CommandError", "CommandParser", "parse_pairs", "run_command"]
 
@@ -41,6 +41,9 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequ
     except (UserError, CommandError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except OSError as error:
+        print(f"{name}: error: {error.strerror or one_line(error)}: {error.filename}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"{name}: stopped", file=sys.stderr)
         return 130
@@ -60,6 +63,6 @@ def parse_pairs(texts: Sequence[str], option: str) -> dict[str, Any]:
             raise UserError(f"{option} {text!r} must be key=value, for example {option} patch_size=4")
         try:
             pairs[key] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
+        except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
             pairs[key] = value
     return pairs

@@ -25,3 +25,8 @@ def listed(names: Iterable[str], limit: int = 8) -> str:
     names = list(names)
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest if names else "none"
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception on one line, or the name of its type where it has none."""
+    return " ".join(str(error).split())[:400] or type(error).__name__

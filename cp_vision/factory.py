@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from timm.models import (
+    FeatureListNet,
     PretrainedCfg,
     is_model,
+    is_model_in_modules,
     list_models,
     load_pretrained,
     model_entrypoint,
     resolve_pretrained_cfg,
     split_model_name_tag,
 )
+from timm.models._builder import pretrained_cfg_for_features
 from timm.models._features import FeatureGetterNet
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .blocks import DroppedBlock, default_pools
@@ -35,11 +39,11 @@ def build_context_pooled(
     pretrained: bool = False,
     pretrained_cfg: str | Mapping[str, Any] | PretrainedCfg | None = None,
     pretrained_cfg_overlay: Mapping[str, Any] | None = None,
-    pools: str | Iterable[str] = "default",
-    drops: Iterable[str] = (),
+    pools: str | Sequence[str] = "default",
+    drops: Sequence[str] = (),
     pool_options: Mapping[str, Any] | None = None,
     features_only: bool = False,
-    out_indices: int | Iterable[int] | None = None,
+    out_indices: int | Sequence[int] | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Build the timm model ``base`` with pools inserted and blocks dropped.
@@ -64,6 +68,8 @@ def build_context_pooled(
     """
     check_base(base)
     arch, tag = split_model_name_tag(base)
+    if is_model_in_modules(arch, ["cp_models"]):
+        raise UserError(f"base {base!r} has pools already; name the plain base, {base.removeprefix('cp_')!r}")
     if isinstance(pretrained_cfg, str) or not pretrained_cfg:
         cfg = resolve_pretrained_cfg(arch, pretrained_cfg or tag, pretrained_cfg_overlay)
     else:
@@ -73,6 +79,8 @@ def build_context_pooled(
     named = not cfg.custom_load and bool(cfg.source or cfg.file or cfg.state_dict)
     built_cfg = dataclasses.replace(cfg, state_dict=None).to_dict() if named else cfg.to_dict()
     model = model_entrypoint(arch)(pretrained=pretrained and not named, pretrained_cfg=built_cfg, **kwargs)
+    if not isinstance(drops, Sequence):
+        raise UserError(f"drops {drops!r} must be a list of block names, such as ['blocks.5']")
     drop_blocks(model, drops)
     insert_pools(model, _pool_names(model, pools), **(pool_options or {}))
     if pretrained and named:
@@ -84,12 +92,7 @@ def build_context_pooled(
             filter_fn=partial(_fit_checkpoint, classifier=cfg.classifier),
             cache_dir=kwargs.get("cache_dir"),
         )
-    if features_only:
-        indices = model.feature_info if out_indices is None else out_indices
-        if out_indices is None:
-            indices = 3 if hasattr(model, "blocks") else tuple(range(len(model.feature_info)))
-        return FeatureGetterNet(model, out_indices=indices)
-    return model
+    return _features(model, out_indices) if features_only else model
 
 
 def check_base(base: str) -> None:
@@ -101,12 +104,24 @@ def check_base(base: str) -> None:
         raise UserError(f"unknown base model {base!r}{closest(arch, list_models())} (timm.list_models() has all)")
 
 
-def _pool_names(model: nn.Module, pools: str | Iterable[str]) -> Iterable[str]:
+def _pool_names(model: nn.Module, pools: str | Sequence[str]) -> Sequence[str]:
     if pools == "default":
         return default_pools(model)
-    if isinstance(pools, str):
-        raise UserError(f"pools {pools!r} must be 'default' or a list of block names, such as [{pools!r}]")
+    if isinstance(pools, str) or not isinstance(pools, Sequence):
+        raise UserError(f"pools {pools!r} must be 'default' or a list of block names, such as ['blocks.5']")
     return pools
+
+
+def _features(model: Any, out_indices: int | Sequence[int] | None) -> nn.Module:
+    """Wrap a model as timm does for ``features_only=True``."""
+    if isinstance(model, VisionTransformer):
+        features = FeatureGetterNet(model, out_indices=3 if out_indices is None else out_indices)
+    else:
+        features = FeatureListNet(model, out_indices=(0, 1, 2, 3, 4) if out_indices is None else out_indices)
+    features.pretrained_cfg = features.default_cfg = pretrained_cfg_for_features(model.pretrained_cfg)
+    features.in_chans = model.in_chans
+    features._traits = dict(model._traits)
+    return features
 
 
 def _fit_checkpoint(

@@ -32,7 +32,8 @@ def context_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, *, stride: int = 
         log_weight: logarithm of each token's pooling weight, (B, H, W). ``-inf`` leaves a token out; at least
             one token of every image must stay.
         sigma: support of each output token, standard deviation in input pixels, at least 0,
-            (B, ceil(H / stride), ceil(W / stride)). Zero gives the nearest token itself.
+            (B, ceil(H / stride), ceil(W / stride)). Zero gives the nearest token itself; with an even stride
+            that is the weighted mean of those equally near.
         stride: pixels between outputs.
         backend: ``"exact"`` computes the formula by a dense product, quadratic in pixels in time and memory;
             ``"auto"`` picks the fastest there is, today always ``"exact"``.
@@ -53,6 +54,9 @@ def context_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, *, stride: int = 
     # to the product is an operation that autocast lowers.
     dtype = torch.promote_types(torch.promote_types(log_weight.dtype, sigma.dtype), torch.float32)
     distance = squared_distances((height, width), coarse, stride, x.device, dtype)
+    if stride > 1:
+        # No output need stand on a token: what the nearest ones share would swallow their weights.
+        distance = distance - distance.amin(-1, keepdim=True)
     precision = 0.5 / sigma.to(dtype).flatten(1).clamp_min(_SIGMA_FLOOR).square()
     logits = log_weight.to(dtype).flatten(1)[:, None, :] - distance * precision[:, :, None]
     logits = logits - logits.amax(-1, keepdim=True).detach()

@@ -62,6 +62,9 @@ class ContextPool2d(nn.Module):
     ) -> None:
         super().__init__()
         hidden = hidden_width(channels) if hidden is None else hidden
+        for name, value in (("learned_weight", learned_weight), ("learned_support", learned_support)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} {value!r} must be True or False")
         _check_options(channels, stride, mode, support_range, sigma_min, hidden, backend)
         self.channels, self.stride, self.mode = channels, stride, mode
         self.support_range, self.sigma_min, self.backend = support_range, sigma_min, backend

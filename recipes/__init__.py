@@ -1,6 +1,6 @@
 """Training recipes: what a recipe may say, the data sets, the trainer, and ``cp-train``."""
 
-from .data import hold_out, open_split
+from .data import hold_out, open_splits
 from .fit import Training, score_folder
 from .loaders import make_loader
 from .models import build_model, load_model, save_model
@@ -17,7 +17,7 @@ __all__ = [
     "load_model",
     "load_recipe",
     "make_loader",
-    "open_split",
+    "open_splits",
     "save_model",
     "score_folder",
     "train",

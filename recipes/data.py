@@ -2,90 +2,159 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
-from timm.data import ImageDataset, create_dataset
+from timm.data import create_dataset
 from torch.utils.data import Dataset, IterableDataset
 
-from cp_vision.errors import UserError
+from cp_vision.errors import UserError, listed, one_line
 
 from .digits import SPLIT_SEED, Digits
 from .schema import Recipe
 
-__all__ = ["Split", "check_test_split", "count_classes", "hold_out", "open_split"]
+__all__ = ["Images", "count_classes", "hold_out", "open_split", "open_splits"]
+
+# Data sets that timm reads from somewhere other than a folder that must be there.
+_ELSEWHERE = ("hfds", "hfids", "tfds", "wds")
 
 
-class Split(Dataset):
-    """Some of a data set's examples. Setting ``transform`` sets the data set's own, as timm's loaders do."""
+class Images(Dataset):
+    """Images of a data set, all or some of them, in the colours that a model takes.
 
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
-        self.dataset, self.indices = dataset, list(indices)
+    ``transform`` is set by timm's loaders.
 
-    @property
-    def transform(self) -> Any:
-        """The transform of the data set."""
-        return self.dataset.transform
+    Args:
+        dataset: gives pairs of a PIL image and a class index.
+        mode: PIL's name of the colours, ``"RGB"`` or ``"L"``.
+        indices: which images; None takes all.
+    """
 
-    @transform.setter
-    def transform(self, transform: Any) -> None:
-        self.dataset.transform = transform
+    def __init__(self, dataset: Any, mode: str, indices: Sequence[int] | None = None) -> None:
+        self.dataset, self.mode = dataset, mode
+        self.indices = range(len(dataset)) if indices is None else indices
+        self.transform: Any = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Any:
-        return self.dataset[self.indices[index]]
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, target = self.dataset[self.indices[index]]
+        image = image.convert(self.mode)
+        return (image if self.transform is None else self.transform(image)), target
+
+    def part(self, indices: Sequence[int]) -> Images:
+        """Some of these images, with a transform of their own."""
+        return Images(self.dataset, self.mode, [self.indices[i] for i in indices])
+
+    @property
+    def classes(self) -> dict[str, int] | None:
+        """Class indices by name, where the data set knows them."""
+        reader = getattr(self.dataset, "reader", None)
+        return getattr(self.dataset, "class_to_idx", None) or getattr(reader, "class_to_idx", None)
+
+    def targets(self) -> list[int] | None:
+        """Class index of every image, where that is known without reading the images."""
+        targets = getattr(self.dataset, "targets", None)
+        if targets is None and self._samples():
+            targets = [target for _, target in self._samples()]
+        return None if targets is None else [int(targets[i]) for i in self.indices]
+
+    def files(self) -> set[str]:
+        """Paths of the images, for data sets that are folders."""
+        samples = self._samples()
+        return {str(Path(samples[i][0]).resolve()) for i in self.indices} if samples else set()
+
+    def _samples(self) -> list[tuple[str, int]]:
+        # timm's folder reader and torchvision's ImageFolder both keep (path, class index); other readers don't.
+        samples = getattr(getattr(self.dataset, "reader", self.dataset), "samples", None) or []
+        return samples if samples and len(samples[0]) == 2 and isinstance(samples[0][0], str) else []
 
 
-def open_split(recipe: Recipe, split: str, is_training: bool) -> Any:
+def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None = None) -> Any:
     """Open one split of the recipe's data set.
 
     Args:
         recipe: names the data set (``digits``, or anything timm's ``create_dataset`` knows).
         split: ``recipe.train_split`` or ``recipe.val_split``.
-        is_training: whether it is to be trained on.
+        class_map: class indices by name, for folders; None takes the recipe's or numbers the folders.
+
+    Returns:
+        :class:`Images`, or timm's iterable data set for data that is streamed.
 
     Raises:
         UserError: a data folder that is missing or empty, a data set that is unknown or not there.
     """
+    mode = "L" if recipe.in_chans == 1 else "RGB"
+    is_training = split == recipe.train_split
     if recipe.dataset == "digits":
-        return Digits(train=split == recipe.train_split)
-    if not recipe.dataset or recipe.dataset.startswith("torch/"):
+        return Images(Digits(train=is_training), mode)
+    if recipe.dataset.partition("/")[0].lower() not in _ELSEWHERE:
         _check_folder(recipe)
     try:
-        return create_dataset(
+        dataset = create_dataset(
             recipe.dataset,
             root=recipe.data_dir,
             split=split,
             is_training=is_training,
-            class_map=recipe.class_map,
+            class_map=class_map or recipe.class_map,
             download=recipe.dataset_download,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
+            input_img_mode=mode,
         )
-    except (
-        AssertionError,
-        FileNotFoundError,
-        ImportError,
-        KeyError,
-        NotADirectoryError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        raise UserError(
-            f"data set {recipe.dataset or 'folder'!r}, split {split!r} of {recipe.data_dir}: {_one_line(error)}"
-        ) from error
+    except (AssertionError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        where = f"data set {recipe.dataset or 'folder'!r}, split {split!r} of {recipe.data_dir}"
+        raise UserError(f"{where}: {one_line(error)}") from error
+    if isinstance(dataset, IterableDataset):
+        return dataset
+    if is_training and getattr(dataset, "train", None) is False:
+        raise UserError(f"data set {recipe.dataset!r} has the training split 'train', got train_split {split!r}")
+    return Images(dataset, mode)
 
 
-def hold_out(recipe: Recipe, fraction: float) -> tuple[Split, Split]:
-    """Split the training split in two: one part to train on, one to compare architectures on.
+def open_splits(recipe: Recipe) -> tuple[Any, Any]:
+    """Open the training and the test split, and make sure that the one can test what is learned on the other.
 
     Args:
         recipe: names the data set.
+
+    Returns:
+        The training split and the test split (``val_split``), with the same numbering of classes.
+
+    Raises:
+        UserError: as :func:`open_split`; the same images in both; classes that differ.
+    """
+    train, test = open_split(recipe, recipe.train_split), open_split(recipe, recipe.val_split)
+    if not (isinstance(train, Images) and isinstance(test, Images)):
+        return train, test
+    # timm takes the whole folder for every split that has no folder of its own.
+    if not train.files().isdisjoint(test.files()):
+        raise UserError(
+            f"data folder {recipe.data_dir!r} has no separate splits; put the images into {recipe.train_split}/ "
+            f"and {recipe.val_split}/, one folder per class in each"
+        )
+    if train.classes is not None and test.classes is not None and train.classes != test.classes:
+        # Folders are numbered split by split, so a class that is missing in one shifts all others.
+        unknown = sorted(set(test.classes) - set(train.classes))
+        if unknown:
+            raise UserError(
+                f"split {recipe.val_split!r} has classes that {recipe.train_split!r} lacks: {listed(unknown)}"
+            )
+        test = open_split(recipe, recipe.val_split, train.classes)
+        if test.classes != train.classes:
+            raise UserError(f"splits {recipe.train_split!r} and {recipe.val_split!r} number their classes differently")
+    return train, test
+
+
+def hold_out(train: Any, fraction: float) -> tuple[Images, Images]:
+    """Split the training split in two: one part to train on, one to compare architectures on.
+
+    Args:
+        train: training split.
         fraction: share of each class that is held out, above 0 and below 1.
 
     Returns:
@@ -96,31 +165,15 @@ def hold_out(recipe: Recipe, fraction: float) -> tuple[Split, Split]:
     """
     if not 0 < fraction < 1:
         raise UserError(f"validation fraction {fraction} must be above 0 and below 1, for example 0.2")
-    # Two objects, since the two parts have different transforms.
-    train, held_out = (open_split(recipe, recipe.train_split, is_training=True) for _ in range(2))
-    if isinstance(train, IterableDataset):
-        raise UserError(f"data set {recipe.dataset!r} is streamed, so no part of it can be held out; use a folder")
-    targets = _targets(train)
+    if not isinstance(train, Images):
+        raise UserError("the data set is streamed, so no part of it can be held out; use a folder")
     try:
-        chosen = train_test_split(np.arange(len(train)), test_size=fraction, random_state=SPLIT_SEED, stratify=targets)
-    except ValueError as error:
-        raise UserError(f"can't hold out {fraction} of {len(train)} images: {_one_line(error)}") from error
-    return Split(train, sorted(chosen[0])), Split(held_out, sorted(chosen[1]))
-
-
-def check_test_split(recipe: Recipe, train: Any, test: Any) -> None:
-    """Raise a UserError where the test images are among the training images.
-
-    timm takes the whole folder for every split that has no folder of its own.
-    """
-    train = train.dataset if isinstance(train, Split) else train
-    if not (isinstance(train, ImageDataset) and isinstance(test, ImageDataset)):
-        return
-    if not set(train.filenames(absolute=True)).isdisjoint(test.filenames(absolute=True)):
-        raise UserError(
-            f"data folder {recipe.data_dir!r} has no separate splits; put the images into {recipe.train_split}/ "
-            f"and {recipe.val_split}/, one folder per class in each"
+        kept, held_out = train_test_split(
+            np.arange(len(train)), test_size=fraction, random_state=SPLIT_SEED, stratify=train.targets()
         )
+    except ValueError as error:
+        raise UserError(f"can't hold out {fraction} of {len(train)} images: {one_line(error)}") from error
+    return train.part(sorted(kept.tolist())), train.part(sorted(held_out.tolist()))
 
 
 def count_classes(dataset: Any, recipe: Recipe) -> int:
@@ -129,8 +182,7 @@ def count_classes(dataset: Any, recipe: Recipe) -> int:
     Raises:
         UserError: neither says, or the recipe says too few.
     """
-    dataset = dataset.dataset if isinstance(dataset, Split) else dataset
-    classes = getattr(dataset, "classes", None) or getattr(getattr(dataset, "reader", None), "class_to_idx", None)
+    classes = getattr(dataset, "classes", None)
     if recipe.num_classes is None:
         if not classes:
             raise UserError(f"data set {recipe.dataset!r} doesn't say how many classes it has; set num_classes")
@@ -150,14 +202,3 @@ def _check_folder(recipe: Recipe) -> None:
         raise UserError(f"data folder {recipe.data_dir!r} doesn't exist; give the folder of the data set")
     if root.is_dir() and not any(root.iterdir()):
         raise UserError(f"data folder {recipe.data_dir!r} is empty; give a folder with one folder per class")
-
-
-def _targets(dataset: Any) -> list[int] | None:
-    if hasattr(dataset, "targets"):
-        return [int(target) for target in dataset.targets]
-    samples = getattr(getattr(dataset, "reader", None), "samples", None)
-    return [int(target) for _, target in samples] if samples else None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -6,24 +6,24 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from timm.utils import random_seed
 
 from cp_vision import count_macs
 from cp_vision.command_line import CommandError
-from cp_vision.errors import UserError
+from cp_vision.errors import UserError, one_line
+from cp_vision.files import make_folder
 
-from .data import check_test_split, count_classes, open_split
+from .data import count_classes, open_split, open_splits
 from .loaders import make_loader
-from .models import build_model, data_config, load_model, model_args, save_model
+from .models import build_model, data_config, load_model, model_args, pick_device, save_model
 from .schema import Recipe
-from .trainer import TrainingError, evaluate, train
+from .trainer import TrainingError, evaluate, rehearse, train
 
 __all__ = ["Training", "score_folder"]
 
 
 class Training:
-    """A training by a recipe that is set up and checked, with nothing written yet.
+    """A training by a recipe that is set up and checked, with nothing written yet but the folder above its output.
 
     Args:
         recipe: the recipe.
@@ -35,21 +35,25 @@ class Training:
     """
 
     def __init__(self, recipe: Recipe, output: Path) -> None:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        self.output = output.absolute()
+        if self.output == Path.cwd():
+            raise UserError(f"output {str(output)!r} is the current folder; name a new one")
+        if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise UserError(f"output {str(output)!r} is there and not empty; choose another --output")
-        self.recipe, self.output, self.device = recipe, output, _device()
-        train_set = open_split(recipe, recipe.train_split, is_training=True)
-        test_set = open_split(recipe, recipe.val_split, is_training=False)
-        check_test_split(recipe, train_set, test_set)
+        self.recipe, self.device = recipe, pick_device()
+        train_set, test_set = open_splits(recipe)
         num_classes = count_classes(train_set, recipe)
         args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
-        random_seed(recipe.seed)
-        self.model = build_model(recipe.model, args, recipe.pretrained)
-        self.config = data_config(self.model, recipe)
+        trial = build_model(recipe.model, args, recipe.pretrained)
+        self.config = data_config(trial, recipe)
         self.train_loader, self.test_loader = (
             make_loader(dataset, recipe, self.config, num_classes, self.device, is_training)
             for dataset, is_training in ((train_set, True), (test_set, False))
         )
+        rehearse(trial, recipe, self.train_loader, self.test_loader, self.device)
+        make_folder(self.output.parent)
+        random_seed(recipe.seed)
+        self.model = build_model(recipe.model, args, recipe.pretrained)
 
     def run(self, on_epoch: Callable[[int, int, float], None] | None = None) -> dict[str, float]:
         """Train on the whole training split, score once on the validation split, and write the output.
@@ -72,7 +76,6 @@ class Training:
             "macs": count_macs(model, self.config["input_size"]),
             "params": sum(parameter.numel() for parameter in model.parameters()),
         }
-        self.output.parent.mkdir(parents=True, exist_ok=True)
         files = {"recipe.yaml": self.recipe.to_yaml(), "summary.json": json.dumps(summary, indent=2) + "\n"}
         save_model(model, self.output, self.config, files)
         return summary
@@ -92,14 +95,13 @@ def score_folder(recipe: Recipe, folder: Path) -> dict[str, float]:
         UserError: a folder that holds no such model, a data set that can't be had.
     """
     model = load_model(folder)
-    dataset = open_split(recipe, recipe.val_split, is_training=False)
+    dataset = open_split(recipe, recipe.val_split)
     num_classes = count_classes(dataset, recipe)
     if model.num_classes != num_classes:
         raise UserError(f"{str(folder)!r} has {model.num_classes} classes, the data set has {num_classes}")
-    device = _device()
+    device = pick_device()
     loader = make_loader(dataset, recipe, data_config(model, recipe), num_classes, device, is_training=False)
-    return evaluate(model, loader, device)
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return evaluate(model, loader, device)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(f"{str(folder)!r} doesn't run on this data: {one_line(error)}") from error

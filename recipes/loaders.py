@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 from timm.data import FastCollateMixup, create_loader
 from torch.utils.data import IterableDataset
 
-from cp_vision.errors import UserError
+from cp_vision.errors import UserError, one_line
 
 from .schema import Recipe
 
@@ -36,24 +37,35 @@ def make_loader(
     Raises:
         UserError: fewer training images than one batch.
     """
-    shared: dict[str, Any] = {
-        "input_size": data_config["input_size"],
-        "mean": data_config["mean"],
-        "std": data_config["std"],
-        "num_workers": recipe.workers,
-        "pin_memory": device.type == "cuda",
-        "device": device,
-    }
-    if not is_training:
+    if is_training and not isinstance(dataset, IterableDataset) and len(dataset) < recipe.batch_size:
+        raise UserError(f"batch_size {recipe.batch_size} is more than the {len(dataset)} training images; lower it")
+    own = _training(recipe, num_classes) if is_training else _plain(recipe, data_config)
+    try:
         return create_loader(
             dataset,
-            batch_size=recipe.validation_batch_size or recipe.batch_size,
-            interpolation=data_config["interpolation"],
-            crop_pct=data_config["crop_pct"],
-            **shared,
+            input_size=data_config["input_size"],
+            mean=data_config["mean"],
+            std=data_config["std"],
+            is_training=is_training,
+            num_workers=min(recipe.workers, len(os.sched_getaffinity(0))),
+            pin_memory=device.type == "cuda",
+            device=device,
+            **own,
         )
-    if not isinstance(dataset, IterableDataset) and len(dataset) < recipe.batch_size:
-        raise UserError(f"batch_size {recipe.batch_size} is more than the {len(dataset)} training images; lower it")
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        # timm checks most of an augmentation's values where it makes the transforms.
+        raise UserError(f"can't make the loader: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _plain(recipe: Recipe, data_config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "batch_size": recipe.validation_batch_size or recipe.batch_size,
+        "interpolation": data_config["interpolation"],
+        "crop_pct": data_config["crop_pct"],
+    }
+
+
+def _training(recipe: Recipe, num_classes: int) -> dict[str, Any]:
     mixup = None
     if recipe.mixes:
         mixup = FastCollateMixup(
@@ -65,21 +77,18 @@ def make_loader(
             label_smoothing=recipe.smoothing,
             num_classes=num_classes,
         )
-    return create_loader(
-        dataset,
-        batch_size=recipe.batch_size,
-        is_training=True,
-        no_aug=recipe.no_aug,
-        re_prob=recipe.reprob,
-        re_mode=recipe.remode,
-        re_count=recipe.recount,
-        scale=recipe.scale,
-        ratio=recipe.ratio,
-        hflip=recipe.hflip,
-        vflip=recipe.vflip,
-        color_jitter=recipe.color_jitter,
-        auto_augment=recipe.aa,
-        interpolation=recipe.train_interpolation,
-        collate_fn=mixup,
-        **shared,
-    )
+    return {
+        "batch_size": recipe.batch_size,
+        "no_aug": recipe.no_aug,
+        "re_prob": recipe.reprob,
+        "re_mode": recipe.remode,
+        "re_count": recipe.recount,
+        "scale": recipe.scale,
+        "ratio": recipe.ratio,
+        "hflip": recipe.hflip,
+        "vflip": recipe.vflip,
+        "color_jitter": recipe.color_jitter,
+        "auto_augment": recipe.aa,
+        "interpolation": recipe.train_interpolation,
+        "collate_fn": mixup,
+    }

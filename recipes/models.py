@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from timm import create_model
 from timm.data import resolve_data_config
 from timm.models import save_for_hf
 from torch import nn
 
-from cp_vision.errors import UserError
+from cp_vision.errors import UserError, one_line
 from cp_vision.factory import check_base
+from cp_vision.files import replace_folder
 
 from .schema import Recipe
 
-__all__ = ["build_model", "data_config", "load_model", "model_args", "replace_folder", "save_model"]
+__all__ = ["build_model", "data_config", "load_model", "model_args", "pick_device", "save_model"]
 
 
 def model_args(name: str, recipe: Recipe, num_classes: int, model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,6 +41,9 @@ def model_args(name: str, recipe: Recipe, num_classes: int, model_kwargs: Mappin
         args["drop_rate"] = recipe.drop
     if recipe.drop_path is not None:
         args["drop_path_rate"] = recipe.drop_path
+    for key in ("num_classes", "in_chans"):
+        if key in model_kwargs:
+            raise UserError(f"model argument {key} comes from the recipe and the data; set {key} of the recipe")
     args.update(model_kwargs)
     with torch.device("meta"):
         model = build_model(name, args)
@@ -63,14 +65,18 @@ def build_model(name: str, args: Mapping[str, Any], pretrained: bool = False) ->
     except UserError:
         raise
     except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split()).removeprefix("VisionTransformer.__init__() ")
-        raise UserError(f"can't build {name} with {dict(args)}, pretrained={pretrained}: {reason}") from error
+        raise UserError(f"can't build {name} with {dict(args)}, pretrained={pretrained}: {one_line(error)}") from error
 
 
-def data_config(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
+def data_config(model: Any, recipe: Recipe) -> dict[str, Any]:
     """Input size, mean, std, interpolation and crop: the recipe's where it says so, otherwise the model's."""
     keys = ("img_size", "in_chans", "mean", "std", "interpolation", "crop_pct")
     args = {key: getattr(recipe, key) for key in keys if getattr(recipe, key) is not None}
+    for key in ("mean", "std"):
+        # Pretrained configurations are for three colours; other images take their average.
+        own = model.pretrained_cfg.get(key)
+        if key not in args and own is not None and len(own) != recipe.in_chans:
+            args[key] = [sum(own) / len(own)] * recipe.in_chans
     return resolve_data_config(args, model=model)
 
 
@@ -85,8 +91,9 @@ def load_model(folder: Path | str) -> nn.Module:
         raise UserError(f"{str(folder)!r} is no model folder: it has no config.json")
     try:
         return create_model(f"local-dir:{folder}", pretrained=True)
-    except (KeyError, OSError, RuntimeError, SafetensorError, ValueError) as error:
-        raise UserError(f"can't load {str(folder)!r}: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        # The folder is the user's: its files may hold anything.
+        raise UserError(f"can't load {str(folder)!r}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def save_model(model: nn.Module, folder: Path, config: dict[str, Any], files: Mapping[str, str] = {}) -> None:
@@ -108,11 +115,6 @@ def save_model(model: nn.Module, folder: Path, config: dict[str, Any], files: Ma
     replace_folder(unfinished, folder)
 
 
-def replace_folder(finished: Path, folder: Path) -> None:
-    """Give a finished folder its name, in place of an older folder of that name."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(finished, folder)
-    shutil.rmtree(old, ignore_errors=True)
+def pick_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -14,6 +14,15 @@ from cp_vision.errors import UserError, closest, listed
 
 __all__ = ["Recipe", "load_recipe"]
 
+# What the recipe has keys of its own for.
+_NOT_MODEL_KWARGS = {
+    "num_classes": "num_classes",
+    "in_chans": "in_chans",
+    "pretrained": "pretrained",
+    "drop_rate": "drop",
+    "drop_path_rate": "drop_path",
+}
+
 BUNDLED = Path(__file__).parent
 
 
@@ -105,7 +114,7 @@ class Recipe(BaseModel):
     model_ema_decay: float = Field(0.9998, gt=0, lt=1)
     model_ema_warmup: bool = False
 
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**32)
 
     @property
     def mixes(self) -> bool:
@@ -172,6 +181,19 @@ def _checked(values: dict[str, Any], source: str) -> Recipe:
         value = getattr(recipe, key)
         if value is not None and len(value) != (length or recipe.in_chans):
             raise UserError(f"{source}: {key}: needs {length or recipe.in_chans} numbers, got {value!r}")
+    for key in ("scale", "ratio"):
+        low, high = getattr(recipe, key)
+        if not 0 < low <= high or (key == "scale" and high > 1):
+            raise UserError(
+                f"{source}: {key}: needs 0 < low <= high{' <= 1' if key == 'scale' else ''}, got {[low, high]}"
+            )
+    if recipe.mixes and recipe.batch_size % 2:
+        raise UserError(f"{source}: batch_size: mixup and cutmix need an even one, got {recipe.batch_size}")
+    for key, instead in _NOT_MODEL_KWARGS.items():
+        if key in recipe.model_kwargs:
+            raise UserError(f"{source}: model_kwargs: set {instead} of the recipe in place of {key}")
+    if recipe.train_split == recipe.val_split:
+        raise UserError(f"{source}: train_split and val_split are both {recipe.train_split!r}; they must differ")
     if recipe.dataset == "digits" and recipe.data_dir is not None:
         raise UserError(
             f"{source}: data set 'digits' is bundled and takes no data_dir, got {recipe.data_dir!r}; name a dataset too"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +15,11 @@ from timm.task import ClassificationEvaluator, ClassificationTask
 from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import nn
 
+from cp_vision.errors import UserError, one_line
+
 from .schema import Recipe
 
-__all__ = ["TrainingError", "evaluate", "train"]
+__all__ = ["TrainingError", "evaluate", "rehearse", "train"]
 
 
 class TrainingError(RuntimeError):
@@ -45,14 +48,7 @@ def train(
     Raises:
         TrainingError: the loss is not finite.
     """
-    model = model.to(device).train()
-    loss_type = "bce" if recipe.bce_loss else "ce"
-    criterion: dict[str, Any] = {"loss_type": loss_type, "smoothing": recipe.smoothing, "soft_targets": recipe.mixes}
-    if recipe.bce_loss:
-        criterion["bce_target_thresh"] = recipe.bce_target_thresh
-    task = ClassificationTask(model, criterion_kwargs=criterion, device=device, verbose=False)
-    optimizer = create_optimizer_v2(model, **optimizer_kwargs(recipe))
-    scheduler, epochs = create_scheduler_v2(optimizer, updates_per_epoch=len(loader), **scheduler_kwargs(recipe))
+    task, optimizer, scheduler, epochs = _set_up(model, recipe, len(loader), device)
     averaged = (
         ModelEmaV3(model, decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup)
         if recipe.model_ema
@@ -64,19 +60,9 @@ def train(
             loader.mixup_enabled = False
         losses = 0.0
         for images, targets in loader:
-            optimizer.zero_grad()
-            loss = task(images, targets)["loss"]
-            value = loss.item()
+            value = _step(task, optimizer, recipe, images, targets)
             if not math.isfinite(value):
                 raise TrainingError(f"the loss is {value} in epoch {epoch + 1}; lower lr or set clip_grad")
-            loss.backward()
-            if recipe.clip_grad is not None:
-                dispatch_clip_grad(
-                    model_parameters(model, exclude_head=recipe.clip_mode == "agc"),
-                    recipe.clip_grad,
-                    mode=recipe.clip_mode,
-                )
-            optimizer.step()
             updates += 1
             if averaged is not None:
                 averaged.update(model, step=updates)
@@ -88,6 +74,28 @@ def train(
         if on_epoch is not None:
             on_epoch(epoch + 1, epochs, losses / len(loader))
     return (model if averaged is None else averaged.module).eval()
+
+
+def rehearse(model: nn.Module, recipe: Recipe, loader: Any, test_loader: Any, device: torch.device) -> None:
+    """Take one training step and score one batch, so that mistakes show before anything is written.
+
+    Args:
+        model: a model to throw away.
+        recipe: the recipe.
+        loader: training loader.
+        test_loader: the other loader.
+        device: where to train.
+
+    Raises:
+        UserError: the model, the recipe and the data don't go together.
+    """
+    try:
+        task, optimizer, _, _ = _set_up(model, recipe, len(loader), device)
+        _step(task, optimizer, recipe, *next(iter(loader)))
+        evaluate(model, itertools.islice(test_loader, 1), device)
+    except Exception as error:
+        # Whatever a value of the recipe makes timm or torch raise: one line, with the kind where it tells something.
+        raise UserError(f"a first training step fails: {type(error).__name__}: {one_line(error)}") from error
 
 
 @torch.inference_mode()
@@ -107,3 +115,36 @@ def evaluate(model: nn.Module, loader: Any, device: torch.device) -> dict[str, f
     for images, targets in loader:
         evaluator.update(model(images), targets)
     return dict(evaluator.compute())
+
+
+def _set_up(model: nn.Module, recipe: Recipe, updates_per_epoch: int, device: torch.device) -> tuple[Any, ...]:
+    """The task, the optimiser, the scheduler (or None) and the number of epochs."""
+    model = model.to(device).train()
+    loss_type = "bce" if recipe.bce_loss else "ce"
+    criterion: dict[str, Any] = {
+        "loss_type": loss_type,
+        "smoothing": recipe.smoothing,
+        "soft_targets": recipe.mixes,
+    }
+    if recipe.bce_loss:
+        criterion["bce_target_thresh"] = recipe.bce_target_thresh
+    task = ClassificationTask(model, criterion_kwargs=criterion, device=device, verbose=False)
+    optimizer = create_optimizer_v2(model, **optimizer_kwargs(recipe))
+    scheduler, epochs = create_scheduler_v2(optimizer, updates_per_epoch=updates_per_epoch, **scheduler_kwargs(recipe))
+    return task, optimizer, scheduler, epochs
+
+
+def _step(
+    task: ClassificationTask, optimizer: Any, recipe: Recipe, images: torch.Tensor, targets: torch.Tensor
+) -> float:
+    """One update; returns the loss. A loss that is not finite changes nothing."""
+    optimizer.zero_grad()
+    loss = task(images, targets)["loss"]
+    value = loss.item()
+    if math.isfinite(value):
+        loss.backward()
+        if recipe.clip_grad is not None:
+            parameters = model_parameters(task.trainable_module, exclude_head=recipe.clip_mode == "agc")
+            dispatch_clip_grad(parameters, recipe.clip_grad, mode=recipe.clip_mode)
+        optimizer.step()
+    return value

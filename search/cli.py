@@ -7,18 +7,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from tqdm import tqdm
-
 from cp_vision.command_line import CommandParser, parse_pairs, run_command
+from cp_vision.errors import UserError
 
-from .budget import format_macs
 from .config import SearchConfig
-from .evaluate import OnEpoch
-from .executor import Leaders, Observer
-from .proposals import SAMPLERS
-from .results import Candidate, Results
-from .run import Search
-from .space import Choice, Space
 
 __all__ = ["main"]
 
@@ -56,7 +48,7 @@ def parser() -> CommandParser:
         help="options of every pool (mode, support_range)",
     )
     made.add_argument("--trials", type=int, default=defaults.trials, help="candidates to try, the base included")
-    made.add_argument("--sampler", default=defaults.sampler, help=f"one of {', '.join(SAMPLERS)}")
+    made.add_argument("--sampler", default=defaults.sampler, help="tpe, nsgaii or random")
     made.add_argument(
         "--val-fraction",
         type=float,
@@ -75,6 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _search(arguments: Sequence[str] | None) -> None:
     args = parser().parse_args(arguments)
+    try:
+        from .driver import Search
+        from .terminal import Progress, plan, summary
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise UserError("cp-search needs Optuna, which is not installed; pip install 'cp-vision[search]'") from error
     words = sys.argv[1:] if arguments is None else arguments
     search = Search(
         SearchConfig(
@@ -94,8 +93,8 @@ def _search(arguments: Sequence[str] | None) -> None:
             command=shlex.join(["cp-search", *words]),
         )
     )
-    print(_plan(search), flush=True)
-    progress = _Progress(search.config.trials)
+    print(plan(search), flush=True)
+    progress = Progress(search.config.trials)
     try:
         results = search.run(progress)
     except KeyboardInterrupt:
@@ -103,90 +102,4 @@ def _search(arguments: Sequence[str] | None) -> None:
         print(f"\nStopped. The same command goes on: {search.config.command}", file=sys.stderr)
         raise
     progress.close()
-    print(_summary(results, search))
-
-
-def _plan(search: Search) -> str:
-    """The base's sites and what each costs."""
-    space: Space = search.space
-    width = max(len(block.name) for block in space.blocks)
-    lines = [
-        f"{space.base.base}: {format_macs(space.base_macs)} MACs at {'x'.join(map(str, search.input_size))}; "
-        f"budget {search.config.budget} = {format_macs(search.budget)}; "
-        f"least reachable {format_macs(space.least_macs)}",
-        f"  {'site':<{width}}  {'block':>8}  {'pool':>8}  may be dropped",
-    ]
-    for block in space.blocks:
-        costs = f"{format_macs(block.macs):>8}  {format_macs(block.pool_macs):>8}"
-        lines.append(f"  {block.name:<{width}}  {costs}  {'yes' if block.droppable else 'no'}")
-    lines.append(
-        f"data: {len(search.train_set)} images to train on, {len(search.held_out)} to compare candidates on, "
-        f"{len(search.test_set)} for the final test"
-    )
-    return "\n".join(lines)
-
-
-def _summary(results: Results, search: Search) -> str:
-    """What was found, for the terminal."""
-    candidates = {c.number: c for c in results.candidates}
-    best = candidates.get(results.best) if results.best is not None else None
-    base = next((c for c in results.candidates if not c.pools and not c.drops), None)
-    drops_only = candidates.get(results.best_drops_only) if results.best_drops_only is not None else None
-    lines = [f"{len(results.candidates)} candidates tried; {search.proposer.refused} proposals over the budget refused"]
-    for name, c in (("base", base), ("best that only drops", drops_only), ("winner", best)):
-        if c is None or c.accuracy is None:
-            lines.append(f"  {name:<20}  none")
-            continue
-        tested = results.test_accuracy.get(c.number)
-        test = "" if tested is None else f", test {tested:.2f} %"
-        share = f"{c.macs / results.base_macs:.3f}x"
-        lines.append(f"  {name:<20}  validation {c.accuracy:.2f} %{test}, {format_macs(c.macs)} MACs ({share})")
-    if best is not None:
-        lines.append(
-            f"  winner pools after: {', '.join(best.pools) or 'nothing'}; drops: {', '.join(best.drops) or 'nothing'}"
-        )
-        lines.append(f'Load it:  timm.create_model("local-dir:{search.output / "best"}", pretrained=True)')
-    lines.append(f"Report:   {search.output / 'report.html'}")
-    return "\n".join(lines)
-
-
-class _Progress(Observer):
-    """One line on the terminal: trials done, best so far, time left."""
-
-    def __init__(self, trials: int) -> None:
-        self.trials, self.done = trials, 0
-        self.bar: tqdm | None = None
-
-    def on_begin(self, finished: int) -> None:
-        self.done = finished
-        self.bar = tqdm(
-            total=self.trials,
-            initial=finished,
-            bar_format="{bar:24} {n:.1f}/{total} trials [{elapsed}, {remaining} left]{postfix}",
-        )
-
-    def on_start(self, choice: Choice) -> OnEpoch:
-        if self.bar is not None:
-            # The winner's counterpart without pools may come on top.
-            self.bar.total = max(self.trials, self.done + 1)
-        return lambda epoch, epochs, loss: self._show(self.done + epoch / epochs)
-
-    def on_finish(self, candidate: Candidate, now: Leaders) -> None:
-        self.done += 1
-        if self.bar is None:
-            return
-        if now.best is not None:
-            self.bar.set_postfix_str(
-                f"best {now.best.accuracy:.2f} % at {format_macs(now.best.macs)} MACs", refresh=False
-            )
-        self._show(self.done)
-
-    def close(self) -> None:
-        """Leave the line as it is."""
-        if self.bar is not None:
-            self.bar.close()
-
-    def _show(self, done: float) -> None:
-        if self.bar is not None:
-            self.bar.n = done
-            self.bar.refresh()
+    print(summary(results, search))

@@ -17,7 +17,7 @@ from cp_vision import Architecture
 from ..recipes.loaders import make_loader
 from ..recipes.models import build_model, data_config, load_model, save_model
 from ..recipes.schema import Recipe
-from ..recipes.trainer import evaluate, train
+from ..recipes.trainer import evaluate, rehearse, train
 
 __all__ = ["Evaluator", "OnEpoch", "Score", "TrainEvaluator", "weights_folder"]
 
@@ -74,21 +74,27 @@ class TrainEvaluator:
     def __call__(self, architecture: Architecture, on_epoch: OnEpoch) -> Score:
         """Train, score, and keep the weights."""
         random_seed(self.recipe.seed)
-        model = build_model(architecture.model_name, architecture.create_args, self.recipe.pretrained)
-        config = data_config(model, self.recipe)
-        loader = make_loader(self.train_set, self.recipe, config, self.num_classes, self.device, is_training=True)
-        model = train(model, self.recipe, loader, self.device, on_epoch)
+        model = self._build(architecture)
+        model = train(model, self.recipe, self._loader(model, self.train_set, True), self.device, on_epoch)
         folder = weights_folder(self.output, architecture)
         folder.parent.mkdir(exist_ok=True)
-        save_model(model, folder, config)
+        save_model(model, folder, data_config(model, self.recipe))
         params = sum(parameter.numel() for parameter in model.parameters())
         return Score(self.score(model, self.held_out), params)
 
+    def rehearse(self, architecture: Architecture) -> None:
+        """Take one step of a training, so that mistakes show before anything is written.
+
+        Raises:
+            UserError: model, recipe and data don't go together.
+        """
+        model = self._build(architecture)
+        loaders = self._loader(model, self.train_set, True), self._loader(model, self.held_out, False)
+        rehearse(model, self.recipe, *loaders, self.device)
+
     def score(self, model: torch.nn.Module, dataset: Any) -> float:
         """Top-1 of a model on a data set, in percent."""
-        config = data_config(model, self.recipe)
-        loader = make_loader(dataset, self.recipe, config, self.num_classes, self.device, is_training=False)
-        return evaluate(model, loader, self.device)["top1"]
+        return evaluate(model, self._loader(model, dataset, False), self.device)["top1"]
 
     def kept_model(self, architecture: Architecture) -> torch.nn.Module:
         """A candidate's trained model, loaded as any user would load it; trained again if it wasn't kept."""
@@ -100,6 +106,13 @@ class TrainEvaluator:
     def keep(self, architectures: Iterable[Architecture]) -> None:
         """Delete the weights of all candidates but these, so that the disk stays bounded."""
         kept = {weights_folder(self.output, architecture) for architecture in architectures}
-        for folder in (self.output / "weights").glob("*"):
+        for folder in (self.output / "weights").glob("*/"):
             if folder not in kept:
                 shutil.rmtree(folder)
+
+    def _build(self, architecture: Architecture) -> torch.nn.Module:
+        return build_model(architecture.model_name, architecture.create_args, self.recipe.pretrained)
+
+    def _loader(self, model: torch.nn.Module, dataset: Any, is_training: bool) -> Any:
+        config = data_config(model, self.recipe)
+        return make_loader(dataset, self.recipe, config, self.num_classes, self.device, is_training)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cp_vision.command_line import CommandError
+from cp_vision.errors import UserError, one_line
 
 from .evaluate import Evaluator, OnEpoch
 from .proposals import Key, Proposer, key_of, starting_points, without_pools
@@ -125,9 +127,14 @@ def _try(record: Record, evaluator: Evaluator, choice: dict[str, str], observer:
     try:
         score = evaluator(record.space.architecture(choice), observer.on_start(choice))
         accuracy, params, reason = score.accuracy, score.params, ""
-    except RuntimeError as error:
-        # Not finite, out of memory, a shape that doesn't fit: recorded with its reason, and the search goes on.
-        reason = " ".join(str(error).split())[:300]
+        if not math.isfinite(accuracy):
+            raise RuntimeError(f"the score is {accuracy}")
+    except UserError:
+        raise
+    except Exception as error:
+        # Out of memory, a loss that is not finite, images that can't be read: recorded with its reason, and the
+        # search goes on.
+        reason = one_line(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {one_line(error)}"
         if is_base:
             raise CommandError(f"the base itself can't be trained: {reason}") from error
         accuracy, params = None, 0

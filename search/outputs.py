@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
+import shlex
 import shutil
 from pathlib import Path
 
 from cp_vision import Architecture
+from cp_vision.files import replace_folder, write_text
 
-from ..recipes.models import replace_folder
 from ..recipes.schema import Recipe
 from .report import write_report
 from .results import Candidate, Results
@@ -31,7 +31,7 @@ def write_tables(results: Results, output: Path) -> None:
         accuracy = "" if c.accuracy is None else repr(c.accuracy)
         row = [c.number, " ".join(c.pools), " ".join(c.drops), c.macs, c.params, accuracy, c.state]
         writer.writerow([*row, int(c.number in front), f"{c.seconds:.1f}", c.reason])
-    _write_text(output / "pareto.csv", text.getvalue())
+    write_text(output / "pareto.csv", text.getvalue())
     write_report(results, output / "report.html")
 
 
@@ -59,8 +59,11 @@ def write_best(
     shutil.copytree(weights, unfinished)
     args = {key: value for key, value in architecture.create_args.items() if key != "num_classes"}
     own = recipe.with_values(model=architecture.model_name, model_kwargs=args)
-    command = f"cp-train {folder / 'recipe.yaml'} --output {output / 'best-retrained'}"
-    header = f"# Trains the winner of this search again, on the whole training split.\n# Command: {command}\n"
+    train = shlex.join(
+        ["cp-train", str(folder / "recipe.yaml"), "--output", str(output.with_name(f"{output.name}-best"))]
+    )
+    score = shlex.join(["cp-train", str(folder / "recipe.yaml"), "--eval", str(folder)])
+    header = f"# Trains the winner of this search again, on the whole training split.\n# Command: {train}\n"
     metrics = {
         "base": results.base,
         "architecture": json.loads(architecture.to_json()),
@@ -70,19 +73,20 @@ def write_best(
         "validation_top1": winner.accuracy,
         "test_top1": results.test_accuracy.get(winner.number),
         "search_command": results.command,
-        "train_command": command,
+        "train_command": train,
+        "score_command": score,
     }
     files = {
         "recipe.yaml": header + own.to_yaml(),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        "README.md": _model_card(results, winner, folder, command),
+        "README.md": _model_card(results, winner, folder, train, score),
     }
     for name, text in files.items():
         (unfinished / name).write_text(text, encoding="utf-8")
     replace_folder(unfinished, folder)
 
 
-def _model_card(results: Results, winner: Candidate, folder: Path, command: str) -> str:
+def _model_card(results: Results, winner: Candidate, folder: Path, train: str, score: str) -> str:
     tested = results.test_accuracy.get(winner.number)
     return f"""# {results.base} with ContextPool, found by cp-search
 
@@ -104,15 +108,9 @@ import timm, cp_vision
 model = timm.create_model("local-dir:{folder}", pretrained=True)
 ```
 
-Score it on the test split: `cp-train {folder / "recipe.yaml"} --eval {folder}`
+Score it on the test split: `{score}`
 
-Train it again, on the whole training split: `{command}`
+Train it again, on the whole training split: `{train}`
 
 Found by: `{results.command}`
 """
-
-
-def _write_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

@@ -14,7 +14,7 @@ from cp_vision.errors import UserError, closest
 
 from .space import DROP, KEEP, POOL, Choice, Space
 
-__all__ = ["SAMPLERS", "Key", "Proposer", "key_of", "starting_points", "without_pools"]
+__all__ = ["SAMPLERS", "Key", "Proposer", "check_sampler", "key_of", "starting_points", "without_pools"]
 
 Key = tuple[tuple[str, str], ...]
 
@@ -47,21 +47,27 @@ def without_pools(choice: Choice) -> dict[str, str]:
 def starting_points(space: Space, budget: int) -> list[dict[str, str]]:
     """The base itself, then up to three ways to meet the budget by dropping alone.
 
-    Blocks are left out from the end, from the start, and spread evenly, until the budget is met. So the race
-    always holds candidates that drop and don't pool.
+    Blocks, one at least, are left out from the end, from the start, and spread evenly, until the budget is met. So the
+    race always holds candidates that drop and don't pool.
     """
     names = [block.name for block in space.blocks if block.droppable]
     # Every other, then the remaining ones: any prefix of this order is spread over the depth.
     spread = [names[i] for step in (0, 1) for i in range(step, len(names), 2)]
     points = [space.choice()]
     for order in (names[::-1], names, spread):
-        for count in range(len(names) + 1):
+        for count in range(1, len(names) + 1):
             choice = space.choice(drops=order[:count])
             if space.excess(choice, budget) <= 0:
                 if choice not in points:
                     points.append(choice)
                 break
     return points
+
+
+def check_sampler(sampler: str) -> None:
+    """Raise a UserError that names the samplers unless ``sampler`` is one."""
+    if sampler not in SAMPLERS:
+        raise UserError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}{closest(sampler, SAMPLERS)}")
 
 
 class Proposer:
@@ -83,8 +89,7 @@ class Proposer:
     """
 
     def __init__(self, space: Space, budget: int, sampler: str, seed: int) -> None:
-        if sampler not in SAMPLERS:
-            raise UserError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}{closest(sampler, SAMPLERS)}")
+        check_sampler(sampler)
         self.space, self.budget = space, budget
         self.refused = 0
         self._choices = space.choices(budget)

@@ -89,10 +89,6 @@ class Record:
         """Every finished candidate by number."""
         return sorted((self._candidate(t) for t in self._trials.values()), key=lambda c: c.number)
 
-    def choice(self, candidate: Candidate) -> dict[str, str]:
-        """The choice that a candidate was made of."""
-        return self.space.choice(candidate.pools, candidate.drops)
-
     @property
     def test_accuracy(self) -> dict[int, float]:
         """Test top-1 in percent by candidate number, where it was measured."""
@@ -134,8 +130,9 @@ def check_output(folder: Path, settings: dict[str, Any]) -> None:
             raise UserError(f"output {str(folder)!r} holds other files ({others[0]}); choose another --output")
         return
     try:
-        # Read only, since Optuna would make its tables in any database that it opens.
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        # Not through Optuna, which makes its tables in any database that it opens. Writable, since SQLite has
+        # to roll back what a killed process left half-written.
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as database:
             rows = database.execute(
                 "SELECT study_name, key, value_json FROM studies JOIN study_user_attributes USING (study_id)"
             ).fetchall()

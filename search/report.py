@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from pathlib import Path
+
+from cp_vision.files import write_text
 
 from .report_chart import render_chart
 from .report_format import count, describe, esc, find, score
@@ -93,12 +94,4 @@ def write_report(results: Results, path: Path) -> None:
     Raises:
         OSError: the folder is missing or cannot be written.
     """
-    text = render_report(results)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Names that are no valid text (odd bytes in a path) must not cost the report.
-        temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_text(path, render_report(results))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+__all__ = ["BlockCost", "Candidate", "Results", "State", "pareto_front"]
+
 State = Literal["complete", "failed"]
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from timm.data import create_transform, resolve_model_data_config
 
 import cp_vision
 from cp_vision import Architecture
-from cp_vision.recipes.data import Digits
+from cp_vision.recipes.data import Images
+from cp_vision.recipes.digits import Digits
 from cp_vision.search import Search, SearchConfig
 
 pytestmark = pytest.mark.slow
@@ -49,7 +51,7 @@ def accuracy_by_hand(folder):
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform = create_transform(**resolve_model_data_config(model))
     digits = Digits(train=False)
-    images = torch.stack([transform(digits[i][0]) for i in range(len(digits))])
+    images = torch.stack([transform(digits[i][0].convert("RGB")) for i in range(len(digits))])
     with torch.inference_mode():
         right = [model(image[None]).argmax().item() == digits[i][1] for i, image in enumerate(images)]
     return 100 * sum(right) / len(right)
@@ -99,7 +101,8 @@ def test_the_winner_loads_with_the_accuracy_that_was_reported(found):
 
 def test_the_winner_trains_again_by_its_own_command(found, tmp_path):
     output, _ = found
-    command = json.loads((output / "best" / "metrics.json").read_text())["train_command"].split()
+    command = json.loads((output / "best" / "metrics.json").read_text())["train_command"]
+    command = shlex.split(command)
     assert command[0] == "cp-train"
     again = tmp_path / "again"
     run([str(COMMANDS / "cp-train"), command[1], "--output", str(again)])
@@ -199,7 +202,7 @@ def test_the_test_split_is_touched_once_at_the_end(tmp_path):
                 output=tmp_path,
             )
         )
-        made.test_set = Watched(train=False)
+        made.test_set = Images(Watched(train=False), "RGB")
         return made
 
     results = search().run()

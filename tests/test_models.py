@@ -7,7 +7,8 @@ import pickle
 import pytest
 import timm
 import torch
-from timm.models import get_model_input_config, is_model_pretrained, list_models, load_state_dict, save_for_hf
+from timm.data import resolve_model_data_config
+from timm.models import get_model_input_config, is_model_pretrained, list_models, save_for_hf
 from torch import nn
 
 import cp_vision
@@ -237,8 +238,12 @@ def test_plain_and_pooled_checkpoint_files(tmp_path):
         overlay = {"state_dict": broken, "num_classes": 5}
         with pytest.raises(cp_vision.UserError, match=message):
             timm.create_model("cp_test_vit", pretrained_cfg_overlay=overlay, **args)
+    state["blocks.1.context_pool.gate"] = torch.ones(64)
     torch.save(state, tmp_path / "pooled.pth")
-    assert load_state_dict(tmp_path / "pooled.pth").keys() == state.keys()
+    overlay = {"file": str(tmp_path / "pooled.pth"), "num_classes": 5}
+    loaded = timm.create_model("cp_test_vit", pretrained_cfg_overlay=overlay, **args).eval()
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in state.items())
+    assert (loaded(x) - base(x)).abs().max() > 0
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -270,6 +275,8 @@ def test_features_and_head(name):
     base = timm.create_model(name.removeprefix("cp_"), features_only=True, **small_args(name)).eval()
     assert [f.shape for f in features(x)] == [f.shape for f in base(x)]
     assert features.feature_info.channels() == base.feature_info.channels()
+    assert set(base.state_dict()) <= set(features.state_dict())
+    assert resolve_model_data_config(features) == resolve_model_data_config(base)
     assert model.forward_head(final, pre_logits=True).shape == (2, model.num_features)
     model.reset_classifier(3)
     assert model(x).shape == (2, 3)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +11,14 @@ import timm
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from timm.data import resolve_model_data_config
 from timm.utils import random_seed
 
 import cp_vision
 from cp_vision import UserError
-from cp_vision.recipes import Recipe, hold_out, load_recipe, open_split
+from cp_vision.recipes import Recipe, hold_out, load_recipe, open_splits
 from cp_vision.recipes.cli import main
-from cp_vision.recipes.data import count_classes
+from cp_vision.recipes.data import count_classes, open_split
 from cp_vision.recipes.digits import Digits
 from cp_vision.recipes.loaders import make_loader
 from cp_vision.recipes.models import build_model, data_config, load_model, model_args
@@ -24,6 +27,10 @@ from cp_vision.recipes.trainer import TrainingError, evaluate, train
 
 CPU = torch.device("cpu")
 QUICK = ["model=cp_test_vit2", "model_kwargs={patch_size: 16, depth: 2, init_values: 1.0}", "epochs=3"]
+
+
+def sets(settings):
+    return [part for text in settings for part in ("--set", text)]
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +74,11 @@ def test_yaml_round_trip(tmp_path):
         ("hflip: 2", "hflip: .* got 2"),
         ("sched: cosin", "sched: .*'cosine'.* got 'cosin'"),
         ("opt: adamm", "timm has no optimiser 'adamm'; did you mean 'adam"),
+        ("scale: [2, 1]", "scale: needs 0 < low <= high <= 1"),
+        ("ratio: [-1, 1]", "ratio: needs 0 < low <= high"),
+        ("{mixup: 0.2, batch_size: 33}", "batch_size: mixup and cutmix need an even one, got 33"),
+        ("seed: 4294967296", "seed: .* got 4294967296"),
+        ("model_kwargs: {num_classes: 5}", "model_kwargs: set num_classes of the recipe in place of num_classes"),
         ("scale: [1]", r"scale: needs 2 numbers, got \[1.0\]"),
         ("mean: [0.5]", r"mean: needs 3 numbers, got \[0.5\]"),
         ("model_kwargs: 3", "model_kwargs: .* got 3"),
@@ -92,34 +104,81 @@ def test_digits_are_split_by_class_and_never_overlap():
     # The bundled set holds some images twice; they are few.
     assert sum(image.tobytes() in whole for image in test_part.images) <= 2
     image, label = test_part[0]
-    assert image.mode == "RGB"
+    assert image.mode == "L"
     assert image.size == (8, 8)
     assert 0 <= label < 10
 
 
 def test_held_out_part():
     recipe = load_recipe("digits")
-    train_part, held_out = hold_out(recipe, 0.2)
+    whole, _ = open_splits(recipe)
+    train_part, held_out = hold_out(whole, 0.2)
     assert len(train_part) + len(held_out) == 1437
     assert set(train_part.indices).isdisjoint(held_out.indices)
-    assert hold_out(recipe.with_values(seed=7), 0.2)[1].indices == held_out.indices
+    assert hold_out(open_splits(recipe.with_values(seed=7))[0], 0.2)[1].indices == held_out.indices
     train_part.transform = "one"
     assert held_out.transform is None
     for fraction in (0, 1, -0.1, float("nan")):
         with pytest.raises(UserError, match="must be above 0 and below 1"):
-            hold_out(recipe, fraction)
+            hold_out(whole, fraction)
     with pytest.raises(UserError, match=r"can't hold out 0\.0001"):
-        hold_out(recipe, 0.0001)
+        hold_out(whole, 0.0001)
 
 
 def test_image_folder(image_folder):
     recipe = Recipe(data_dir=str(image_folder))
-    train_part, held_out = hold_out(recipe, 0.25)
-    assert (len(train_part), len(held_out)) == (45, 15)
+    train_split, test_split = open_splits(recipe)
+    train_part, held_out = hold_out(train_split, 0.25)
+    assert (len(train_part), len(held_out), len(test_split)) == (45, 15, 30)
     assert count_classes(train_part, recipe) == 3
-    assert len(open_split(recipe, recipe.val_split, is_training=False)) == 30
+    assert test_split[0][0].mode == "RGB"
+    assert open_split(recipe.with_values(in_chans=1), "validation")[0][0].mode == "L"
     with pytest.raises(UserError, match="num_classes 2 is less than the data set's 3"):
         count_classes(train_part, recipe.with_values(num_classes=2))
+
+
+@pytest.mark.parametrize("dataset", ["", "torch/image_folder"])
+def test_classes_have_one_numbering_or_are_refused(dataset, image_folder, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(image_folder, root)
+    recipe = Recipe(data_dir=str(root), dataset=dataset)
+    assert open_splits(recipe)[1].classes == {"0": 0, "1": 1, "2": 2}
+    # Without class 0 the folders of the test split alone would be numbered 1 -> 0, 2 -> 1.
+    shutil.rmtree(root / "val" / "0")
+    if dataset:
+        with pytest.raises(UserError, match="number their classes differently"):
+            open_splits(recipe)
+    else:
+        _, test_split = open_splits(recipe)
+        assert set(test_split.targets()) == {1, 2}
+        assert all(Path(file).parent.name == str(target) for file, target in test_split.dataset.reader.samples)
+    (root / "val" / "cat").mkdir()
+    Image.new("L", (8, 8)).save(root / "val" / "cat" / "1.png")
+    with pytest.raises(UserError, match="split 'validation' has classes that 'train' lacks: cat"):
+        open_splits(recipe)
+
+
+@pytest.mark.parametrize("dataset", ["", "torch/image_folder"])
+def test_a_folder_without_splits_is_refused(dataset, image_folder):
+    with pytest.raises(UserError, match="has no separate splits; put the images into train/ and validation/"):
+        open_splits(Recipe(data_dir=str(image_folder / "train"), dataset=dataset))
+
+
+def test_grey_images_and_three_channels(tmp_path):
+    quick = [*QUICK, "epochs=1", "in_chans=1"]
+    assert main(["digits", *sets(quick), "--output", str(tmp_path / "grey")]) == 0
+    model = timm.create_model(f"local-dir:{tmp_path / 'grey'}", pretrained=True)
+    assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 10)
+    assert len(resolve_model_data_config(model)["mean"]) == 1
+
+
+def test_an_image_folder_is_trained_on(image_folder, tmp_path, capsys):
+    settings = ["model=cp_test_vit", "img_size=32", "batch_size=16", "epochs=8", "opt=muon", "lr=0.02", "workers=1"]
+    arguments = ["default", "--data-dir", str(image_folder), *sets(settings)]
+    assert main([*arguments, "--output", str(tmp_path / "model")]) == 0
+    assert json.loads((tmp_path / "model" / "summary.json").read_text())["top1"] > 50
+    capsys.readouterr()
+    assert main([*arguments, "--eval", str(tmp_path / "model")]) == 0
 
 
 @pytest.mark.parametrize(
@@ -131,10 +190,26 @@ def test_image_folder(image_folder):
         (lambda p: None, [], "needs --data-dir"),
         (lambda p: None, ["--set", "dataset=torch/mnist", "--data-dir", "{}"], "data set 'torch/mnist'|is empty"),
         (lambda p: (p / "x").mkdir(), ["--set", "dataset=torch/nothing", "--data-dir", "{}"], "torch/nothing"),
-        (lambda p: None, ["--set", "dataset=digits", "--set", "batch_size=5000"], "more than the 1437 training images"),
+        (lambda p: None, ["--set", "dataset=digits", "--set", "batch_size=5000"], "more than the 1437 training"),
         (lambda p: None, ["--set", "dataset=digits", "--set", "model=resnet_18"], "did you mean 'resnet18'"),
-        (lambda p: None, ["--set", "dataset=digits", "--set", "model_kwargs={{depht: 2}}"], "depht"),
+        (lambda p: None, ["--set", "dataset=digits", "--set", "model_kwargs={depht: 2}"], "depht"),
         (lambda p: None, ["--set", "epochs"], "must be key=value"),
+        *[
+            (lambda p: None, ["--set", "dataset=digits", *sets(["model=cp_test_vit", "workers=0", text])], message)
+            for text, message in [
+                ("aa=foo", "can't make the loader: AssertionError"),
+                ("opt_betas=[2, 3]", "a first training step fails: ValueError"),
+                ("opt=fusedsgd", "a first training step fails"),
+                ("opt_eps=-1", "a first training step fails"),
+                ("img_size=8", "a first training step fails|can't build"),
+                ("train_split=validation", "train_split and val_split are both 'validation'"),
+            ]
+        ],
+        (
+            lambda p: (p / "file").touch(),
+            ["--set", "dataset=digits", *sets(QUICK), "--output", "{}/file/x"],
+            "can't make|not empty",
+        ),
         (lambda p: None, ["--eval", "{}/absent", "--set", "dataset=digits"], "is no model folder"),
     ],
 )
@@ -142,7 +217,7 @@ def test_mistakes_end_in_one_line(make, arguments, message, tmp_path, capsys, mo
     monkeypatch.chdir(tmp_path)
     make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    code = main(["default", "--output", str(tmp_path / "out"), *(a.format(tmp_path) for a in arguments)])
+    code = main(["default", "--output", str(tmp_path / "out"), *(a.replace("{}", str(tmp_path)) for a in arguments)])
     error = capsys.readouterr().err.rpartition("\r")[2].strip()
     assert code == 2
     assert "\n" not in error
@@ -151,13 +226,8 @@ def test_mistakes_end_in_one_line(make, arguments, message, tmp_path, capsys, mo
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_folder_without_splits_is_refused(image_folder, tmp_path, capsys):
-    assert main(["default", "--data-dir", str(image_folder / "train"), "--output", str(tmp_path / "out")]) == 2
-    assert "has no separate splits" in capsys.readouterr().err
-
-
 def trained(recipe, on_epoch=None):
-    train_part, held_out = hold_out(recipe, 0.2)
+    train_part, held_out = hold_out(open_splits(recipe)[0], 0.2)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe.model, model_args(recipe.model, recipe, 10, recipe.model_kwargs))
     config = data_config(model, recipe)
@@ -200,7 +270,7 @@ def test_a_loss_that_is_not_finite_stops_the_training():
 
 def test_cp_train_writes_a_model_that_timm_loads(tmp_path, capsys):
     output = tmp_path / "deep" / "model"
-    arguments = ["digits", *(part for text in QUICK for part in ("--set", text))]
+    arguments = ["digits", *sets(QUICK)]
     assert main([*arguments, "--output", str(output)]) == 0
     capsys.readouterr()
     summary = json.loads((output / "summary.json").read_text())
@@ -223,7 +293,7 @@ def test_cp_train_writes_a_model_that_timm_loads(tmp_path, capsys):
 
 def test_a_model_of_other_classes_is_not_scored(tmp_path, image_folder, capsys):
     output = tmp_path / "model"
-    main(["digits", *(part for text in [*QUICK, "epochs=1"] for part in ("--set", text)), "--output", str(output)])
+    assert main(["digits", *sets([*QUICK, "epochs=1"]), "--output", str(output)]) == 0
     assert main(["default", "--data-dir", str(image_folder), "--eval", str(output)]) == 2
     assert "has 10 classes, the data set has 3" in capsys.readouterr().err
     (output / "model.safetensors").write_bytes(b"x" * 100)

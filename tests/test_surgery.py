@@ -112,6 +112,13 @@ def test_pools_take_the_place_and_state_of_their_block():
         (lambda: Architecture.from_json("{"), "must be JSON"),
         (lambda: Architecture.from_json('{"base": "test_vit", "depth": 3}'), "with the keys base, pools"),
         (lambda: Architecture.from_json("[]"), "is a JSON object"),
+        (lambda: Architecture.from_json('{"base": "test_vit", "pools": null}'), "pools None must be a list"),
+        (lambda: Architecture.from_json('{"base": "test_vit", "pool_options": 3}'), "pool_options 3 must be a mapping"),
+        (lambda: Architecture("test_vit", model_args={"a": {1}}), "must hold JSON values alone"),
+        (lambda: Architecture("cp_test_vit").build(), "has pools already; name the plain base, 'test_vit'"),
+        (lambda: Architecture("test_vit", ["blocks.1"], pool_options={"learned_weight": 5}).build(), "True or"),
+        (lambda: timm.create_model("cp_test_vit", pools={"blocks.1"}), "must be 'default' or a list"),
+        (lambda: timm.create_model("cp_test_vit", drops=iter(["blocks.1"])), "must be a list"),
         (lambda: timm.create_model("context_pooled"), "needs base="),
         (lambda: timm.create_model("context_pooled", base="nothing_like_it"), "unknown base model"),
         (lambda: timm.create_model("cp_test_vit", pools="blocks.1"), "must be 'default' or a list"),
@@ -124,7 +131,9 @@ def test_wrong_architectures(make, message):
 
 
 def test_architecture_goes_to_json_and_back():
-    one = Architecture("test_vit", ["blocks.1"], ["blocks.2"], {"mode": "replace"}, {"img_size": 32, "num_classes": 5})
+    one = Architecture(
+        "test_vit", ["blocks.1"], ["blocks.2"], {"mode": "replace"}, {"img_size": (32, 32), "num_classes": 5}
+    )
     two = Architecture.from_json(one.to_json())
     assert two == one
     assert hash(two) == hash(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,16 +17,17 @@ from cp_vision import Architecture
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError
 from cp_vision.factory import check_base
+from cp_vision.files import make_folder
 
-from ..recipes.data import check_test_split, count_classes, hold_out, open_split
-from ..recipes.models import data_config, model_args
+from ..recipes.data import count_classes, hold_out, open_splits
+from ..recipes.models import data_config, model_args, pick_device
 from .budget import parse_budget
 from .config import SearchConfig, recipe_source, search_recipe
 from .evaluate import Evaluator, OnEpoch, TrainEvaluator, weights_folder
 from .executor import Leaders, Observer, leaders, run_trials
 from .outputs import write_best, write_tables
-from .proposals import Proposer
-from .record import Record, check_output
+from .proposals import Proposer, check_sampler
+from .record import STUDY_FILE, Record, check_output
 from .results import Candidate, Results
 from .space import Choice, Space, measure_space
 
@@ -47,11 +49,11 @@ class Search:
         if config.trials < 1:
             raise UserError(f"trials {config.trials} must be 1 or more")
         check_base(config.base)
+        check_sampler(config.sampler)
         self.recipe = search_recipe(config)
-        self.train_set, self.held_out = hold_out(self.recipe, config.val_fraction)
-        self.test_set = open_split(self.recipe, self.recipe.val_split, is_training=False)
-        check_test_split(self.recipe, self.train_set, self.test_set)
-        self.num_classes = count_classes(self.train_set, self.recipe)
+        whole, self.test_set = open_splits(self.recipe)
+        self.train_set, self.held_out = hold_out(whole, config.val_fraction)
+        self.num_classes = count_classes(whole, self.recipe)
         kwargs = config.model_kwargs
         if kwargs is None:
             own = self.recipe.model.removeprefix("cp_") == split_model_name_tag(config.base)[0]
@@ -63,21 +65,28 @@ class Search:
         self.space: Space = measure_space(base, self.input_size)
         self.budget = parse_budget(config.budget, self.space.base_macs)
         self.space.check_budget(self.budget)
-        self.proposer = Proposer(self.space, self.budget, config.sampler, config.seed)
+        if config.trials == 1 and self.budget < self.space.base_macs:
+            raise UserError("trials 1 is the base alone, which is over the budget; try 2 or more")
+        self.refused = 0
         check_output(self.output, self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that a candidate's score and the order of proposals depend on."""
+        # What changes no result, or stands here in another form.
+        other = {"model", "model_kwargs", "workers", "dataset_download", "validation_batch_size", "data_dir", "seed"}
+        recipe = self.recipe.model_dump(mode="json", exclude=other)
         return {
             "base": self.config.base,
-            "budget": self.budget,
-            "model": dict(self.space.base.model_args),
-            "pool options": dict(self.config.pool_options),
-            "recipe": self.recipe.model_dump(exclude={"model", "model_kwargs", "workers"}),
+            "budget in MACs": self.budget,
+            "data folder": str(Path(self.recipe.data_dir).resolve()) if self.recipe.data_dir else None,
+            "number of images": [len(self.train_set), len(self.held_out), len(self.test_set)],
+            "pool options": dict(self.space.base.pool_options),
             "sampler": self.config.sampler,
             "seed": self.config.seed,
             "validation fraction": self.config.val_fraction,
+            **{f"model argument {key}": value for key, value in self.space.base.model_args.items()},
+            **{f"recipe value {key}": value for key, value in recipe.items()},
         }
 
     def run(self, observer: Observer | None = None, evaluator: Evaluator | None = None) -> Results:
@@ -89,25 +98,24 @@ class Search:
                 weights, so the results end with the tables and the report.
 
         Raises:
-            UserError: another process searches in the output folder.
+            UserError: model, recipe and data don't go together, or another process searches in the output folder.
         """
-        self.output.mkdir(parents=True, exist_ok=True)
+        trainer = TrainEvaluator(
+            self.recipe, self.train_set, self.held_out, self.num_classes, self.output, pick_device()
+        )
+        if evaluator is None and not (self.output / STUDY_FILE).exists():
+            trainer.rehearse(self.space.base)
+        make_folder(self.output)
         with _only_process(self.output):
             check_output(self.output, self.settings)
             record = Record(self.output, self.settings, self.space, self.budget)
-            trainer = TrainEvaluator(
-                self.recipe,
-                self.train_set,
-                self.held_out,
-                self.num_classes,
-                self.output,
-                torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-            )
+            proposer = Proposer(self.space, self.budget, self.config.sampler, self.config.seed)
             writer = _Writer(self, record, trainer if evaluator is None else None, observer or Observer())
             writer.on_begin(min(len(record.candidates()), self.config.trials))
             try:
-                run_trials(record, self.proposer, evaluator or trainer, self.config.trials, writer)
+                run_trials(record, proposer, evaluator or trainer, self.config.trials, writer)
             finally:
+                self.refused = proposer.refused
                 write_tables(self.results(record), self.output)
             if evaluator is None:
                 self._finish(record, trainer)
@@ -152,8 +160,8 @@ class Search:
                 continue
             model = trainer.kept_model(self.architecture(candidate))
             again = trainer.score(model, self.held_out)
-            # The same weights give the same score on a CPU; a GPU may turn a close call or two.
-            if abs(again - (candidate.accuracy or 0.0)) > (0 if trainer.device.type == "cpu" else 0.5):
+            # Another machine or number of threads may turn a close call.
+            if abs(again - (candidate.accuracy or 0.0)) > max(0.5, 100 / len(self.held_out)):
                 raise CommandError(
                     f"candidate {candidate.number} scored {candidate.accuracy} % and scores {again} % when loaded "
                     f"from {weights_folder(self.output, self.architecture(candidate))}"
@@ -197,11 +205,14 @@ def run(config: SearchConfig, observer: Observer | None = None) -> Results:
 
 @contextmanager
 def _only_process(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system frees it whatever happens to this process."""
+    """Hold the folder's lock; the system frees it when this process ends, however it ends."""
     with (folder / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # A POSIX lock is the process's own: data loading processes that outlive it for a moment don't hold it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
             raise UserError(f"another cp-search is running in {str(folder)!r}; wait for it to end") from error
         yield
 

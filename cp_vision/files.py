@@ -1,0 +1,41 @@
+"""Files and folders that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from .errors import UserError
+
+__all__ = ["make_folder", "replace_folder", "write_text"]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        UserError: it can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"can't make the folder {str(folder)!r}: {error.strerror}; choose another --output") from error
+
+
+def replace_folder(finished: Path, folder: Path) -> None:
+    """Give a finished folder its name, in place of an older folder of that name."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(finished, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; a reader sees the old one or the new one, never half of it."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    # Names that are no valid text (odd bytes in a path) must not cost the file.
+    unfinished.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    os.replace(unfinished, path)
