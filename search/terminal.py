@@ -71,7 +71,7 @@ class Progress(Observer):
         self.bar = tqdm(
             total=self.trials,
             initial=finished,
-            bar_format="{bar:24} {n:.1f}/{total} trials [{elapsed}, {remaining} left]{postfix}",
+            bar_format="{bar:12} {n:.1f}/{total} trials [{elapsed}, {remaining} left]{postfix}",
         )
 
     def on_start(self, choice: Choice) -> OnEpoch:
