@@ -36,6 +36,10 @@ def replace_folder(finished: Path, folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file; a reader sees the old one or the new one, never half of it."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    # Names that are no valid text (odd bytes in a path) must not cost the file.
-    unfinished.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-    os.replace(unfinished, path)
+    try:
+        # Names that are no valid text (odd bytes in a path) must not cost the file.
+        unfinished.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
