@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from .blocks import DroppedBlock, default_pools
 from .errors import UserError, closest, listed
 from .hooks import CHILD
-from .surgery import drop_blocks, insert_pools
+from .surgery import check_pool_options, drop_blocks, insert_pools
 
 __all__ = ["build_context_pooled", "check_base"]
 
@@ -82,6 +82,7 @@ def build_context_pooled(
     if not isinstance(drops, Sequence):
         raise UserError(f"drops {drops!r} must be a list of block names, such as ['blocks.5']")
     drop_blocks(model, drops)
+    check_pool_options(pool_options or {})
     insert_pools(model, _pool_names(model, pools), **(pool_options or {}))
     if pretrained and named:
         load_pretrained(
@@ -98,7 +99,9 @@ def build_context_pooled(
 def check_base(base: str) -> None:
     """Raise a UserError that offers the closest names unless timm knows ``base``."""
     if not isinstance(base, str) or not base:
-        raise UserError("context_pooled needs base=, the name of a timm model, for example base='resnet50'")
+        raise UserError(
+            f"base {base!r} must be the name of a timm model, for example 'resnet50' (context_pooled needs base=)"
+        )
     if not is_model(base):
         arch = split_model_name_tag(base)[0]
         raise UserError(f"unknown base model {base!r}{closest(arch, list_models())} (timm.list_models() has all)")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import UserError
 
-__all__ = ["make_folder", "replace_folder", "write_text"]
+__all__ = ["check_path", "make_folder", "replace_folder", "write_text"]
 
 
 def make_folder(folder: Path) -> None:
@@ -21,6 +21,17 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"can't make the folder {str(folder)!r}: {error.strerror}; choose another --output") from error
+
+
+def check_path(path: Path) -> None:
+    """Raise a UserError where nothing can ever be written under this path (too long, a NUL in it, under a file)."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"output {str(path)[:80]!r} can't be used: {reason}; choose another --output") from error
 
 
 def replace_folder(finished: Path, folder: Path) -> None:

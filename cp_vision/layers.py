@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -168,9 +170,12 @@ def _check_options(
         raise ValueError(f"mode 'gated' keeps the grid, so it can't have stride {stride}; use mode 'replace'")
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
-    for name, value, least in [("channels", channels, 1), ("stride", stride, 1), ("hidden", hidden, 1)]:
-        if value < least:
-            raise ValueError(f"{name} {value} must be {least} or more")
+    for name, value in (("channels", channels), ("stride", stride), ("hidden", hidden)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} {value!r} must be a whole number, 1 or more")
+    for name, number in (("support_range", support_range), ("sigma_min", sigma_min)):
+        if not isinstance(number, int | float) or not math.isfinite(number):
+            raise ValueError(f"{name} {number!r} must be a finite number")
     if not support_range > 0 or sigma_min < 0:
         raise ValueError(
             f"support_range {support_range} must be above 0 and sigma_min {sigma_min} must not be negative"

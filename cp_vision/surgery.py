@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from inspect import signature
 from typing import Any
 
 from torch import nn
 
 from .blocks import DroppedBlock, list_blocks, select_blocks
-from .errors import UserError, listed
+from .errors import UserError, closest, listed
 from .hooks import attach_pools, has_pool
 from .layers import ContextPool2d
 
-__all__ = ["POOL_MODES", "drop_blocks", "insert_pools", "make_pool"]
+__all__ = ["POOL_MODES", "check_pool_options", "drop_blocks", "insert_pools", "make_pool"]
 
 POOL_MODES = ("gated", "replace", "pre_attn")
+
+
+def check_pool_options(options: Mapping[str, Any]) -> None:
+    """Raise a UserError that names the options of a pool inside a model unless these are some of them."""
+    # The site gives the channels, and a pool inside a model keeps the grid.
+    allowed = ["mode", *(n for n in signature(ContextPool2d).parameters if n not in ("channels", "stride", "mode"))]
+    for name in options:
+        if name not in allowed:
+            raise UserError(f"unknown pool option {name!r}{closest(name, allowed)} (options: {', '.join(allowed)})")
 
 
 def make_pool(channels: int, mode: str = "gated", **options: Any) -> ContextPool2d:
@@ -30,8 +40,7 @@ def make_pool(channels: int, mode: str = "gated", **options: Any) -> ContextPool
     """
     if mode not in POOL_MODES:
         raise UserError(f"pool mode {mode!r} is not one of {', '.join(POOL_MODES)}")
-    if "stride" in options:
-        raise UserError("a pool inside a model keeps the grid; leave out the option stride")
+    check_pool_options(options)
     try:
         return ContextPool2d(channels, mode="replace" if mode == "pre_attn" else mode, **options)
     except (TypeError, ValueError) as error:
@@ -104,7 +113,7 @@ def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
             )
         if has_pool(block.module):
             raise UserError(f"drop {block.name!r}: a pool stands there; pools and drops can't share a block")
-    if len(blocks) == len(list_blocks(model)):
+    if blocks and len(blocks) == len(list_blocks(model)):
         raise UserError(f"drops name all {len(blocks)} blocks; keep at least one")
     for block in blocks:
         parent, _, child = block.name.rpartition(".")

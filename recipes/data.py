@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from sklearn.model_selection import train_test_split
-from timm.data import create_dataset
+from timm.data import ImageDataset, create_dataset
 from torch.utils.data import Dataset, IterableDataset
 
 from cp_vision.errors import UserError, listed, one_line
@@ -16,7 +17,7 @@ from cp_vision.errors import UserError, listed, one_line
 from .digits import SPLIT_SEED, Digits
 from .schema import Recipe
 
-__all__ = ["Images", "count_classes", "hold_out", "open_split", "open_splits"]
+__all__ = ["Images", "count_classes", "hold_out", "open_split", "open_splits", "renumbered"]
 
 # Data sets that timm reads from somewhere other than a folder that must be there.
 _ELSEWHERE = ("hfds", "hfids", "tfds", "wds")
@@ -42,9 +43,19 @@ class Images(Dataset):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image, target = self.dataset[self.indices[index]]
-        image = image.convert(self.mode)
+        image, target = self._read(self.indices[index])
         return (image if self.transform is None else self.transform(image)), target
+
+    def _read(self, index: int) -> tuple[Any, int]:
+        if not isinstance(self.dataset, ImageDataset):
+            image, target = self.dataset[index]
+            return image.convert(self.mode), target
+        # timm answers an unreadable file with the next image, which may be one of another part.
+        try:
+            file, target = self.dataset.reader[index]
+            return Image.open(file).convert(self.mode), target
+        except OSError as error:
+            raise OSError(f"can't read image {self.dataset.filename(index)}: {one_line(error)}") from error
 
     def part(self, indices: Sequence[int]) -> Images:
         """Some of these images, with a transform of their own."""
@@ -135,19 +146,35 @@ def open_splits(recipe: Recipe) -> tuple[Any, Any]:
     if not train.files().isdisjoint(test.files()):
         raise UserError(
             f"data folder {recipe.data_dir!r} has no separate splits; put the images into {recipe.train_split}/ "
-            f"and {recipe.val_split}/, one folder per class in each"
+            f"and {recipe.val_split}/ (or val/), one folder per class in each"
         )
-    if train.classes is not None and test.classes is not None and train.classes != test.classes:
-        # Folders are numbered split by split, so a class that is missing in one shifts all others.
-        unknown = sorted(set(test.classes) - set(train.classes))
-        if unknown:
-            raise UserError(
-                f"split {recipe.val_split!r} has classes that {recipe.train_split!r} lacks: {listed(unknown)}"
-            )
-        test = open_split(recipe, recipe.val_split, train.classes)
-        if test.classes != train.classes:
-            raise UserError(f"splits {recipe.train_split!r} and {recipe.val_split!r} number their classes differently")
-    return train, test
+    return train, renumbered(recipe, test, train.classes, repr(recipe.train_split))
+
+
+def renumbered(recipe: Recipe, test: Any, classes: Mapping[str, int] | None, whose: str) -> Any:
+    """The test split with classes numbered as in ``classes``.
+
+    Folders are numbered split by split, so a class that is missing in one shifts all others.
+
+    Args:
+        recipe: names the data set.
+        test: its test split.
+        classes: class indices by name; None takes the split as it is.
+        whose: whose classes they are, for errors.
+
+    Raises:
+        UserError: classes that ``classes`` lacks, or a data set that can't be renumbered.
+    """
+    own = getattr(test, "classes", None)
+    if classes is None or own is None or own == classes:
+        return test
+    unknown = sorted(set(own) - set(classes))
+    if unknown:
+        raise UserError(f"split {recipe.val_split!r} has classes that {whose} lacks: {listed(unknown)}")
+    test = open_split(recipe, recipe.val_split, classes)
+    if test.classes != classes:
+        raise UserError(f"split {recipe.val_split!r} numbers its classes differently from {whose}")
+    return test
 
 
 def hold_out(train: Any, fraction: float) -> tuple[Images, Images]:

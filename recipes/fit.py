@@ -11,9 +11,9 @@ from timm.utils import random_seed
 from cp_vision import count_macs
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
-from cp_vision.files import make_folder
+from cp_vision.files import check_path, make_folder
 
-from .data import count_classes, open_split, open_splits
+from .data import count_classes, open_split, open_splits, renumbered
 from .loaders import make_loader
 from .models import build_model, data_config, load_model, model_args, pick_device, save_model
 from .schema import Recipe
@@ -36,12 +36,14 @@ class Training:
 
     def __init__(self, recipe: Recipe, output: Path) -> None:
         self.output = output.absolute()
+        check_path(self.output)
         if self.output == Path.cwd():
             raise UserError(f"output {str(output)!r} is the current folder; name a new one")
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise UserError(f"output {str(output)!r} is there and not empty; choose another --output")
         self.recipe, self.device = recipe, pick_device()
         train_set, test_set = open_splits(recipe)
+        self.classes = getattr(train_set, "classes", None)
         num_classes = count_classes(train_set, recipe)
         args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
         trial = build_model(recipe.model, args, recipe.pretrained)
@@ -77,7 +79,7 @@ class Training:
             "params": sum(parameter.numel() for parameter in model.parameters()),
         }
         files = {"recipe.yaml": self.recipe.to_yaml(), "summary.json": json.dumps(summary, indent=2) + "\n"}
-        save_model(model, self.output, self.config, files)
+        save_model(model, self.output, self.config, self.classes, files)
         return summary
 
 
@@ -95,7 +97,10 @@ def score_folder(recipe: Recipe, folder: Path) -> dict[str, float]:
         UserError: a folder that holds no such model, a data set that can't be had.
     """
     model = load_model(folder)
-    dataset = open_split(recipe, recipe.val_split)
+    # Numbered as it was trained: the folders of this split alone may lack a class.
+    names = model.pretrained_cfg.get("label_names")
+    classes = {name: int(index) for index, name in names.items()} if isinstance(names, dict) else None
+    dataset = renumbered(recipe, open_split(recipe, recipe.val_split), classes, "the model")
     num_classes = count_classes(dataset, recipe)
     if model.num_classes != num_classes:
         raise UserError(f"{str(folder)!r} has {model.num_classes} classes, the data set has {num_classes}")

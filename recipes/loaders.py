@@ -13,7 +13,7 @@ from cp_vision.errors import UserError, one_line
 
 from .schema import Recipe
 
-__all__ = ["make_loader"]
+__all__ = ["make_loader", "worker_count"]
 
 
 def make_loader(
@@ -47,7 +47,7 @@ def make_loader(
             mean=data_config["mean"],
             std=data_config["std"],
             is_training=is_training,
-            num_workers=min(recipe.workers, len(os.sched_getaffinity(0))),
+            num_workers=worker_count(recipe),
             pin_memory=device.type == "cuda",
             device=device,
             **own,
@@ -55,6 +55,11 @@ def make_loader(
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
         # timm checks most of an augmentation's values where it makes the transforms.
         raise UserError(f"can't make the loader: {type(error).__name__}: {one_line(error)}") from error
+
+
+def worker_count(recipe: Recipe) -> int:
+    """Processes that load data: the recipe's, but no more than this process has cores."""
+    return min(recipe.workers, len(os.sched_getaffinity(0)))
 
 
 def _plain(recipe: Recipe, data_config: dict[str, Any]) -> dict[str, Any]:

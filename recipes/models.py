@@ -17,7 +17,7 @@ from cp_vision.errors import UserError, one_line
 from cp_vision.factory import check_base
 from cp_vision.files import replace_folder
 
-from .schema import Recipe
+from .schema import NOT_MODEL_KWARGS, Recipe
 
 __all__ = ["build_model", "data_config", "load_model", "model_args", "pick_device", "save_model"]
 
@@ -41,9 +41,9 @@ def model_args(name: str, recipe: Recipe, num_classes: int, model_kwargs: Mappin
         args["drop_rate"] = recipe.drop
     if recipe.drop_path is not None:
         args["drop_path_rate"] = recipe.drop_path
-    for key in ("num_classes", "in_chans"):
+    for key, instead in NOT_MODEL_KWARGS.items():
         if key in model_kwargs:
-            raise UserError(f"model argument {key} comes from the recipe and the data; set {key} of the recipe")
+            raise UserError(f"model argument {key} comes from the recipe and the data; set {instead} of the recipe")
     args.update(model_kwargs)
     with torch.device("meta"):
         model = build_model(name, args)
@@ -64,8 +64,10 @@ def build_model(name: str, args: Mapping[str, Any], pretrained: bool = False) ->
         return create_model(name, pretrained=pretrained, **args)
     except UserError:
         raise
-    except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"can't build {name} with {dict(args)}, pretrained={pretrained}: {one_line(error)}") from error
+    except Exception as error:
+        # Whatever arguments of the user's make timm raise.
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"can't build {name} with {dict(args)}, pretrained={pretrained}: {reason}") from error
 
 
 def data_config(model: Any, recipe: Recipe) -> dict[str, Any]:
@@ -96,21 +98,29 @@ def load_model(folder: Path | str) -> nn.Module:
         raise UserError(f"can't load {str(folder)!r}: {type(error).__name__}: {one_line(error)}") from error
 
 
-def save_model(model: nn.Module, folder: Path, config: dict[str, Any], files: Mapping[str, str] = {}) -> None:
+def save_model(
+    model: nn.Module,
+    folder: Path,
+    config: dict[str, Any],
+    classes: Mapping[str, int] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> None:
     """Save a model as a ``local-dir:`` folder, whole or not at all; a folder of that name is replaced.
 
     Args:
         model: a model that ``timm.create_model`` built.
         folder: the folder.
         config: its :func:`data_config`.
+        classes: class indices by name, which are saved as timm's ``label_names``.
         files: further text files by name.
     """
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    save_for_hf(model, unfinished, safe_serialization=True, data_config=config)
+    labels = {"label_names": {str(index): name for name, index in classes.items()}} if classes else {}
+    save_for_hf(model, unfinished, labels, safe_serialization=True, data_config=config)
     # safetensors makes files that their owner alone can read.
     shutil.copymode(unfinished / "config.json", unfinished / "model.safetensors")
-    for name, text in files.items():
+    for name, text in (files or {}).items():
         (unfinished / name).write_text(text, encoding="utf-8")
     replace_folder(unfinished, folder)
 

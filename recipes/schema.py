@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,7 +15,7 @@ from cp_vision.errors import UserError, closest, listed
 __all__ = ["Recipe", "load_recipe"]
 
 # What the recipe has keys of its own for.
-_NOT_MODEL_KWARGS = {
+NOT_MODEL_KWARGS = {
     "num_classes": "num_classes",
     "in_chans": "in_chans",
     "pretrained": "pretrained",
@@ -27,10 +27,10 @@ BUNDLED = Path(__file__).parent
 
 
 class Recipe(BaseModel):
-    """Every key that a recipe may have, with timm's defaults where timm has one.
+    """Every key that a recipe may have.
 
-    The meaning of each key is the one it has in timm's train.py. ``model_kwargs`` belong to ``model``.
-    ``dataset: digits`` is the handwritten digits bundled with scikit-learn.
+    The meaning of each key is the one it has in timm's train.py; the defaults are ours. ``model_kwargs``
+    belong to ``model``. ``dataset: digits`` is the handwritten digits bundled with scikit-learn.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
@@ -50,13 +50,13 @@ class Recipe(BaseModel):
     pretrained: bool = False
     num_classes: int | None = Field(None, ge=1)
     img_size: int | None = Field(None, ge=1)
-    in_chans: int = Field(3, ge=1)
+    in_chans: Literal[1, 3] = 3
     drop: float = Field(0.0, ge=0, lt=1)
     drop_path: float | None = Field(None, ge=0, lt=1)
 
     # Input
     mean: list[float] | None = None
-    std: list[float] | None = None
+    std: list[Annotated[float, Field(gt=0)]] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
     crop_pct: float | None = Field(None, gt=0)
 
@@ -68,7 +68,7 @@ class Recipe(BaseModel):
     weight_decay: float = Field(0.05, ge=0)
     momentum: float = Field(0.9, ge=0)
     opt_eps: float | None = None
-    opt_betas: list[float] | None = None
+    opt_betas: list[Annotated[float, Field(ge=0, lt=1)]] | None = None
     layer_decay: float | None = Field(None, gt=0)
     clip_grad: float | None = Field(None, gt=0)
     clip_mode: Literal["norm", "value", "agc"] = "norm"
@@ -130,8 +130,8 @@ class Recipe(BaseModel):
         return _checked({**self.model_dump(), **values}, "recipe")
 
     def to_yaml(self) -> str:
-        """The recipe as YAML, without the keys that have their default."""
-        return yaml.safe_dump(self.model_dump(exclude_defaults=True), sort_keys=False)
+        """The recipe as YAML with every key that has a value: it means the same to other versions and to timm."""
+        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
 
 
 def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -139,7 +139,8 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
     Args:
         recipe: path of a YAML file, or the name of a bundled recipe (``digits``).
-        overrides: ``key=value`` texts, the value in YAML.
+        overrides: ``key=value`` texts, the value in YAML. Another ``model`` leaves the
+            file's ``model_kwargs`` out.
 
     Raises:
         UserError: no such file, not YAML, an unknown key, a wrong type or value.
@@ -156,6 +157,7 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"recipe {path} must be a mapping of keys to values")
+    own = values.get("model"), values.get("model_kwargs")
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
@@ -164,6 +166,8 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
             values[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UserError(f"--set {text!r}: the value is not YAML") from error
+    if values.get("model") != own[0] and values.get("model_kwargs") is own[1]:
+        values.pop("model_kwargs", None)
     return _checked(values, f"recipe {path}")
 
 
@@ -189,15 +193,17 @@ def _checked(values: dict[str, Any], source: str) -> Recipe:
             )
     if recipe.mixes and recipe.batch_size % 2:
         raise UserError(f"{source}: batch_size: mixup and cutmix need an even one, got {recipe.batch_size}")
-    for key, instead in _NOT_MODEL_KWARGS.items():
+    for key, instead in NOT_MODEL_KWARGS.items():
         if key in recipe.model_kwargs:
             raise UserError(f"{source}: model_kwargs: set {instead} of the recipe in place of {key}")
     if recipe.train_split == recipe.val_split:
         raise UserError(f"{source}: train_split and val_split are both {recipe.train_split!r}; they must differ")
-    if recipe.dataset == "digits" and recipe.data_dir is not None:
-        raise UserError(
-            f"{source}: data set 'digits' is bundled and takes no data_dir, got {recipe.data_dir!r}; name a dataset too"
-        )
+    for key in ("data_dir", "class_map"):
+        value = getattr(recipe, key)
+        if recipe.dataset == "digits" and value is not None:
+            raise UserError(
+                f"{source}: data set 'digits' is bundled and takes no {key}, got {value!r}; name a dataset too"
+            )
     if recipe.opt.removeprefix("lookahead_") not in list_optimizers():
         raise UserError(f"{source}: opt: timm has no optimiser {recipe.opt!r}{closest(recipe.opt, list_optimizers())}")
     return recipe

@@ -91,7 +91,9 @@ def rehearse(model: nn.Module, recipe: Recipe, loader: Any, test_loader: Any, de
     """
     try:
         task, optimizer, _, _ = _set_up(model, recipe, len(loader), device)
-        _step(task, optimizer, recipe, *next(iter(loader)))
+        loss = _step(task, optimizer, recipe, *next(iter(loader)))
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss}; look at mean, std and lr")
         evaluate(model, itertools.islice(test_loader, 1), device)
     except Exception as error:
         # Whatever a value of the recipe makes timm or torch raise: one line, with the kind where it tells something.

@@ -98,8 +98,8 @@ def _search(arguments: Sequence[str] | None) -> None:
     try:
         results = search.run(progress)
     except KeyboardInterrupt:
-        progress.close()
         print(f"\nStopped. The same command goes on: {search.config.command}", file=sys.stderr)
         raise
-    progress.close()
+    finally:
+        progress.close()
     print(summary(results, search))

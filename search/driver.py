@@ -15,11 +15,12 @@ from timm.models import split_model_name_tag
 
 from cp_vision import Architecture
 from cp_vision.command_line import CommandError
-from cp_vision.errors import UserError
+from cp_vision.errors import UserError, one_line
 from cp_vision.factory import check_base
 from cp_vision.files import make_folder
 
 from ..recipes.data import count_classes, hold_out, open_splits
+from ..recipes.loaders import worker_count
 from ..recipes.models import data_config, model_args, pick_device
 from .budget import parse_budget
 from .config import SearchConfig, recipe_source, search_recipe
@@ -67,7 +68,7 @@ class Search:
         self.space.check_budget(self.budget)
         if config.trials == 1 and self.budget < self.space.base_macs:
             raise UserError("trials 1 is the base alone, which is over the budget; try 2 or more")
-        self.refused = 0
+        self.refused, self.exhausted = 0, False
         check_output(self.output, self.settings)
 
     @property
@@ -85,6 +86,8 @@ class Search:
             "sampler": self.config.sampler,
             "seed": self.config.seed,
             "validation fraction": self.config.val_fraction,
+            # Each worker augments from a seed of its own.
+            "workers": worker_count(self.recipe),
             **{f"model argument {key}": value for key, value in self.space.base.model_args.items()},
             **{f"recipe value {key}": value for key, value in recipe.items()},
         }
@@ -113,7 +116,8 @@ class Search:
             writer = _Writer(self, record, trainer if evaluator is None else None, observer or Observer())
             writer.on_begin(min(len(record.candidates()), self.config.trials))
             try:
-                run_trials(record, proposer, evaluator or trainer, self.config.trials, writer)
+                tried = run_trials(record, proposer, evaluator or trainer, self.config.trials, writer)
+                self.exhausted = tried < self.config.trials
             finally:
                 self.refused = proposer.refused
                 write_tables(self.results(record), self.output)
@@ -166,7 +170,13 @@ class Search:
                     f"candidate {candidate.number} scored {candidate.accuracy} % and scores {again} % when loaded "
                     f"from {weights_folder(self.output, self.architecture(candidate))}"
                 )
-            record.set_test_accuracy(candidate.number, trainer.score(model, self.test_set))
+            try:
+                tested = trainer.score(model, self.test_set)
+            except (OSError, RuntimeError) as error:
+                raise CommandError(
+                    f"can't score the test split: {one_line(error)}; once that is mended the same command goes on"
+                ) from error
+            record.set_test_accuracy(candidate.number, tested)
         if now.best is not None:
             winner = self.architecture(now.best)
             weights = weights_folder(self.output, winner)

@@ -78,7 +78,7 @@ class TrainEvaluator:
         model = train(model, self.recipe, self._loader(model, self.train_set, True), self.device, on_epoch)
         folder = weights_folder(self.output, architecture)
         folder.parent.mkdir(exist_ok=True)
-        save_model(model, folder, data_config(model, self.recipe))
+        save_model(model, folder, data_config(model, self.recipe), self.train_set.classes)
         params = sum(parameter.numel() for parameter in model.parameters())
         return Score(self.score(model, self.held_out), params)
 

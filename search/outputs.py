@@ -58,9 +58,10 @@ def write_best(
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(weights, unfinished)
     args = {key: value for key, value in architecture.create_args.items() if key != "num_classes"}
-    own = recipe.with_values(model=architecture.model_name, model_kwargs=args)
+    data_dir = str(Path(recipe.data_dir).resolve()) if recipe.data_dir else None
+    own = recipe.with_values(model=architecture.model_name, model_kwargs=args, data_dir=data_dir)
     train = shlex.join(
-        ["cp-train", str(folder / "recipe.yaml"), "--output", str(output.with_name(f"{output.name}-best"))]
+        ["cp-train", str(folder / "recipe.yaml"), "--output", str(output.parent / f"{output.resolve().name}-best")]
     )
     score = shlex.join(["cp-train", str(folder / "recipe.yaml"), "--eval", str(folder)])
     header = f"# Trains the winner of this search again, on the whole training split.\n# Command: {train}\n"
@@ -88,6 +89,7 @@ def write_best(
 
 def _model_card(results: Results, winner: Candidate, folder: Path, train: str, score: str) -> str:
     tested = results.test_accuracy.get(winner.number)
+    found_by = f"\nFound by: `{results.command}`\n" if results.command else ""
     return f"""# {results.base} with ContextPool, found by cp-search
 
 | | |
@@ -111,6 +113,4 @@ model = timm.create_model("local-dir:{folder}", pretrained=True)
 Score it on the test split: `{score}`
 
 Train it again, on the whole training split: `{train}`
-
-Found by: `{results.command}`
-"""
+{found_by}"""

@@ -15,6 +15,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cp_vision.errors import UserError
+from cp_vision.files import check_path
 
 from .proposals import distributions, key_of
 from .results import Candidate
@@ -45,6 +46,8 @@ class Record:
         if not path.exists():
             _make_study(path, settings)
         self.study = optuna.load_study(storage=_open(path), study_name=_STUDY_NAME)
+        if not self.study.get_trials(deepcopy=False):
+            self.study.set_user_attr("settings", settings)
         self._trials = {key_of(trial.params): trial for trial in self.study.get_trials()}
 
     def find(self, choice: Choice) -> Candidate | None:
@@ -121,6 +124,7 @@ def check_output(folder: Path, settings: dict[str, Any]) -> None:
         folder: output folder, which need not exist.
         settings: as for :class:`Record`.
     """
+    check_path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output {str(folder)!r} is a file; choose another --output")
     path = folder / STUDY_FILE
@@ -136,6 +140,7 @@ def check_output(folder: Path, settings: dict[str, Any]) -> None:
             rows = database.execute(
                 "SELECT study_name, key, value_json FROM studies JOIN study_user_attributes USING (study_id)"
             ).fetchall()
+            trials = database.execute("SELECT COUNT(*) FROM trials").fetchone()[0]
     except sqlite3.Error as error:
         raise UserError(f"{path} is no study of cp-search ({error}); choose another --output") from error
     held = next((json.loads(text) for name, key, text in rows if (name, key) == (_STUDY_NAME, "settings")), None)
@@ -143,7 +148,8 @@ def check_output(folder: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"{path} is no study of cp-search; choose another --output")
     wanted = json.loads(json.dumps(settings))
     for key in sorted({*held, *wanted}):
-        if held.get(key) != wanted.get(key):
+        # A study whose base could not be trained holds nothing; it takes new settings.
+        if trials and held.get(key) != wanted.get(key):
             raise UserError(
                 f"{folder} holds another study: {key} is {json.dumps(held.get(key))} there, not "
                 f"{json.dumps(wanted.get(key))}; choose another --output"

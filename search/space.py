@@ -10,6 +10,7 @@ import torch
 
 from cp_vision import Architecture, ContextPool2d, count_macs, find_sites, insert_pools, pool_macs
 from cp_vision.errors import UserError
+from cp_vision.surgery import check_pool_options
 
 from .budget import format_macs
 from .results import BlockCost
@@ -44,11 +45,13 @@ class Space:
 
     def check_budget(self, budget: int) -> None:
         """Raise a UserError that names the least reachable cost if no architecture keeps the budget."""
-        if budget < self.least_macs:
-            raise UserError(
-                f"budget of {format_macs(budget)} MACs can't be met: the least reachable cost of {self.base.base} "
-                f"is {format_macs(self.least_macs)} ({self.least_macs / self.base_macs:.3f}x)"
-            )
+        if budget >= self.least_macs:
+            return
+        hint = "" if any(block.droppable for block in self.blocks) else "; none of its blocks may be dropped"
+        raise UserError(
+            f"budget of {format_macs(budget)} MACs can't be met: the least reachable cost of {self.base.base} "
+            f"is {format_macs(self.least_macs)} ({self.least_macs / self.base_macs:.3f}x){hint}"
+        )
 
     def choices(self, budget: int) -> dict[str, tuple[str, ...]]:
         """What may become of each block. A pool that alone would break the budget is no choice."""
@@ -106,8 +109,12 @@ def measure_space(base: Architecture, input_size: tuple[int, int, int]) -> Space
         sites = find_sites(model, input_size)
     except RuntimeError as error:
         raise UserError(f"{base.base}: {error}") from error
+    if not sites:
+        raise UserError(f"{base.base} has no blocks with {dict(base.model_args)}; take a deeper one")
     base_macs = count_macs(model, input_size)
-    insert_pools(model, [site.name for site in sites], **base.pool_options)
+    check_pool_options(base.pool_options)
+    with torch.device("meta"):
+        insert_pools(model, [site.name for site in sites], **base.pool_options)
     blocks = []
     for site in sites:
         pool = cast(ContextPool2d, model.get_submodule(f"{site.name}.context_pool"))

@@ -41,6 +41,8 @@ def summary(results: Results, search: Search) -> str:
     base = next((c for c in results.candidates if not c.pools and not c.drops), None)
     drops_only = candidates.get(results.best_drops_only) if results.best_drops_only is not None else None
     lines = [f"{len(results.candidates)} candidates tried; {search.refused} proposals over the budget refused"]
+    if search.exhausted:
+        lines.append("  no other candidate within the budget was found")
     for name, c in (("base", base), ("best that only drops", drops_only), ("winner", best)):
         if c is None or c.accuracy is None:
             lines.append(f"  {name:<20}  none")

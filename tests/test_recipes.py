@@ -16,7 +16,7 @@ from timm.utils import random_seed
 
 import cp_vision
 from cp_vision import UserError
-from cp_vision.recipes import Recipe, hold_out, load_recipe, open_splits
+from cp_vision.recipes import Recipe, Training, hold_out, load_recipe, open_splits, score_folder
 from cp_vision.recipes.cli import main
 from cp_vision.recipes.data import count_classes, open_split
 from cp_vision.recipes.digits import Digits
@@ -26,6 +26,7 @@ from cp_vision.recipes.schema import BUNDLED
 from cp_vision.recipes.trainer import TrainingError, evaluate, train
 
 CPU = torch.device("cpu")
+FOLDER = ["model=cp_test_vit", "img_size=32", "batch_size=16", "epochs=8", "opt=muon", "lr=0.02", "workers=0"]
 QUICK = ["model=cp_test_vit2", "model_kwargs={patch_size: 16, depth: 2, init_values: 1.0}", "epochs=3"]
 
 
@@ -146,7 +147,7 @@ def test_classes_have_one_numbering_or_are_refused(dataset, image_folder, tmp_pa
     # Without class 0 the folders of the test split alone would be numbered 1 -> 0, 2 -> 1.
     shutil.rmtree(root / "val" / "0")
     if dataset:
-        with pytest.raises(UserError, match="number their classes differently"):
+        with pytest.raises(UserError, match="numbers its classes differently"):
             open_splits(recipe)
     else:
         _, test_split = open_splits(recipe)
@@ -164,6 +165,37 @@ def test_a_folder_without_splits_is_refused(dataset, image_folder):
         open_splits(Recipe(data_dir=str(image_folder / "train"), dataset=dataset))
 
 
+def test_a_model_is_scored_with_the_classes_it_was_trained_on(image_folder, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(image_folder, root)
+    shutil.rmtree(root / "val" / "0")
+    recipe = load_recipe("default", [*FOLDER, f"data_dir={root}"])
+    summary = Training(recipe, tmp_path / "model").run()
+    shutil.rmtree(root / "train")
+    (root / "train").mkdir()
+    assert score_folder(recipe, tmp_path / "model")["top1"] == summary["top1"] > 50
+
+
+def test_an_unreadable_image_is_named_and_never_replaced_by_another(image_folder, tmp_path, capsys):
+    root = tmp_path / "copy"
+    shutil.copytree(image_folder, root)
+    recipe = Recipe(data_dir=str(root))
+    _, test_split = open_splits(recipe)
+    Path(test_split.dataset.reader.samples[3][0]).write_bytes(b"no image")
+    with pytest.raises(OSError, match=r"can't read image 0/\d+\.png"):
+        test_split[3]
+    arguments = ["default", *sets([*FOLDER, "epochs=1"]), "--data-dir", str(root), "--output", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    assert "can't read image" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_model_leaves_the_recipes_model_arguments_out():
+    assert load_recipe("digits", ["model=cp_resnet18"]).model_kwargs == {}
+    assert load_recipe("digits", ["model=cp_resnet18", "model_kwargs={layers: [1, 1, 1, 1]}"]).model_kwargs
+    assert load_recipe("digits", ["model=cp_test_vit2"]).model_kwargs == load_recipe("digits").model_kwargs
+
+
 def test_grey_images_and_three_channels(tmp_path):
     quick = [*QUICK, "epochs=1", "in_chans=1"]
     assert main(["digits", *sets(quick), "--output", str(tmp_path / "grey")]) == 0
@@ -173,8 +205,7 @@ def test_grey_images_and_three_channels(tmp_path):
 
 
 def test_an_image_folder_is_trained_on(image_folder, tmp_path, capsys):
-    settings = ["model=cp_test_vit", "img_size=32", "batch_size=16", "epochs=8", "opt=muon", "lr=0.02", "workers=1"]
-    arguments = ["default", "--data-dir", str(image_folder), *sets(settings)]
+    arguments = ["default", "--data-dir", str(image_folder), *sets([*FOLDER, "workers=1"])]
     assert main([*arguments, "--output", str(tmp_path / "model")]) == 0
     assert json.loads((tmp_path / "model" / "summary.json").read_text())["top1"] > 50
     capsys.readouterr()
@@ -198,7 +229,11 @@ def test_an_image_folder_is_trained_on(image_folder, tmp_path, capsys):
             (lambda p: None, ["--set", "dataset=digits", *sets(["model=cp_test_vit", "workers=0", text])], message)
             for text, message in [
                 ("aa=foo", "can't make the loader: AssertionError"),
-                ("opt_betas=[2, 3]", "a first training step fails: ValueError"),
+                ("opt_betas=[2, 3]", "opt_betas.0: .* got 2"),
+                ("std=[0, 0, 0]", "std.0: .* got 0"),
+                ("mean=[0, 0, 1e300]", "the loss is (nan|inf)"),
+                ("model_kwargs={norm_layer: nope}", "can't build cp_test_vit"),
+                ("class_map=nope.txt", "takes no class_map"),
                 ("opt=fusedsgd", "a first training step fails"),
                 ("opt_eps=-1", "a first training step fails"),
                 ("img_size=8", "a first training step fails|can't build"),
@@ -208,7 +243,7 @@ def test_an_image_folder_is_trained_on(image_folder, tmp_path, capsys):
         (
             lambda p: (p / "file").touch(),
             ["--set", "dataset=digits", *sets(QUICK), "--output", "{}/file/x"],
-            "can't make|not empty",
+            "can't be used: Not a directory",
         ),
         (lambda p: None, ["--eval", "{}/absent", "--set", "dataset=digits"], "is no model folder"),
     ],
@@ -294,8 +329,10 @@ def test_cp_train_writes_a_model_that_timm_loads(tmp_path, capsys):
 def test_a_model_of_other_classes_is_not_scored(tmp_path, image_folder, capsys):
     output = tmp_path / "model"
     assert main(["digits", *sets([*QUICK, "epochs=1"]), "--output", str(output)]) == 0
-    assert main(["default", "--data-dir", str(image_folder), "--eval", str(output)]) == 2
-    assert "has 10 classes, the data set has 3" in capsys.readouterr().err
+    (tmp_path / "val" / "cat").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / "val" / "cat" / "1.png")
+    assert main(["default", "--data-dir", str(tmp_path), "--eval", str(output)]) == 2
+    assert "split 'validation' has classes that the model lacks: cat" in capsys.readouterr().err
     (output / "model.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(UserError, match="can't load"):
         load_model(output)

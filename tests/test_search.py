@@ -241,6 +241,25 @@ def test_a_candidate_that_fails_is_recorded_and_not_tried_again(tmp_path):
     assert again.seen == []
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "file/below"])
+def test_output_names_that_cant_be(name, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"can't be used: .*; choose another --output"):
+        Search(config(tmp_path / name))
+
+
+def test_a_study_without_candidates_takes_other_settings(tmp_path):
+    def fail(architecture, call):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(CommandError):
+        Search(config(tmp_path)).run(evaluator=FakeEvaluator(fail))
+    results = Search(config(tmp_path, seed=3, trials=2)).run(evaluator=FakeEvaluator())
+    assert len(results.candidates) >= 2
+    with pytest.raises(UserError, match="holds another study"):
+        Search(config(tmp_path, trials=2))
+
+
 def test_a_base_that_fails_ends_the_search_and_is_tried_again(tmp_path):
     def fail(architecture, call):
         raise RuntimeError("out of memory")
@@ -317,7 +336,7 @@ WRONG = [
     (["test_convnext"], "ConvNeXt models are not supported"),
     (["test_vit", "--budget", "70%"], "budget '70%' is neither"),
     (["test_vit", "--budget", "0.01x"], r"can't be met: the least reachable cost of test_vit is .*\(0\.\d+x\)"),
-    (["test_resnet", "--budget", "0.7x"], r"can't be met: the least reachable cost of test_resnet is .* \(1.000x\)"),
+    (["test_resnet", "--budget", "0.7x"], r"of test_resnet is .* \(1.000x\); none of its blocks may be dropped"),
     (["test_vit", "--trials", "0"], "trials 0 must be 1 or more"),
     (["test_vit", "--trials", "many"], "invalid int value: 'many'"),
     (["test_vit", "--sampler", "nsga"], "'nsga' is not one of tpe, nsgaii, random; did you mean 'nsgaii'"),
@@ -329,6 +348,19 @@ WRONG = [
     (["test_vit", "--model-kwargs", "num_classes=5"], "set num_classes of the recipe"),
     (["test_vit", "--model-kwargs", "qkv_bias={1}"], "must hold JSON values"),
     (["test_vit", "--model-kwargs", "a={[]:1}"], "can't build test_vit"),
+    (["test_vit", "--model-kwargs", "patch_size=0"], "can't build test_vit"),
+    (["test_resnet", "--model-kwargs", "block=nope"], "can't build test_resnet"),
+    (["test_vit", "--model-kwargs", "pretrained=True"], "set pretrained of the recipe"),
+    (["test_vit", "--model-kwargs", "depth=0"], "has no blocks"),
+    (["test_vit", "--pool-kwargs", "channels=3"], "unknown pool option 'channels' .options: mode, support_range"),
+    (["test_vit", "--pool-kwargs", "names=3"], "unknown pool option 'names'"),
+    (
+        ["test_vit", "--pool-kwargs", "suport_range=3"],
+        "did you mean 'support_range'",
+    ),
+    (["test_vit", "--pool-kwargs", "hidden=2.5"], "hidden 2.5 must be a whole number"),
+    (["test_vit", "--pool-kwargs", "support_range=1e400"], "support_range inf must be a finite number"),
+    ([""], "needs base="),
     (["cp_test_vit"], "has pools already; name the plain base, 'test_vit'"),
     (["test_vit", "--trials", "1"], "trials 1 is the base alone"),
     (["test_vit", "--seed", "4294967296"], "seed: .* got 4294967296"),

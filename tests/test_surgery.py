@@ -20,8 +20,8 @@ WRONG_POOLS = [
     (VIT, ["blocks.1", "head"], {}, "'head' is no block"),
     (VIT, ["blocks.1"], {"mode": "soft"}, "'soft' is not one of gated, replace, pre_attn"),
     (VIT, ["blocks.1"], {"support_range": -1}, "support_range -1 must be above 0"),
-    (VIT, ["blocks.1"], {"colour": 1}, "unexpected keyword argument 'colour'"),
-    (VIT, ["blocks.1"], {"stride": 2}, "keeps the grid; leave out the option stride"),
+    (VIT, ["blocks.1"], {"colour": 1}, "unknown pool option 'colour'"),
+    (VIT, ["blocks.1"], {"stride": 2}, "unknown pool option 'stride'"),
     (RESNET, ["layer1.1"], {"mode": "pre_attn"}, "'pre_attn' needs attention"),
     (RESNET, ["layer1"], {}, "'layer1' is no block"),
 ]
