@@ -82,7 +82,7 @@ def data_config(model: Any, recipe: Recipe) -> dict[str, Any]:
     return resolve_data_config(args, model=model)
 
 
-def load_model(folder: Path | str) -> nn.Module:
+def load_model(folder: Path | str) -> Any:
     """Load a ``local-dir:`` folder with its weights.
 
     Raises:
