@@ -12,7 +12,7 @@ from pathlib import Path
 from cp_vision import Architecture
 from cp_vision.files import replace_folder, write_text
 
-from ..recipes.schema import Recipe
+from ..recipes.schema import NOT_MODEL_KWARGS, Recipe
 from .report import write_report
 from .results import Candidate, Results
 
@@ -57,7 +57,7 @@ def write_best(
     unfinished = output / ".best.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(weights, unfinished)
-    args = {key: value for key, value in architecture.create_args.items() if key != "num_classes"}
+    args = {key: value for key, value in architecture.create_args.items() if key not in NOT_MODEL_KWARGS}
     data_dir = str(Path(recipe.data_dir).resolve()) if recipe.data_dir else None
     own = recipe.with_values(model=architecture.model_name, model_kwargs=args, data_dir=data_dir)
     train = shlex.join(

@@ -170,12 +170,14 @@ def test_ctrl_c_leaves_a_study_that_the_same_command_continues(found, tmp_path):
 
 
 def test_a_convnet_by_changing_the_base_alone(tmp_path):
-    base = ["resnet18", "--budget", "0.7x", "--set", "epochs=1"]
+    base = ["resnet18", "--budget", "0.7x", "--set", "epochs=1", "--set", "drop_path=0.1"]
     run(cp_search(tmp_path / "resnet", 3, base=base))
     rows = table(tmp_path / "resnet")
     assert len(rows) >= 3
     metrics = json.loads((tmp_path / "resnet" / "best" / "metrics.json").read_text())
     assert accuracy_by_hand(tmp_path / "resnet" / "best") == metrics["test_top1"]
+    scored = run([str(COMMANDS / "cp-train"), *shlex.split(metrics["score_command"])[1:]])
+    assert f"top-1 {metrics['test_top1']:.2f} %" in scored.stdout
 
 
 def test_the_test_split_is_touched_once_at_the_end(tmp_path):
