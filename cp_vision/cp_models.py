@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections import deque
 from typing import Any
@@ -72,8 +71,8 @@ def _register(base: str) -> None:
     cfgs = {split_model_name_tag(full)[1]: cfg for full, cfg in get_arch_pretrained_cfgs(base).items()}
     default_cfgs[name] = DefaultCfg(
         tags=deque(cfgs),
-        # DefaultCfg wants the hub id of the base spelled out; timm has done that in the copies it hands out.
-        cfgs={tag: dataclasses.replace(cfg) for tag, cfg in cfgs.items()},
+        # Copies, in which timm has spelled out the base's hub id.
+        cfgs=cfgs,
         is_pretrained=any(cfg.has_weights for cfg in cfgs.values()),
     )
     setattr(sys.modules[__name__], name, register_model(entrypoint))

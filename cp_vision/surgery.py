@@ -44,7 +44,7 @@ def make_pool(channels: int, mode: str = "gated", **options: Any) -> ContextPool
     try:
         return ContextPool2d(channels, mode="replace" if mode == "pre_attn" else mode, **options)
     except (TypeError, ValueError) as error:
-        raise UserError(f"pool options {options}: {str(error).removeprefix('ContextPool2d.__init__() ')}") from error
+        raise UserError(f"pool options {options}: {error}") from error
 
 
 def insert_pools(model: nn.Module, names: Iterable[str], *, mode: str = "gated", **options: Any) -> nn.Module:

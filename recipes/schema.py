@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from timm.optim import list_optimizers
 
-from cp_vision.errors import UserError, closest, listed
+from cp_vision.errors import UserError, closest, listed, one_line
 
 __all__ = ["Recipe", "load_recipe"]
 
@@ -154,7 +154,7 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"recipe {path} is not YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"recipe {path} must be a mapping of keys to values")
     own = values.get("model"), values.get("model_kwargs")

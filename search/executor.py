@@ -54,7 +54,7 @@ def leaders(candidates: Iterable[Candidate], budget: int) -> Leaders:
         return min(those, key=lambda c: (-(c.accuracy or 0.0), c.macs, c.number), default=None)
 
     return Leaders(
-        base=first([c for c in complete if not c.pools and not c.drops]),
+        base=first([c for c in complete if c.is_base]),
         best=first(within),
         best_drops_only=first([c for c in within if c.drops_only]),
     )

@@ -55,6 +55,11 @@ class Candidate:
     seconds: float = 0.0
 
     @property
+    def is_base(self) -> bool:
+        """True for the base itself: no pools, no drops."""
+        return not self.pools and not self.drops
+
+    @property
     def drops_only(self) -> bool:
         """True for an architecture that leaves blocks out and pools nowhere."""
         return bool(self.drops) and not self.pools

@@ -8,6 +8,7 @@ from .budget import format_macs
 from .driver import Search
 from .evaluate import OnEpoch
 from .executor import Leaders, Observer
+from .report_format import find
 from .results import Candidate, Results
 from .space import Choice
 
@@ -36,10 +37,8 @@ def plan(search: Search) -> str:
 
 def summary(results: Results, search: Search) -> str:
     """What was found, for the terminal."""
-    candidates = {c.number: c for c in results.candidates}
-    best = candidates.get(results.best) if results.best is not None else None
-    base = next((c for c in results.candidates if not c.pools and not c.drops), None)
-    drops_only = candidates.get(results.best_drops_only) if results.best_drops_only is not None else None
+    best, drops_only = find(results, results.best), find(results, results.best_drops_only)
+    base = next((c for c in results.candidates if c.is_base), None)
     lines = [f"{len(results.candidates)} candidates tried; {search.refused} proposals over the budget refused"]
     if search.exhausted:
         lines.append("  no other candidate within the budget was found")
