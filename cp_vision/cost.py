@@ -12,8 +12,9 @@ from timm import create_model
 from timm.models import get_model_input_config
 from torch import nn
 
-from .functional import coarse_grid
+from .functional import coarse_grid, uses_linear
 from .layers import ContextPool2d
+from .linear import count_linear_scales, linear_macs
 
 __all__ = ["count_macs", "meta_copy", "pool_macs"]
 
@@ -50,12 +51,16 @@ def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
         grid: height and width of its input.
 
     Returns:
-        ``N (C h + h) + N o (k h + 1) + M N C`` for N input and M output tokens, C channels, hidden width h,
-        o predicted maps and k kernel taps.
+        ``N (C h + h) + N o (k h + 1)`` and, where the backend is exact, ``M N C``, for N input and M output
+        tokens, C channels, hidden width h, o predicted maps and k kernel taps.
     """
     tokens = grid[0] * grid[1]
     height, width = coarse_grid(grid, pool.stride)
-    macs = height * width * tokens * pool.channels
+    if pool.backend == "linear" or (pool.backend == "auto" and uses_linear(grid, pool.stride)):
+        count = count_linear_scales(grid, pool.largest_support(grid))
+        macs = linear_macs(pool.channels, grid, height * width, count)
+    else:
+        macs = height * width * tokens * pool.channels
     if pool.mapping is not None:
         macs += tokens * sum(parameter.numel() for parameter in pool.mapping.parameters())
     return macs

@@ -5,19 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["BACKENDS", "context_pool"]
+from .exact import exact_pool
+from .linear import linear_pool
 
-BACKENDS = ("auto", "exact")
+__all__ = ["BACKENDS", "context_pool", "uses_linear"]
 
-# Weights below exp(-60) of a token's largest are made exact zeros. They change no digit of the result, and
-# left alone they become denormal numbers, which a CPU multiplies 10 to 60 times slower.
-_LOGIT_CUT = -60.0
+BACKENDS = ("auto", "exact", "linear")
 
-# Supports below this are the identity in every float type; it keeps 1 / sigma**2 and its gradient finite.
-_SIGMA_FLOOR = 1e-6
+# Up to this many products per channel, as on a map of 12 x 12, "auto" takes the exact product.
+_EXACT_PRODUCTS = 144 * 144
 
 
-def context_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, *, stride: int = 1, backend: str = "auto") -> Tensor:
+def context_pool(
+    x: Tensor,
+    log_weight: Tensor,
+    sigma: Tensor,
+    *,
+    stride: int = 1,
+    backend: str = "auto",
+    sigma_max: float | None = None,
+) -> Tensor:
     """Replace every token by a weighted Gaussian average of the tokens around it.
 
     With ``p`` the positions on the grid, in input pixels::
@@ -35,62 +42,43 @@ def context_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, *, stride: int = 
             (B, ceil(H / stride), ceil(W / stride)). Zero gives the nearest token itself; with an even stride
             that is the weighted mean of those equally near.
         stride: pixels between outputs.
-        backend: ``"exact"`` computes the formula by a dense product, quadratic in pixels in time and memory;
-            ``"auto"`` picks the fastest there is, today always ``"exact"``.
+        backend: ``"exact"`` computes the formula, in time quadratic in pixels; ``"linear"`` approximates it in
+            time and memory linear in pixels, kernels within 5 % of the Gaussian's; ``"auto"`` is exact on small
+            maps, where that is as fast, and linear on larger ones (see :func:`uses_linear`).
+        sigma_max: the largest support there can be, in pixels, where it is known beforehand: the linear backend
+            then makes no coarser grids than it needs. Larger supports count as this one there. The exact backend
+            doesn't use it.
 
     Returns:
         (B, C, ceil(H / stride), ceil(W / stride)), dtype and memory format of ``x``. Logits are computed in
         float32 at least, also under autocast.
 
     Raises:
-        ValueError: shapes that don't fit together, a stride below 1, an unknown backend.
+        ValueError: shapes that don't fit together, a stride below 1, an unknown backend, a ``sigma_max`` that is
+            not above 0.
 
     Source: Huang et al., Efficient Representation Learning via Adaptive Context Pooling, ICML 2022 (the
-    learned weight and support). The stride is our extension.
+    learned weight and support). The stride and the linear backend are our extensions.
     """
-    _check(x, log_weight, sigma, stride, backend)
-    (*_, height, width), coarse = x.shape, (sigma.shape[1], sigma.shape[2])
-    # Logits need float32: in half precision a distance of 20 pixels already loses its last digit. Nothing up
-    # to the product is an operation that autocast lowers.
-    dtype = torch.promote_types(torch.promote_types(log_weight.dtype, sigma.dtype), torch.float32)
-    distance = squared_distances((height, width), coarse, stride, x.device, dtype)
-    if stride > 1:
-        # No output need stand on a token: what the nearest ones share would swallow their weights.
-        distance = distance - distance.amin(-1, keepdim=True)
-    precision = 0.5 / sigma.to(dtype).flatten(1).clamp_min(_SIGMA_FLOOR).square()
-    logits = log_weight.to(dtype).flatten(1)[:, None, :] - distance * precision[:, :, None]
-    logits = logits - logits.amax(-1, keepdim=True).detach()
-    weights = logits.masked_fill(logits < _LOGIT_CUT, float("-inf")).softmax(-1).to(x.dtype)
-    tokens = x.flatten(2)
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        pooled = (weights @ tokens.mT).mT
-    else:
-        pooled = tokens @ weights.mT
-    return pooled.unflatten(2, coarse).to(x.dtype)
+    _check(x, log_weight, sigma, stride, backend, sigma_max)
+    if backend == "linear" or (backend == "auto" and uses_linear((x.shape[2], x.shape[3]), stride)):
+        return linear_pool(x, log_weight, sigma, stride, sigma_max)
+    return exact_pool(x, log_weight, sigma, stride)
 
 
-def squared_distances(
-    grid: tuple[int, int], coarse: tuple[int, int], stride: int, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Squared distances in pixels from every output position to every input position.
+def uses_linear(grid: tuple[int, int], stride: int = 1) -> bool:
+    """Whether the backend ``"auto"`` is linear: above 12 x 12 pixels at stride 1, where it overtakes the exact one.
+
+    Exported with dynamic sizes it is always linear, since one graph serves them all.
 
     Args:
-        grid: input height and width.
-        coarse: output height and width.
+        grid: height and width of the input.
         stride: pixels between outputs.
-        device: where the result lies.
-        dtype: its float type; whole and half pixels up to 2048 are exact in float32.
-
-    Returns:
-        (coarse height * coarse width, height * width).
     """
-    squared = []
-    for size, out in zip(grid, coarse, strict=True):
-        source = torch.arange(size, device=device, dtype=dtype)
-        target = torch.arange(out, device=device, dtype=dtype) * stride + (stride - 1) / 2
-        squared.append((target[:, None] - source).square())
-    rows, columns = squared
-    return (rows[:, None, :, None] + columns[None, :, None, :]).flatten(2).flatten(0, 1)
+    if any(isinstance(size, torch.SymInt) for size in grid):
+        return True
+    height, width = coarse_grid(grid, stride)
+    return grid[0] * grid[1] * height * width > _EXACT_PRODUCTS
 
 
 def coarse_grid(grid: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -98,11 +86,15 @@ def coarse_grid(grid: tuple[int, int], stride: int) -> tuple[int, int]:
     return -(-grid[0] // stride), -(-grid[1] // stride)
 
 
-def _check(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, backend: str) -> None:
+def _check(
+    x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, backend: str, sigma_max: float | None
+) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
     if stride < 1:
         raise ValueError(f"stride {stride} must be 1 or more")
+    if sigma_max is not None and not sigma_max > 0:
+        raise ValueError(f"sigma_max {sigma_max} must be above 0")
     if x.ndim != 4 or 0 in x.shape[1:]:
         raise ValueError(f"x must be (B, C, H, W) with at least one channel and pixel, got {tuple(x.shape)}")
     batch, _, height, width = x.shape

@@ -14,6 +14,9 @@ __all__ = ["ContextPool1d", "ContextPool2d", "hidden_width"]
 
 LAYER_MODES = ("gated", "replace")
 
+# The longer side of the largest map that a model exported with dynamic sizes serves in full.
+_DYNAMIC_SIDE = 512
+
 
 def hidden_width(channels: int) -> int:
     """Hidden width of the mapping network: narrow enough that it stays below 1 % of a ResNet-50 block."""
@@ -96,15 +99,26 @@ class ContextPool2d(nn.Module):
         support = (learned[-1] if self.learned_support else equal).to(dtype)
         if self.stride > 1:
             support = F.avg_pool2d(support[:, None], self.stride, ceil_mode=True, count_include_pad=False).squeeze(1)
-        span = self.support_range * max(height, width)
+        span = self.support_range * torch.sym_max(height, width)
         return log_weight, self.sigma_min + span * support.sigmoid()
+
+    def largest_support(self, grid: tuple[int, int]) -> float:
+        """Largest support in pixels on a map of this height and width.
+
+        Exported with dynamic sizes, no size is known: then that of a map of 512 pixels a side.
+        """
+        symbolic = any(isinstance(size, torch.SymInt) for size in grid)
+        return self.sigma_min + self.support_range * (_DYNAMIC_SIDE if symbolic else max(grid))
 
     def pool(self, x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
         """Pool x with the given weights and supports, in this module's mode."""
-        pooled = context_pool(x, log_weight, sigma, stride=self.stride, backend=self.backend)
+        sigma_max = self.largest_support((x.shape[2], x.shape[3]))
+        pooled = context_pool(
+            x, log_weight, sigma, stride=self.stride, backend=self.backend, sigma_max=sigma_max
+        )
         if self.gate is None:
             return pooled
-        return x + self.gate.to(x.dtype)[:, None, None] * (pooled - x)
+        return torch.lerp(x, pooled, self.gate.to(x.dtype)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride))."""

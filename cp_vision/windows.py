@@ -1,0 +1,153 @@
+"""Which cells of the scale space every output token reads, and with what weights."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .scale_space import axis_cells, is_shifted, largest_support, window_table
+
+__all__ = ["Reading", "Windows", "find_windows"]
+
+
+class Reading(NamedTuple):
+    """Windows of T output tokens, R x S cells each: where they lie, and their weights as products of two axes'.
+
+    The slopes are the derivatives of the weights by the support.
+    """
+
+    index: Tensor  # (T, R * S), cells of the whole batch
+    rows: Tensor  # (T, R)
+    columns: Tensor  # (T, S)
+    row_slopes: Tensor  # (T, R)
+    column_slopes: Tensor  # (T, S)
+
+
+class Windows:
+    """The windows of all scales for one size of map.
+
+    Args:
+        grid: input height and width.
+        outputs: output height and width.
+        stride: pixels between outputs.
+        count: number of scales.
+        taps: cells in a window along each axis; along an axis of one pixel always one.
+        signed: whether their weights may be negative.
+        device: where the indices lie.
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        outputs: tuple[int, int],
+        stride: int,
+        count: int,
+        taps: int,
+        signed: bool,
+        device: torch.device,
+    ) -> None:
+        table, first_rows, positions, steps = window_table(count, taps, stride % 2 == 0, signed)
+        self.table = torch.from_numpy(table).to(device)
+        self.count = count
+        height, width = (axis_cells(size, count) for size in grid)
+        starts, self.cells = [], 0
+        for (_, rows), (_, columns) in zip(height, width, strict=True):
+            starts.append(self.cells)
+            self.cells = self.cells + rows * columns
+        layout = list(zip(first_rows, positions, steps, strict=True))
+        spacing = [columns for _, columns in width]
+        self.rows = _Axis(outputs[0], stride, height, starts, spacing, layout, taps, device)
+        self.columns = _Axis(outputs[1], stride, width, [0] * count, [1] * count, layout, taps, device)
+        ends = [largest_support(scale) for scale in range(count)]
+        begins = [0.0, *ends[:-1]]
+        rates = [step / (end - begin) for step, begin, end in zip(steps, begins, ends, strict=True)]
+        self.bounds, self.begins = torch.tensor(ends[:-1], device=device), torch.tensor(begins, device=device)
+        self.rates, self.steps = torch.tensor(rates, device=device), torch.tensor(steps, device=device)
+
+    def read(self, support: Tensor) -> Reading:
+        """Pick every token's scale and look up its window.
+
+        Args:
+            support: sigma in pixels, (B, height, width) of the outputs.
+        """
+        batch, height, width = support.shape
+        device = support.device
+        scale = torch.bucketize(support, self.bounds)
+        rate, steps = self.rates[scale], self.steps[scale]
+        place = (support - self.begins[scale]) * rate
+        step = place.long().minimum(steps - 1)
+        # Past the last scale's end the weights stay as they are there.
+        rate = rate.masked_fill(place > steps, 0.0)
+        part = (place - step).clamp(max=1.0)
+        index, rows, row_slopes = self.rows.read(
+            scale, torch.arange(height, device=device)[:, None], step, part, rate, self.table
+        )
+        across, columns, column_slopes = self.columns.read(
+            scale, torch.arange(width, device=device), step, part, rate, self.table
+        )
+        first = torch.arange(batch, device=device, dtype=torch.int32) * self.cells
+        index = ((index + first[:, None, None, None])[..., :, None] + across[..., None, :]).flatten(3)
+        return Reading(*(each.flatten(0, 2) for each in (index, rows, columns, row_slopes, column_slopes)))
+
+
+class _Axis:
+    """The windows along one axis: of every scale k and output m, in row ``k M + m`` of each tensor."""
+
+    def __init__(
+        self,
+        outputs: int,
+        stride: int,
+        cells: list[tuple[int, int]],
+        starts: list[int],
+        spacing: list[int],
+        layout: list[tuple[int, int, int]],
+        taps: int,
+        device: torch.device,
+    ) -> None:
+        self.outputs = outputs
+        self.single = cells[0][1] == 1
+        window = torch.arange(1 if self.single else taps, device=device)
+        pixel = torch.arange(outputs, device=device) * stride + (stride - 1) // 2
+        indices, inside, table_rows = [], [], []
+        for scale, (first, number) in enumerate(cells):
+            size, (first_row, positions, steps) = 2 ** (scale // 2), layout[scale]
+            # In half pixels, so that whole numbers do: how far the output is past where cell 0 stands.
+            past = 2 * pixel + 1 + (stride % 2 == 0) - (0 if is_shifted(scale) else size)
+            cell = past.div(2 * size, rounding_mode="floor") - (taps - 1) // 2 - first
+            cell = torch.zeros_like(cell)[:, None] if self.single else cell[:, None] + window
+            inside.append((cell >= 0) & (cell < number))
+            indices.append(cell.clamp(min=0).clamp(max=number - 1) * spacing[scale] + starts[scale])
+            table_rows.append(first_row + (pixel % size) * positions // size * (steps + 1))
+        self.indices, self.inside = torch.cat(indices).int(), torch.cat(inside).float()
+        self.table_rows = torch.cat(table_rows)
+
+    def read(
+        self, scale: Tensor, output: Tensor, step: Tensor, part: Tensor, rate: Tensor, table: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices, weights and slopes of the windows, each (B, height, width, taps)."""
+        which = scale * self.outputs + output
+        indices = self.indices[which]
+        if self.single:
+            one = torch.ones_like(part)[..., None]
+            return indices, one, torch.zeros_like(one)
+        row = self.table_rows[which] + step
+        low, inside = table[row], self.inside[which]
+        change = (table[row + 1] - low) * inside
+        return indices, low * inside + change * part[..., None], change * rate[..., None]
+
+
+def find_windows(
+    x: Tensor, outputs: tuple[int, int], stride: int, count: int, taps: int, signed: bool = False
+) -> Windows:
+    """The windows for a map (B, C, H, W); kept from call to call, unless a compiler or a fake tensor is at work."""
+    arguments = ((x.shape[2], x.shape[3]), outputs, stride, count, taps, signed, x.device)
+    if type(x) is Tensor and not x.is_meta and not torch.compiler.is_compiling():
+        with torch.inference_mode(False):
+            return _kept_windows(*arguments)
+    return Windows(*arguments)
+
+
+_kept_windows = functools.lru_cache(maxsize=64)(Windows)
