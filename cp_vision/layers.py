@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .functional import BACKENDS, context_pool
+from .groups import map_groups
 
 __all__ = ["ContextPool1d", "ContextPool2d", "hidden_width"]
 
@@ -85,6 +86,15 @@ class ContextPool2d(nn.Module):
             nn.init.zeros_(parameter)
         return nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.GELU(), last)
 
+    def _map(self, x: Tensor) -> Tensor:
+        first, activation, last = self.mapping
+        if x.stride(1) == 1:
+            # Where channels lie last, a 1 x 1 convolution to so few channels is faster as a matrix product.
+            hidden = F.linear(x.permute(0, 2, 3, 1), first.weight.flatten(1), first.bias).permute(0, 3, 1, 2)
+        else:
+            hidden = first(x)
+        return last(activation(hidden))
+
     def weight_and_support(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the log weight (B, H, W) and the support sigma in pixels (B, H/stride, W/stride).
 
@@ -92,7 +102,7 @@ class ContextPool2d(nn.Module):
             x: (B, C, H, W).
         """
         batch, _, height, width = x.shape
-        learned: tuple[Tensor, ...] = self.mapping(x).unbind(1) if self.mapping is not None else ()
+        learned: tuple[Tensor, ...] = self._map(x).unbind(1) if self.mapping is not None else ()
         equal = x.new_zeros(batch, height, width)
         dtype = torch.promote_types(x.dtype, torch.float32)
         log_weight = (learned[0] if self.learned_weight else equal).to(dtype)
@@ -124,6 +134,11 @@ class ContextPool2d(nn.Module):
         """Pool a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride))."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"expected (B, {self.channels}, H, W), got {tuple(x.shape)}")
+        if torch.is_grad_enabled():
+            return self._forward(x)
+        return map_groups(self._forward, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         return self.pool(x, *self.weight_and_support(x))
 
     def extra_repr(self) -> str:

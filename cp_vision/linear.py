@@ -1,7 +1,7 @@
 """Context pooling in time and memory linear in the number of pixels, by the scale space of ``scale_space``.
 
 The map and its weights are blurred into a few grids; every output token then picks the grid that suits its support
-and sums a window of that grid's cells. The sum is one ``embedding_bag``, which reads the cells where they lie.
+and averages a window of that grid's cells. The average is one ``embedding_bag``, which reads the cells where they lie.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .groups import is_grouped, map_groups
 from .scale_space import BLUR, REDUCE, axis_cells, count_scales, is_shifted, reduce_padding
-from .window_sum import WindowAverage
+from .window_average import WindowAverage, spread, support_gradient, window_weights
 from .windows import Windows, find_windows
 
 __all__ = ["count_linear_scales", "linear_macs", "linear_pool"]
 
 # Cells in a window along each axis, for the average itself and for its derivative by the support.
 _TAPS, _SLOPE_TAPS = 6, 8
-
-# Images are taken in groups whose grids fit this, so that they stay in the cache and on the heap.
-_GROUP_BYTES = 16 << 20
 
 # Tokens that weigh less than exp(-40) of the image's heaviest count as that: a window of such tokens alone still
 # has a float32 sum, and no weight is denormal.
@@ -33,18 +32,14 @@ _WEIGHT_CUT = -40.0
 def linear_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, sigma_max: float | None) -> Tensor:
     """Approximate :func:`cp_vision.context_pool` in linear time; arguments as there, unchecked."""
     count = count_linear_scales((x.shape[2], x.shape[3]), sigma_max)
-    outputs = (sigma.shape[1], sigma.shape[2])
-    windows = find_windows(x, outputs, stride, count, _TAPS)
-    slopes = find_windows(x, outputs, stride, count, _SLOPE_TAPS, signed=True)
-    # Autocast would run the convolutions in half precision, where weights lose their digits.
+    # Autocast would run the filters in half precision, where weights lose their digits.
     with _without_autocast(x.device.type):
-        if type(x) is not Tensor or torch.compiler.is_compiling():
-            return _pool_group(x, log_weight, sigma, windows, slopes)
-        group = max(1, _GROUP_BYTES // (windows.cells * x.shape[1] * 4))
-        if group >= len(x):
-            return _pool_group(x, log_weight, sigma, windows, slopes)
-        parts = zip(x.split(group), log_weight.split(group), sigma.split(group), strict=True)
-        return torch.cat([_pool_group(*part, windows, slopes) for part in parts])
+        if is_grouped(x):
+            return _GroupedPool.apply(x, log_weight, sigma, stride, count)
+        cells, mass = _make_cells(x, log_weight, count)
+        support = sigma.to(cells.dtype)
+        pooled = WindowAverage.apply(cells, mass, support, *_find_windows(x, sigma, stride, count))
+        return _to_map(pooled, x, sigma)
 
 
 def count_linear_scales(grid: tuple[int, int], sigma_max: float | None) -> int:
@@ -59,7 +54,7 @@ def count_linear_scales(grid: tuple[int, int], sigma_max: float | None) -> int:
 
 
 def linear_macs(channels: int, grid: tuple[int, int], outputs: int, count: int) -> int:
-    """MACs of one image: the blurs of the map and of its weights, and the sums of the windows.
+    """MACs of one image: the filters that make the scales, and the windows' sums for tokens and mass.
 
     Args:
         channels: channels of the map.
@@ -67,30 +62,64 @@ def linear_macs(channels: int, grid: tuple[int, int], outputs: int, count: int) 
         outputs: number of output tokens.
         count: number of scales.
     """
-    macs = 0
-    window = 1
-    for size in grid:
-        window *= 1 if size == 1 else _TAPS
+    filters = 0
     height, width = (axis_cells(size, count) for size in grid)
     for scale in range(1, count):
         taps = len(BLUR if is_shifted(scale) else REDUCE)
         kernel = (1 if grid[0] == 1 else taps) * (1 if grid[1] == 1 else taps)
-        macs += height[scale][1] * width[scale][1] * kernel * (channels + 1)
-    return macs + outputs * window * channels
+        filters += height[scale][1] * width[scale][1] * kernel
+    window = (1 if grid[0] == 1 else _TAPS) * (1 if grid[1] == 1 else _TAPS)
+    return filters * channels + outputs * window * (channels + 1)
 
 
-def _pool_group(x: Tensor, log_weight: Tensor, sigma: Tensor, windows: Windows, slopes: Windows) -> Tensor:
+class _GroupedPool(torch.autograd.Function):
+    """The pool a few images at a time, keeping nothing between but its inputs and output."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, count: int) -> Tensor:
+        ctx.count, ctx.stride = count, stride
+        windows, slopes = _find_windows(x, sigma, stride, count)
+
+        def pool(x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
+            cells, mass = _make_cells(x, log_weight, count)
+            return _to_map(WindowAverage.apply(cells, mass, sigma.to(cells.dtype), windows, slopes), x, sigma)
+
+        pooled = map_groups(pool, x, log_weight, sigma)
+        ctx.save_for_backward(x, log_weight, sigma, pooled)
+        return pooled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, log_weight, sigma, pooled = ctx.saved_tensors
+        windows, slopes = _find_windows(x, sigma, ctx.stride, ctx.count)
+
+        def pull(
+            x: Tensor, log_weight: Tensor, sigma: Tensor, pooled: Tensor, gradient: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            with torch.enable_grad():
+                leaves = x.detach().requires_grad_(), log_weight.detach().requires_grad_()
+                made = _make_cells(*leaves, ctx.count)
+            cells, mass = (each.detach() for each in made)
+            support = sigma.to(cells.dtype)
+            along = (gradient * pooled).sum(1, dtype=cells.dtype).flatten()
+            gradient = gradient.permute(0, 2, 3, 1).reshape(len(along), -1).to(cells.dtype)
+            chosen = window_weights(mass, support, windows)
+            for_sigma = support_gradient(cells, mass, support, slopes, chosen.scale, gradient, along)
+            for_x, for_weight = torch.autograd.grad(made, leaves, spread(chosen, gradient, along, len(cells)))
+            return for_x, for_weight, for_sigma.to(sigma.dtype)
+
+        return *map_groups(pull, x, log_weight, sigma, pooled, gradient), None, None
+
+
+def _make_cells(x: Tensor, log_weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The cells of all scales and images: sums of weighted tokens (cells, C), and of their weights (cells,)."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    log_weight, support = log_weight.to(dtype), sigma.to(dtype)
+    log_weight = log_weight.to(dtype)
     relative = log_weight - log_weight.detach().amax((1, 2), keepdim=True)
     weight = relative.clamp_min(_WEIGHT_CUT).exp().masked_fill(log_weight == float("-inf"), 0.0)[:, None]
-    planar = x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
-    tokens = x.contiguous(memory_format=torch.channels_last) if planar else x
-    table = _make_scales(tokens.to(dtype) * weight, windows.count)
-    mass = _make_scales(weight, windows.count)
-    pooled = WindowAverage.apply(table.flatten(0, 1), mass.flatten(), support, windows, slopes)
-    pooled = pooled.to(x.dtype).unflatten(0, sigma.shape)
-    return _to_planar(pooled) if planar else pooled.permute(0, 3, 1, 2)
+    tokens = x.contiguous(memory_format=torch.channels_last) if _is_planar(x) else x
+    return _make_scales(tokens.to(dtype) * weight, count).flatten(0, 1), _make_scales(weight, count).flatten()
 
 
 def _make_scales(image: Tensor, count: int) -> Tensor:
@@ -109,6 +138,16 @@ def _filter(image: Tensor, taps: tuple[int, ...], padding: int, stride: int) -> 
     """Filter along both axes, but not along one of a single pixel."""
     channels = image.shape[1]
     single = [size == 1 for size in image.shape[2:]]
+    if channels == 1:
+        # Convolutions of one channel are slow; binomial taps are those of boxes applied in turn.
+        for box in range(1, len(taps)):
+            image = F.avg_pool2d(
+                image,
+                [1 if one else 2 for one in single],
+                stride=[1 if one or box < len(taps) - 1 else stride for one in single],
+                padding=[0 if one or box > padding else 1 for one in single],
+            )
+        return image
     weights = image.new_tensor(taps) / sum(taps)
     rows, columns = (weights.new_ones(1) if one else weights for one in single)
     return F.conv2d(
@@ -120,11 +159,27 @@ def _filter(image: Tensor, taps: tuple[int, ...], padding: int, stride: int) -> 
     )
 
 
-def _to_planar(tokens: Tensor) -> Tensor:
-    """(B, H, W, C) -> (B, C, H, W), contiguous.
+def _find_windows(x: Tensor, sigma: Tensor, stride: int, count: int) -> tuple[Windows, Windows]:
+    outputs = (sigma.shape[1], sigma.shape[2])
+    return (
+        find_windows(x, outputs, stride, count, _TAPS),
+        find_windows(x, outputs, stride, count, _SLOPE_TAPS, signed=True),
+    )
 
-    In two steps that each move whole cache lines; the plain transposition takes up to four times as long.
+
+def _is_planar(x: Tensor) -> bool:
+    return x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _to_map(pooled: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    """(B * H * W, C) -> (B, C, H, W), in the memory format and type of x.
+
+    To planar maps in two steps that each move whole cache lines; the plain transposition takes up to four times as
+    long.
     """
+    tokens = pooled.to(x.dtype).unflatten(0, sigma.shape)
+    if not _is_planar(x):
+        return tokens.permute(0, 3, 1, 2)
     batch, height, width, channels = tokens.shape
     block = 32
     if channels % block:

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-__all__ = ["BLUR", "REDUCE", "axis_cells", "count_scales", "is_shifted", "largest_support", "window_table"]
+__all__ = ["BLUR", "REDUCE", "axis_cells", "count_scales", "is_shifted", "largest_support", "table_layout", "window_table"]
 
 BLUR = (1, 3, 3, 1)
 REDUCE = (1, 2, 1)
@@ -29,7 +29,7 @@ _ENDS = (1.06, 1.7, 1.25, 1.75)
 _STEPS = (512, 64)
 
 # Beyond this level the kernel of a cell no longer changes its shape, nor does a finer position in a cell matter.
-_LAST_LEVEL = 6
+_LAST_LEVEL = 5
 
 
 def is_shifted(scale: int) -> bool:
@@ -83,8 +83,21 @@ def reduce_padding(first: int) -> int:
     return 1 if first % 2 else 2
 
 
+def table_layout(count: int) -> list[tuple[int, int, int]]:
+    """How :func:`window_table` is laid out: of every scale its first row, its positions in a cell, and its steps.
+
+    The weights for position p and step q of a scale stand in row ``first + p (steps + 1) + q``.
+    """
+    layout, row = [], 0
+    for scale in range(count):
+        positions, steps = 2 ** min(scale // 2, _LAST_LEVEL), _STEPS[scale > 0]
+        layout.append((row, positions, steps))
+        row += positions * (steps + 1)
+    return layout
+
+
 @functools.cache
-def window_table(count: int, taps: int, half: bool, signed: bool) -> tuple[np.ndarray, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def window_table(count: int, taps: int, half: bool, signed: bool) -> np.ndarray:
     """Weights of the windows of the first scales, along one axis.
 
     Args:
@@ -94,18 +107,11 @@ def window_table(count: int, taps: int, half: bool, signed: bool) -> tuple[np.nd
         signed: whether weights may be negative; if not, outputs are averages of tokens whatever the tokens weigh.
 
     Returns:
-        The table, (rows, taps) float32; and for each scale its first row, its number of positions in a cell
-        and its number of steps. The weights for position p and step q stand in row ``first + p (steps + 1) + q``.
+        (rows, taps), float32.
     """
-    tables, rows, positions, steps, row = [], [], [], [], 0
-    for scale in range(count):
-        table = _window_weights(min(scale, 2 * _LAST_LEVEL + is_shifted(scale)), taps, half, signed)
-        tables.append(table.reshape(-1, taps))
-        rows.append(row)
-        positions.append(table.shape[0])
-        steps.append(table.shape[1] - 1)
-        row += len(tables[-1])
-    return np.concatenate(tables).astype(np.float32), tuple(rows), tuple(positions), tuple(steps)
+    scales = (min(scale, 2 * _LAST_LEVEL + is_shifted(scale)) for scale in range(count))
+    tables = [_window_weights(scale, taps, half, signed).reshape(-1, taps) for scale in scales]
+    return np.concatenate(tables).astype(np.float32)
 
 
 @functools.cache
@@ -116,7 +122,7 @@ def _window_weights(scale: int, taps: int, half: bool, signed: bool) -> np.ndarr
     steps = _STEPS[scale > 0]
     support = np.linspace(largest_support(scale - 1), largest_support(scale), steps + 1) / 2**level
     # Everything below is in cells: pixels at (j + 0.5) / fine - shift, cell c at c.
-    pixel = np.arange(-10 * fine, 10 * fine)
+    pixel = np.arange(-8 * fine, 9 * fine)
     weights = []
     for position in range(2**level):
         u = (position + (1.0 if half else 0.5)) / 2**level - shift

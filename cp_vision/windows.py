@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .scale_space import axis_cells, is_shifted, largest_support, window_table
+from .scale_space import axis_cells, is_shifted, largest_support, table_layout, window_table
 
 __all__ = ["Reading", "Windows", "find_windows"]
 
@@ -49,20 +49,19 @@ class Windows:
         signed: bool,
         device: torch.device,
     ) -> None:
-        table, first_rows, positions, steps = window_table(count, taps, stride % 2 == 0, signed)
-        self.table = torch.from_numpy(table).to(device)
+        self.table = _table(count, taps, stride % 2 == 0, signed).to(device)
         self.count = count
         height, width = (axis_cells(size, count) for size in grid)
         starts, self.cells = [], 0
         for (_, rows), (_, columns) in zip(height, width, strict=True):
             starts.append(self.cells)
             self.cells = self.cells + rows * columns
-        layout = list(zip(first_rows, positions, steps, strict=True))
+        layout = table_layout(count)
         spacing = [columns for _, columns in width]
         self.rows = _Axis(outputs[0], stride, height, starts, spacing, layout, taps, device)
         self.columns = _Axis(outputs[1], stride, width, [0] * count, [1] * count, layout, taps, device)
         ends = [largest_support(scale) for scale in range(count)]
-        begins = [0.0, *ends[:-1]]
+        begins, steps = [0.0, *ends[:-1]], [steps for _, _, steps in layout]
         rates = [step / (end - begin) for step, begin, end in zip(steps, begins, ends, strict=True)]
         self.bounds, self.begins = torch.tensor(ends[:-1], device=device), torch.tensor(begins, device=device)
         self.rates, self.steps = torch.tensor(rates, device=device), torch.tensor(steps, device=device)
@@ -91,6 +90,11 @@ class Windows:
         first = torch.arange(batch, device=device, dtype=torch.int32) * self.cells
         index = ((index + first[:, None, None, None])[..., :, None] + across[..., None, :]).flatten(3)
         return Reading(*(each.flatten(0, 2) for each in (index, rows, columns, row_slopes, column_slopes)))
+
+
+@torch.compiler.assume_constant_result
+def _table(count: int, taps: int, half: bool, signed: bool) -> Tensor:
+    return torch.from_numpy(window_table(count, taps, half, signed))
 
 
 class _Axis:
