@@ -1,43 +1,41 @@
-"""Work on a large batch a few images at a time, so that what lies between stays in the processor's cache."""
+"""Work on a large batch a few images at a time, so that what lies between stays small."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["is_grouped", "map_groups"]
+__all__ = ["map_groups"]
 
-_GROUP_BYTES = 4 << 20
-
-Result = TypeVar("Result", Tensor, tuple[Tensor, ...])
-
-
-def is_grouped(x: Tensor) -> bool:
-    """Whether a batch is taken in groups: on the CPU, unless its graph is being compiled, exported or counted."""
-    return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
+# Batches above the first are taken in groups of about the second, which is where that became faster.
+_BATCH_BYTES = 16 << 20
+_GROUP_BYTES = 8 << 20
 
 
-def map_groups(function: Callable[..., Result], *tensors: Tensor) -> Result:
-    """Call a function of batches on groups of images and join the results along the batch; without gradients.
+def map_groups(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Call a function of batches on groups of images, and join the results along the batch.
+
+    Only on the CPU: other devices, and graphs that are being compiled, exported or counted, take the batch at once.
 
     Args:
-        function: treats every image by itself; gives one or more tensors (B, ...).
+        function: treats every image by itself; gives (B, ...).
         tensors: its arguments, (B, ...) each; the size of the first decides how many images make a group.
     """
     first = tensors[0]
-    group = max(1, _GROUP_BYTES // max(1, first[:1].nbytes)) if is_grouped(first) else len(first)
-    if group >= len(first):
+    plain = type(first) is Tensor and first.device.type == "cpu" and not torch.compiler.is_compiling()
+    if len(first) < 2 or not plain or first.nbytes <= _BATCH_BYTES:
         return function(*tensors)
-    joined: list[Tensor] = []
-    for start in range(0, len(first), group):
-        part = function(*(tensor[start : start + group] for tensor in tensors))
-        parts = (part,) if isinstance(part, Tensor) else part
-        if not joined:
-            # Expanded, a part tells the whole's shape and memory format.
-            joined = [torch.empty_like(each[:1].expand(len(first), *each.shape[1:])) for each in parts]
-        for whole, each in zip(joined, parts, strict=True):
-            whole[start : start + group] = each
-    return joined[0] if isinstance(part, Tensor) else tuple(joined)
+    group = max(1, _GROUP_BYTES // first[:1].nbytes)
+    parts = (function(*part) for part in zip(*(tensor.split(group) for tensor in tensors), strict=True))
+    if torch.is_grad_enabled():
+        return torch.cat(list(parts))
+    joined, start = first, 0
+    for part in parts:
+        if start == 0:
+            # Expanded, a part tells the whole's shape, type and memory format.
+            joined = torch.empty_like(part[:1].expand(len(first), *part.shape[1:]))
+        joined[start : start + len(part)] = part
+        start += len(part)
+    return joined

@@ -134,8 +134,6 @@ class ContextPool2d(nn.Module):
         """Pool a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride))."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"expected (B, {self.channels}, H, W), got {tuple(x.shape)}")
-        if torch.is_grad_enabled():
-            return self._forward(x)
         return map_groups(self._forward, x)
 
     def _forward(self, x: Tensor) -> Tensor:

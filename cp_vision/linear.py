@@ -11,18 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .groups import is_grouped, map_groups
-from .scale_space import BLUR, REDUCE, axis_cells, count_scales, is_shifted, reduce_padding
-from .window_average import WindowAverage, spread, support_gradient, window_weights
+from .groups import map_groups
+from .scale_space import BLUR, REDUCE, axis_cells, count_scales, is_shifted, reduce_padding, window_taps
+from .window_average import WindowAverage
 from .windows import Windows, find_windows
 
 __all__ = ["count_linear_scales", "linear_macs", "linear_pool"]
-
-# Cells in a window along each axis, for the average itself and for its derivative by the support.
-_TAPS, _SLOPE_TAPS = 6, 8
 
 # Tokens that weigh less than exp(-40) of the image's heaviest count as that: a window of such tokens alone still
 # has a float32 sum, and no weight is denormal.
@@ -31,15 +27,16 @@ _WEIGHT_CUT = -40.0
 
 def linear_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, sigma_max: float | None) -> Tensor:
     """Approximate :func:`cp_vision.context_pool` in linear time; arguments as there, unchecked."""
+
+    def pool(x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
+        cells, mass = _make_cells(x, log_weight, count)
+        return _to_map(WindowAverage.apply(cells, mass, sigma.to(cells.dtype), *windows), x, sigma)
+
     count = count_linear_scales((x.shape[2], x.shape[3]), sigma_max)
+    windows = _find_windows(x, sigma, stride, count)
     # Autocast would run the filters in half precision, where weights lose their digits.
     with _without_autocast(x.device.type):
-        if is_grouped(x):
-            return _GroupedPool.apply(x, log_weight, sigma, stride, count)
-        cells, mass = _make_cells(x, log_weight, count)
-        support = sigma.to(cells.dtype)
-        pooled = WindowAverage.apply(cells, mass, support, *_find_windows(x, sigma, stride, count))
-        return _to_map(pooled, x, sigma)
+        return map_groups(pool, x, log_weight, sigma)
 
 
 def count_linear_scales(grid: tuple[int, int], sigma_max: float | None) -> int:
@@ -65,51 +62,12 @@ def linear_macs(channels: int, grid: tuple[int, int], outputs: int, count: int) 
     filters = 0
     height, width = (axis_cells(size, count) for size in grid)
     for scale in range(1, count):
-        taps = len(BLUR if is_shifted(scale) else REDUCE)
-        kernel = (1 if grid[0] == 1 else taps) * (1 if grid[1] == 1 else taps)
+        length = len(BLUR if is_shifted(scale) else REDUCE)
+        kernel = (1 if grid[0] == 1 else length) * (1 if grid[1] == 1 else length)
         filters += height[scale][1] * width[scale][1] * kernel
-    window = (1 if grid[0] == 1 else _TAPS) * (1 if grid[1] == 1 else _TAPS)
+    taps, _ = window_taps(count)
+    window = (1 if grid[0] == 1 else taps) * (1 if grid[1] == 1 else taps)
     return filters * channels + outputs * window * (channels + 1)
-
-
-class _GroupedPool(torch.autograd.Function):
-    """The pool a few images at a time, keeping nothing between but its inputs and output."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, count: int) -> Tensor:
-        ctx.count, ctx.stride = count, stride
-        windows, slopes = _find_windows(x, sigma, stride, count)
-
-        def pool(x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
-            cells, mass = _make_cells(x, log_weight, count)
-            return _to_map(WindowAverage.apply(cells, mass, sigma.to(cells.dtype), windows, slopes), x, sigma)
-
-        pooled = map_groups(pool, x, log_weight, sigma)
-        ctx.save_for_backward(x, log_weight, sigma, pooled)
-        return pooled
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, log_weight, sigma, pooled = ctx.saved_tensors
-        windows, slopes = _find_windows(x, sigma, ctx.stride, ctx.count)
-
-        def pull(
-            x: Tensor, log_weight: Tensor, sigma: Tensor, pooled: Tensor, gradient: Tensor
-        ) -> tuple[Tensor, Tensor, Tensor]:
-            with torch.enable_grad():
-                leaves = x.detach().requires_grad_(), log_weight.detach().requires_grad_()
-                made = _make_cells(*leaves, ctx.count)
-            cells, mass = (each.detach() for each in made)
-            support = sigma.to(cells.dtype)
-            along = (gradient * pooled).sum(1, dtype=cells.dtype).flatten()
-            gradient = gradient.permute(0, 2, 3, 1).reshape(len(along), -1).to(cells.dtype)
-            chosen = window_weights(mass, support, windows)
-            for_sigma = support_gradient(cells, mass, support, slopes, chosen.scale, gradient, along)
-            for_x, for_weight = torch.autograd.grad(made, leaves, spread(chosen, gradient, along, len(cells)))
-            return for_x, for_weight, for_sigma.to(sigma.dtype)
-
-        return *map_groups(pull, x, log_weight, sigma, pooled, gradient), None, None
 
 
 def _make_cells(x: Tensor, log_weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -124,6 +82,8 @@ def _make_cells(x: Tensor, log_weight: Tensor, count: int) -> tuple[Tensor, Tens
 
 def _make_scales(image: Tensor, count: int) -> Tensor:
     """All grids of the scale space as one list of cells, (B, C, H, W) -> (B, cells, C)."""
+    if count == 1:
+        return image.permute(0, 2, 3, 1).flatten(1, 2)
     first, grids = 0, [image]
     for scale in range(1, count):
         blur = is_shifted(scale)
@@ -160,10 +120,10 @@ def _filter(image: Tensor, taps: tuple[int, ...], padding: int, stride: int) -> 
 
 
 def _find_windows(x: Tensor, sigma: Tensor, stride: int, count: int) -> tuple[Windows, Windows]:
-    outputs = (sigma.shape[1], sigma.shape[2])
+    outputs, (taps, slope_taps) = (sigma.shape[1], sigma.shape[2]), window_taps(count)
     return (
-        find_windows(x, outputs, stride, count, _TAPS),
-        find_windows(x, outputs, stride, count, _SLOPE_TAPS, signed=True),
+        find_windows(x, outputs, stride, count, taps),
+        find_windows(x, outputs, stride, count, slope_taps, signed=True),
     )
 
 
@@ -185,7 +145,7 @@ def _to_map(pooled: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
     if channels % block:
         return tokens.permute(0, 3, 1, 2).contiguous()
     blocks = tokens.view(batch, height * width, channels // block, block).transpose(1, 2).contiguous()
-    return blocks.mT.reshape(batch, channels, height, width)
+    return blocks.mT.contiguous().view(batch, channels, height, width)
 
 
 def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:

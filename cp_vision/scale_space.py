@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-__all__ = ["BLUR", "REDUCE", "axis_cells", "count_scales", "is_shifted", "largest_support", "table_layout", "window_table"]
+__all__ = ["BLUR", "REDUCE", "axis_cells", "count_scales", "is_shifted", "scale_ends", "table_layout", "window_table", "window_taps"]
 
 BLUR = (1, 3, 3, 1)
 REDUCE = (1, 2, 1)
@@ -23,6 +23,9 @@ REDUCE = (1, 2, 1)
 # A scale serves supports up to these, in its cells: about where its error and that of the next one cross. The first
 # two differ from the others of their kind, since pixels are no blurred cells.
 _ENDS = (1.06, 1.7, 1.25, 1.75)
+
+# Up to this support, one scale and larger windows are cheaper than two scales.
+_END_ALONE = 1.52
 
 # The weights are tabulated over the supports of a scale and read by linear interpolation. Scale 0 begins at
 # support 0, where the kernel changes fastest.
@@ -37,20 +40,27 @@ def is_shifted(scale: int) -> bool:
     return scale % 2 == 1
 
 
-def largest_support(scale: int) -> float:
-    """Largest support in pixels that is read off a scale; negative scales give 0."""
-    if scale < 0:
-        return 0.0
-    end = _ENDS[scale if scale < 2 else 2 + scale % 2]
-    return end * 2.0 ** (scale // 2)
+def scale_ends(count: int) -> list[float]:
+    """Largest support in pixels that is read off each of so many scales."""
+    if count == 1:
+        return [_END_ALONE]
+    return [_ENDS[scale if scale < 2 else 2 + scale % 2] * 2.0 ** (scale // 2) for scale in range(count)]
 
 
 def count_scales(sigma_max: float) -> int:
     """How many scales supports up to ``sigma_max`` pixels need."""
-    scale = 0
-    while largest_support(scale) < sigma_max:
-        scale += 1
-    return scale + 1
+    count = 1
+    while scale_ends(count)[-1] < sigma_max:
+        count += 1
+    return count
+
+
+def window_taps(count: int) -> tuple[int, int]:
+    """Cells in a window along each axis, for an average and for its derivative by the support.
+
+    The derivative takes more, since where a window ends matters more to it.
+    """
+    return (8, 8) if count == 1 else (6, 8)
 
 
 def axis_cells(size: int, count: int) -> list[tuple[int, int]]:
@@ -110,17 +120,21 @@ def window_table(count: int, taps: int, half: bool, signed: bool) -> np.ndarray:
         (rows, taps), float32.
     """
     scales = (min(scale, 2 * _LAST_LEVEL + is_shifted(scale)) for scale in range(count))
-    tables = [_window_weights(scale, taps, half, signed).reshape(-1, taps) for scale in scales]
+    ends = scale_ends(max(count, 2 * _LAST_LEVEL + 2) if count > 1 else 1)
+    tables = [
+        _window_weights(scale, ends[scale - 1] if scale else 0.0, ends[scale], taps, half, signed).reshape(-1, taps)
+        for scale in scales
+    ]
     return np.concatenate(tables).astype(np.float32)
 
 
 @functools.cache
-def _window_weights(scale: int, taps: int, half: bool, signed: bool) -> np.ndarray:
-    """Least-squares weights of one scale's windows, (positions, steps + 1, taps)."""
+def _window_weights(scale: int, begin: float, end: float, taps: int, half: bool, signed: bool) -> np.ndarray:
+    """Weights of one scale's windows for supports from begin to end pixels, (positions, steps + 1, taps)."""
     level, shift = scale // 2, 0.0 if is_shifted(scale) else 0.5
     kernel, fine = _cell_kernel(scale)
     steps = _STEPS[scale > 0]
-    support = np.linspace(largest_support(scale - 1), largest_support(scale), steps + 1) / 2**level
+    support = np.linspace(begin, end, steps + 1) / 2**level
     # Everything below is in cells: pixels at (j + 0.5) / fine - shift, cell c at c.
     pixel = np.arange(-8 * fine, 9 * fine)
     weights = []

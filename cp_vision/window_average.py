@@ -30,7 +30,7 @@ def window_weights(mass: Tensor, support: Tensor, windows: Windows) -> WindowWei
         support: sigma in pixels, (B, height, width) of the outputs.
         windows: the windows, h being their weights.
     """
-    index, rows, columns, *_ = windows.read(support)
+    index, (rows, columns), _ = windows.read(support)
     weights = _outer(rows, columns)
     total = _sum_windows(mass[:, None], index, weights).squeeze(1)
     # A window without any weight gives zeros.
@@ -82,7 +82,7 @@ def support_gradient(
         gradient: the gradient of the averages, (T, C).
         along: its product with the averages, (T,).
     """
-    index, rows, columns, row_slopes, column_slopes = slopes.read(support)
+    index, (rows, columns), (row_slopes, column_slopes) = slopes.read(support)
     weights = (_outer(row_slopes, columns) + _outer(rows, column_slopes)) * scale[:, None]
     change = (_sum_windows(cells, index, weights) * gradient).sum(1)
     return (change - along * _sum_windows(mass[:, None], index, weights).squeeze(1)).view_as(support)

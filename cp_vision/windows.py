@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .scale_space import axis_cells, is_shifted, largest_support, table_layout, window_table
+from .scale_space import axis_cells, is_shifted, scale_ends, table_layout, window_table
 
 __all__ = ["Reading", "Windows", "find_windows"]
 
@@ -20,10 +21,8 @@ class Reading(NamedTuple):
     """
 
     index: Tensor  # (T, R * S), cells of the whole batch
-    rows: Tensor  # (T, R)
-    columns: Tensor  # (T, S)
-    row_slopes: Tensor  # (T, R)
-    column_slopes: Tensor  # (T, S)
+    weights: tuple[Tensor, Tensor]  # (T, R) and (T, S)
+    slopes: tuple[Tensor, Tensor]  # (T, R) and (T, S)
 
 
 class Windows:
@@ -49,8 +48,10 @@ class Windows:
         signed: bool,
         device: torch.device,
     ) -> None:
-        self.table = _table(count, taps, stride % 2 == 0, signed).to(device)
-        self.count = count
+        half = stride % 2 == 0
+        weights = _table(count, taps, half, signed).to(device)
+        # Every row has the weights and how they change to the next row.
+        self.table = torch.cat([weights[:-1], weights.diff(dim=0)], 1)
         height, width = (axis_cells(size, count) for size in grid)
         starts, self.cells = [], 0
         for (_, rows), (_, columns) in zip(height, width, strict=True):
@@ -58,13 +59,15 @@ class Windows:
             self.cells = self.cells + rows * columns
         layout = table_layout(count)
         spacing = [columns for _, columns in width]
-        self.rows = _Axis(outputs[0], stride, height, starts, spacing, layout, taps, device)
-        self.columns = _Axis(outputs[1], stride, width, [0] * count, [1] * count, layout, taps, device)
-        ends = [largest_support(scale) for scale in range(count)]
+        self.axes = (
+            _Axis(outputs[0], stride, height, starts, spacing, layout, taps, device),
+            _Axis(outputs[1], stride, width, [0] * count, [1] * count, layout, taps, device),
+        )
+        ends = scale_ends(count)
         begins, steps = [0.0, *ends[:-1]], [steps for _, _, steps in layout]
         rates = [step / (end - begin) for step, begin, end in zip(steps, begins, ends, strict=True)]
-        self.bounds, self.begins = torch.tensor(ends[:-1], device=device), torch.tensor(begins, device=device)
-        self.rates, self.steps = torch.tensor(rates, device=device), torch.tensor(steps, device=device)
+        self.bounds, self.end = torch.tensor(ends[:-1], device=device), ends[-1]
+        self.scales = torch.tensor(list(zip(begins, rates, [step - 1.0 for step in steps], strict=True)), device=device)
 
     def read(self, support: Tensor) -> Reading:
         """Pick every token's scale and look up its window.
@@ -74,22 +77,23 @@ class Windows:
         """
         batch, height, width = support.shape
         device = support.device
-        scale = torch.bucketize(support, self.bounds)
-        rate, steps = self.rates[scale], self.steps[scale]
-        place = (support - self.begins[scale]) * rate
-        step = place.long().minimum(steps - 1)
         # Past the last scale's end the weights stay as they are there.
-        rate = rate.masked_fill(place > steps, 0.0)
-        part = (place - step).clamp(max=1.0)
-        index, rows, row_slopes = self.rows.read(
-            scale, torch.arange(height, device=device)[:, None], step, part, rate, self.table
-        )
-        across, columns, column_slopes = self.columns.read(
-            scale, torch.arange(width, device=device), step, part, rate, self.table
-        )
+        scale = torch.bucketize(support, self.bounds)
+        begin, rate, last = F.embedding(scale, self.scales).to(support.dtype).unbind(-1)
+        place = (support.clamp(max=self.end) - begin) * rate
+        step = place.floor().minimum(last)
+        part, step = (place - step)[..., None], step.long()
+        rate = rate.masked_fill(support > self.end, 0.0)[..., None]
+        positions = (torch.arange(height, device=device)[:, None], torch.arange(width, device=device))
+        found = [
+            axis.read(scale, position, step, part, rate, self.table)
+            for axis, position in zip(self.axes, positions, strict=True)
+        ]
+        (rows, *row_weights), (columns, *column_weights) = found
         first = torch.arange(batch, device=device, dtype=torch.int32) * self.cells
-        index = ((index + first[:, None, None, None])[..., :, None] + across[..., None, :]).flatten(3)
-        return Reading(*(each.flatten(0, 2) for each in (index, rows, columns, row_slopes, column_slopes)))
+        index = (rows + first[:, None, None, None])[..., :, None] + columns[..., None, :]
+        weights, slopes = zip(row_weights, column_weights, strict=True)
+        return Reading(index.flatten(3).flatten(0, 2), weights, slopes)
 
 
 @torch.compiler.assume_constant_result
@@ -111,7 +115,7 @@ class _Axis:
         taps: int,
         device: torch.device,
     ) -> None:
-        self.outputs = outputs
+        self.outputs, self.taps = outputs, taps
         self.single = cells[0][1] == 1
         window = torch.arange(1 if self.single else taps, device=device)
         pixel = torch.arange(outputs, device=device) * stride + (stride - 1) // 2
@@ -131,16 +135,16 @@ class _Axis:
     def read(
         self, scale: Tensor, output: Tensor, step: Tensor, part: Tensor, rate: Tensor, table: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Indices, weights and slopes of the windows, each (B, height, width, taps)."""
+        """Indices (B, height, width, taps), and weights and slopes (B * height * width, taps)."""
         which = scale * self.outputs + output
-        indices = self.indices[which]
+        indices = F.embedding(which, self.indices)
         if self.single:
-            one = torch.ones_like(part)[..., None]
+            one = torch.ones_like(part).flatten(0, 2)
             return indices, one, torch.zeros_like(one)
-        row = self.table_rows[which] + step
-        low, inside = table[row], self.inside[which]
-        change = (table[row + 1] - low) * inside
-        return indices, low * inside + change * part[..., None], change * rate[..., None]
+        inside = F.embedding(which, self.inside)
+        low, change = F.embedding(self.table_rows[which] + step, table).split(self.taps, -1)
+        weights, slopes = (low + change * part) * inside, change * inside * rate
+        return indices, weights.flatten(0, 2), slopes.flatten(0, 2)
 
 
 def find_windows(
