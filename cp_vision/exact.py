@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["exact_pool", "squared_distances"]
+from .fused import can_fuse, fused_pool
+
+__all__ = ["axis_distances", "exact_pool", "squared_distances"]
 
 # Weights below exp(-60) of a token's largest are made exact zeros. They change no digit of the result, and
 # left alone they become denormal numbers, which a CPU multiplies 10 to 60 times slower.
@@ -24,6 +26,12 @@ def exact_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int) -> Ten
     """Compute :func:`cp_vision.context_pool` exactly; arguments as there, unchecked."""
     batch, _, height, width = x.shape
     rows = sigma.shape[1]
+    if x.is_cuda and can_fuse(x, rows * sigma.shape[2]):
+        coarse, float32 = (rows, sigma.shape[2]), torch.float32
+        nearest = [
+            axis.amin(1) for axis in axis_distances((height, width), coarse, stride, x.device, float32)
+        ]
+        return fused_pool(x, log_weight.float(), _precision(sigma.float()), stride, (nearest[0], nearest[1]))
     if type(x) is not Tensor or torch.compiler.is_compiling():
         return _pool_rows(x, log_weight, sigma, stride, 0)
     block = max(1, _BLOCK_WEIGHTS // max(1, batch * height * width * sigma.shape[2]))
@@ -46,7 +54,7 @@ def _pool_rows(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, first:
     if stride > 1:
         # No output need stand on a token: what the nearest ones share would swallow their weights.
         distance = distance - distance.amin(-1, keepdim=True)
-    precision = 0.5 / sigma.to(dtype).flatten(1).clamp_min(_SIGMA_FLOOR).square()
+    precision = _precision(sigma.to(dtype)).flatten(1)
     logits = log_weight.to(dtype).flatten(1)[:, None, :] - distance * precision[:, :, None]
     logits = logits - logits.amax(-1, keepdim=True).detach()
     weights = logits.masked_fill(logits < _LOGIT_CUT, float("-inf")).softmax(-1).to(x.dtype)
@@ -79,10 +87,26 @@ def squared_distances(
     Returns:
         (coarse height * coarse width, height * width).
     """
+    rows, columns = axis_distances(grid, coarse, stride, device, dtype, first)
+    return (rows[:, None, :, None] + columns[None, :, None, :]).flatten(2).flatten(0, 1)
+
+
+def axis_distances(
+    grid: tuple[int, int],
+    coarse: tuple[int, int],
+    stride: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    first: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """The two axes' parts of :func:`squared_distances`: (coarse height, height) and (coarse width, width)."""
     squared = []
     for size, out, begin in zip(grid, coarse, (first, 0), strict=True):
         source = torch.arange(size, device=device, dtype=dtype)
         target = (torch.arange(out, device=device, dtype=dtype) + begin) * stride + (stride - 1) / 2
         squared.append((target[:, None] - source).square())
-    rows, columns = squared
-    return (rows[:, None, :, None] + columns[None, :, None, :]).flatten(2).flatten(0, 1)
+    return squared[0], squared[1]
+
+
+def _precision(sigma: Tensor) -> Tensor:
+    return 0.5 / sigma.clamp_min(_SIGMA_FLOOR).square()

@@ -25,7 +25,7 @@ def map_groups(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """
     first = tensors[0]
     plain = type(first) is Tensor and first.device.type == "cpu" and not torch.compiler.is_compiling()
-    if len(first) < 2 or not plain or first.nbytes <= _BATCH_BYTES:
+    if not plain or len(first) < 2 or first.nbytes <= _BATCH_BYTES:
         return function(*tensors)
     group = max(1, _GROUP_BYTES // first[:1].nbytes)
     parts = (function(*part) for part in zip(*(tensor.split(group) for tensor in tensors), strict=True))

@@ -88,7 +88,7 @@ class ContextPool2d(nn.Module):
 
     def _map(self, x: Tensor) -> Tensor:
         first, activation, last = self.mapping
-        if x.stride(1) == 1:
+        if x.stride(1) == 1 and first.out_channels <= 4:
             # Where channels lie last, a 1 x 1 convolution to so few channels is faster as a matrix product.
             hidden = F.linear(x.permute(0, 2, 3, 1), first.weight.flatten(1), first.bias).permute(0, 3, 1, 2)
         else:
@@ -128,7 +128,9 @@ class ContextPool2d(nn.Module):
         )
         if self.gate is None:
             return pooled
-        return torch.lerp(x, pooled, self.gate.to(x.dtype)[:, None, None])
+        # Without gradients the pooled map, which nobody else has, takes the result.
+        out = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else pooled
+        return torch.lerp(x, pooled, self.gate.to(x.dtype)[:, None, None], out=out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride))."""

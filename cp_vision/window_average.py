@@ -121,7 +121,7 @@ def _sum_windows(cells: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     weights = weights.to(cells.dtype)
     if cells.is_meta or torch.compiler.is_exporting():
         # ptflops and ONNX know products, not bags.
-        return (weights[:, None, :] @ cells[index]).squeeze(1)
+        return (weights[:, None, :] @ F.embedding(index, cells)).squeeze(1)
     return F.embedding_bag(index, cells, per_sample_weights=weights, mode="sum")
 
 

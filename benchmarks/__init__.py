@@ -1,0 +1,1 @@
+"""Benchmarks: every figure that the documents claim has its command here."""
