@@ -4,7 +4,7 @@ BASE ?= test_vit2
 OUTPUT ?= runs/digits$(if $(filter-out test_vit2,$(BASE)),-$(BASE))
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow benchmark lint format clean
 
 demo: .venv/installed
 	$(BIN)/cp-search $(BASE) --budget 0.7x --trials 30 --pool-kwargs support_range=0.25 --output $(OUTPUT)
@@ -14,6 +14,9 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+benchmark: .venv/installed
+	$(BIN)/python benchmarks/operator.py
 
 # The packages lie in three rooms that install under one name; the type checker sees them through links.
 lint: .venv/installed

@@ -12,9 +12,7 @@ from pathlib import Path
 __all__ = ["median_times", "peak_memory"]
 
 
-def median_times(
-    functions: dict[str, Callable[[], object]], repeats: int, seconds: float
-) -> dict[str, float]:
+def median_times(functions: dict[str, Callable[[], object]], repeats: int, seconds: float) -> dict[str, float]:
     """Median time of each function in seconds, the functions taking turns so that all meet the same machine.
 
     Args:

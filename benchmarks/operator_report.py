@@ -104,11 +104,13 @@ def _plot(rows: list[Row], path: Path) -> None:
     methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name != "block"]
     figure, axes = plt.subplots(1, 2, figsize=(13, 0.34 * len(methods) + 2), sharey=True, layout="constrained")
     colours = plt.get_cmap("tab10")
-    for axis, key, title in zip(
-        axes, ("forward_ratio", "step_ratio"), ("forward", "forward + backward"), strict=True
-    ):
+    for axis, key, title in zip(axes, ("forward_ratio", "step_ratio"), ("forward", "forward + backward"), strict=True):
         for index, place in enumerate(places):
-            points = [(row[key], methods.index(row["method"])) for row in rows if row["place"] == place and row["method"] in methods]
+            points = [
+                (row[key], methods.index(row["method"]))
+                for row in rows
+                if row["place"] == place and row["method"] in methods
+            ]
             axis.plot(*zip(*points, strict=True), "o", color=colours(index % 10), alpha=0.8, label=place)
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set(xscale="log", xlabel="time, share of the block's", title=title)

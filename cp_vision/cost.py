@@ -57,7 +57,7 @@ def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
     tokens = grid[0] * grid[1]
     height, width = coarse_grid(grid, pool.stride)
     if pool.backend == "linear" or (pool.backend == "auto" and uses_linear(grid, pool.stride)):
-        count = count_linear_scales(grid, pool.largest_support(grid))
+        count = count_linear_scales(grid, pool.stride, pool.largest_support(grid))
         macs = linear_macs(pool.channels, grid, height * width, count)
     else:
         macs = height * width * tokens * pool.channels

@@ -28,9 +28,7 @@ def exact_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int) -> Ten
     rows = sigma.shape[1]
     if x.is_cuda and can_fuse(x, rows * sigma.shape[2]):
         coarse, float32 = (rows, sigma.shape[2]), torch.float32
-        nearest = [
-            axis.amin(1) for axis in axis_distances((height, width), coarse, stride, x.device, float32)
-        ]
+        nearest = [axis.amin(1) for axis in axis_distances((height, width), coarse, stride, x.device, float32)]
         return fused_pool(x, log_weight.float(), _precision(sigma.float()), stride, (nearest[0], nearest[1]))
     if type(x) is not Tensor or torch.compiler.is_compiling():
         return _pool_rows(x, log_weight, sigma, stride, 0)

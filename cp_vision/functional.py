@@ -86,9 +86,7 @@ def coarse_grid(grid: tuple[int, int], stride: int) -> tuple[int, int]:
     return -(-grid[0] // stride), -(-grid[1] // stride)
 
 
-def _check(
-    x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, backend: str, sigma_max: float | None
-) -> None:
+def _check(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, backend: str, sigma_max: float | None) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
     if stride < 1:

@@ -25,9 +25,7 @@ def can_fuse(x: Tensor, outputs: int) -> bool:
     return x.is_cuda and large and x.dtype != torch.float64 and any(x.shape[1] % head == 0 for head in _HEADS)
 
 
-def fused_pool(
-    x: Tensor, log_weight: Tensor, precision: Tensor, stride: int, nearest: tuple[Tensor, Tensor]
-) -> Tensor:
+def fused_pool(x: Tensor, log_weight: Tensor, precision: Tensor, stride: int, nearest: tuple[Tensor, Tensor]) -> Tensor:
     """Pool by attention whose scores are ``u_j - (|p_i - p_j|^2 - n_i) / (2 sigma_i^2)``, in float32.
 
     Args:

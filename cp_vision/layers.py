@@ -123,9 +123,7 @@ class ContextPool2d(nn.Module):
     def pool(self, x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
         """Pool x with the given weights and supports, in this module's mode."""
         sigma_max = self.largest_support((x.shape[2], x.shape[3]))
-        pooled = context_pool(
-            x, log_weight, sigma, stride=self.stride, backend=self.backend, sigma_max=sigma_max
-        )
+        pooled = context_pool(x, log_weight, sigma, stride=self.stride, backend=self.backend, sigma_max=sigma_max)
         if self.gate is None:
             return pooled
         # Without gradients the pooled map, which nobody else has, takes the result.

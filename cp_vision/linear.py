@@ -32,22 +32,23 @@ def linear_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, sigma
         cells, mass = _make_cells(x, log_weight, count)
         return _to_map(WindowAverage.apply(cells, mass, sigma.to(cells.dtype), *windows), x, sigma)
 
-    count = count_linear_scales((x.shape[2], x.shape[3]), sigma_max)
+    count = count_linear_scales((x.shape[2], x.shape[3]), stride, sigma_max)
     windows = _find_windows(x, sigma, stride, count)
     # Autocast would run the filters in half precision, where weights lose their digits.
     with _without_autocast(x.device.type):
         return map_groups(pool, x, log_weight, sigma)
 
 
-def count_linear_scales(grid: tuple[int, int], sigma_max: float | None) -> int:
+def count_linear_scales(grid: tuple[int, int], stride: int, sigma_max: float | None) -> int:
     """How many scales a map needs.
 
     Args:
         grid: its height and width.
+        stride: pixels between outputs.
         sigma_max: largest support in pixels; None stands for four times the longer side, where nearly every
             token weighs the same.
     """
-    return count_scales(4.0 * max(grid) if sigma_max is None else sigma_max)
+    return count_scales(4.0 * max(grid) if sigma_max is None else sigma_max, stride % 2 == 0)
 
 
 def linear_macs(channels: int, grid: tuple[int, int], outputs: int, count: int) -> int:

@@ -15,14 +15,26 @@ import math
 
 import numpy as np
 
-__all__ = ["BLUR", "REDUCE", "axis_cells", "count_scales", "is_shifted", "scale_ends", "table_layout", "window_table", "window_taps"]
+__all__ = [
+    "BLUR",
+    "REDUCE",
+    "axis_cells",
+    "count_scales",
+    "is_shifted",
+    "scale_ends",
+    "table_layout",
+    "window_table",
+    "window_taps",
+]
 
 BLUR = (1, 3, 3, 1)
 REDUCE = (1, 2, 1)
 
 # A scale serves supports up to these, in its cells: about where its error and that of the next one cross. The first
-# two differ from the others of their kind, since pixels are no blurred cells.
+# two differ from the others of their kind, since pixels are no blurred cells; and outputs between pixels, as with an
+# even stride, see the first two windows from another place.
 _ENDS = (1.06, 1.7, 1.25, 1.75)
+_ENDS_BETWEEN = (1.2, 1.62, 1.2, 1.75)
 
 # Up to this support, one scale and larger windows are cheaper than two scales.
 _END_ALONE = 1.52
@@ -40,17 +52,23 @@ def is_shifted(scale: int) -> bool:
     return scale % 2 == 1
 
 
-def scale_ends(count: int) -> list[float]:
-    """Largest support in pixels that is read off each of so many scales."""
+def scale_ends(count: int, half: bool) -> list[float]:
+    """Largest support in pixels that is read off each of so many scales.
+
+    Args:
+        count: number of scales.
+        half: whether outputs lie half a pixel behind the pixels, as with an even stride.
+    """
     if count == 1:
         return [_END_ALONE]
-    return [_ENDS[scale if scale < 2 else 2 + scale % 2] * 2.0 ** (scale // 2) for scale in range(count)]
+    ends = _ENDS_BETWEEN if half else _ENDS
+    return [ends[scale if scale < 2 else 2 + scale % 2] * 2.0 ** (scale // 2) for scale in range(count)]
 
 
-def count_scales(sigma_max: float) -> int:
+def count_scales(sigma_max: float, half: bool) -> int:
     """How many scales supports up to ``sigma_max`` pixels need."""
     count = 1
-    while scale_ends(count)[-1] < sigma_max:
+    while scale_ends(count, half)[-1] < sigma_max:
         count += 1
     return count
 
@@ -60,7 +78,7 @@ def window_taps(count: int) -> tuple[int, int]:
 
     The derivative takes more, since where a window ends matters more to it.
     """
-    return (8, 8) if count == 1 else (6, 8)
+    return (8, 10) if count == 1 else (6, 8)
 
 
 def axis_cells(size: int, count: int) -> list[tuple[int, int]]:
@@ -120,7 +138,7 @@ def window_table(count: int, taps: int, half: bool, signed: bool) -> np.ndarray:
         (rows, taps), float32.
     """
     scales = (min(scale, 2 * _LAST_LEVEL + is_shifted(scale)) for scale in range(count))
-    ends = scale_ends(max(count, 2 * _LAST_LEVEL + 2) if count > 1 else 1)
+    ends = scale_ends(max(count, 2 * _LAST_LEVEL + 2) if count > 1 else 1, half)
     tables = [
         _window_weights(scale, ends[scale - 1] if scale else 0.0, ends[scale], taps, half, signed).reshape(-1, taps)
         for scale in scales

@@ -111,14 +111,14 @@ class WindowAverage(torch.autograd.Function):
         cells, mass, support, pooled, *rest = ctx.saved_tensors
         chosen, gradient = WindowWeights(*rest), gradient.contiguous()
         along = (gradient * pooled).sum(1)
-        for_cells, for_mass = spread(chosen, gradient, along, len(cells))
         for_support = support_gradient(cells, mass, support, ctx.slopes, chosen.scale, gradient, along)
+        for_cells, for_mass = spread(chosen, gradient, along, len(cells))
         return for_cells, for_mass, for_support, None, None
 
 
 def _sum_windows(cells: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """``sum_t weights_it cells[index_it]``, (T, C)."""
-    weights = weights.to(cells.dtype)
+    """``sum_t weights_it cells[index_it]``, (T, C), without a gradient of its own."""
+    cells, weights = cells.detach(), weights.to(cells.dtype)
     if cells.is_meta or torch.compiler.is_exporting():
         # ptflops and ONNX know products, not bags.
         return (weights[:, None, :] @ F.embedding(index, cells)).squeeze(1)

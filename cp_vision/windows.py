@@ -63,7 +63,7 @@ class Windows:
             _Axis(outputs[0], stride, height, starts, spacing, layout, taps, device),
             _Axis(outputs[1], stride, width, [0] * count, [1] * count, layout, taps, device),
         )
-        ends = scale_ends(count)
+        ends = scale_ends(count, half)
         begins, steps = [0.0, *ends[:-1]], [steps for _, _, steps in layout]
         rates = [step / (end - begin) for step, begin, end in zip(steps, begins, ends, strict=True)]
         self.bounds, self.end = torch.tensor(ends[:-1], device=device), ends[-1]

@@ -1,0 +1,50 @@
+"""Exported graphs of the pool, with sizes left open."""
+
+import pytest
+import torch
+
+from cp_vision import ContextPool2d
+
+pytestmark = pytest.mark.slow
+
+SHAPES = [(2, 16, 20, 24), (3, 16, 33, 17), (1, 16, 40, 64)]
+
+
+@pytest.fixture(params=["exact", "linear", "auto"])
+def exportable(request):
+    """A pool, an example and its open sizes."""
+    pool = ContextPool2d(16, mode="replace", backend=request.param).eval()
+    with torch.no_grad():
+        for parameter in pool.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    batch, height, width = (torch.export.Dim(name, min=low, max=512) for name, low in (("b", 1), ("h", 2), ("w", 2)))
+    return pool, torch.randn(SHAPES[0]), ({0: batch, 2: height, 3: width},)
+
+
+@torch.no_grad()
+def test_export_with_open_sizes(exportable):
+    pool, example, sizes = exportable
+    program = torch.export.export(pool, (example,), dynamic_shapes=sizes).module()
+    for shape in SHAPES:
+        x = torch.randn(shape)
+        torch.testing.assert_close(program(x), pool(x), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_onnx_with_open_sizes(exportable, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pool, example, sizes = exportable
+    path = tmp_path / "pool.onnx"
+    torch.onnx.export(pool, (example,), dynamic_shapes=sizes, dynamo=True, verbose=False).save(path)
+    session = onnxruntime.InferenceSession(path)
+    for shape in SHAPES:
+        x = torch.randn(shape)
+        (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(got), pool(x), atol=1e-4, rtol=1e-4)
+
+
+def test_inductor_in_one_graph():
+    torch.compiler.reset()
+    pool, x = ContextPool2d(32, mode="replace"), torch.randn(2, 32, 28, 28)
+    compiled = torch.compile(pool, fullgraph=True)
+    torch.testing.assert_close(compiled(x), pool(x))
