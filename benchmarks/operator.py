@@ -58,8 +58,8 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     machine = (
-        f"{datetime.now(UTC):%Y-%m-%d}, {arguments.threads} threads of {platform.machine()}, torch {torch.__version__}, "
-        f"cp-vision {cp_vision.__version__}, float32, channels last"
+        f"{datetime.now(UTC):%Y-%m-%d}, {arguments.threads} threads of {platform.machine()}, "
+        f"torch {torch.__version__}, cp-vision {cp_vision.__version__}, float32, channels last"
     )
     write_report(rows, machine, arguments.output)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -11,7 +13,7 @@ import matplotlib.pyplot as plt
 
 __all__ = ["write_report"]
 
-Row = dict[str, object]
+Row = dict[str, Any]
 
 # Largest ratio of "auto" to the network's block, forward and forward + backward alike.
 TIME_TARGETS = {
@@ -46,9 +48,9 @@ def write_report(rows: list[Row], machine: str, output: Path) -> None:
         "",
         f"{machine}. Made by `python benchmarks/operator.py`.",
         "",
-        "A whole gated `ContextPool2d` with its mapping network, its supports spread over their range by a photograph's",
-        "features, beside the network's block at that place. Times are medians in one process; MiB is the peak of the",
-        "resident memory above input and output; MACs are of one image.",
+        "A whole gated `ContextPool2d` with its mapping network, its supports spread over their range by the features",
+        "of a photograph, beside the network's block at that place. Times are medians in one process; MiB is the peak",
+        "of the resident memory above input and output; MACs are of one image.",
         "",
         "![time of each method as a share of the block's](operator.svg)",
         "",
@@ -71,7 +73,7 @@ def write_report(rows: list[Row], machine: str, output: Path) -> None:
         print(f"{_verdict(value, most):12s} {name}: {value:.3g}, at most {most:g}")
 
 
-def _targets(found: dict[tuple[object, object], Row]):  # noqa: ANN202
+def _targets(found: dict[tuple[str, str], Row]) -> Iterator[tuple[str, float, float]]:
     for key, what in (("forward_ratio", "forward"), ("step_ratio", "forward + backward")):
         for place, most in TIME_TARGETS.items():
             if (place, "auto") in found:
@@ -92,10 +94,9 @@ def _verdict(value: float, most: float) -> str:
     return "reached" if value <= most else "not reached"
 
 
-def _show(value: object) -> str:
+def _show(value: float | None) -> str:
     if value is None:
         return "-"
-    assert isinstance(value, float)
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
