@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .fused import can_fuse, fused_pool
 
 __all__ = ["axis_distances", "exact_pool", "squared_distances"]
 
-# Weights below exp(-60) of a token's largest are made exact zeros. They change no digit of the result, and
-# left alone they become denormal numbers, which a CPU multiplies 10 to 60 times slower.
-_LOGIT_CUT = -60.0
+# Smaller weights, which change no digit of the result, are made exact zeros: many of them are denormal numbers, which
+# some CPUs multiply 10 to 60 times slower.
+_LEAST_WEIGHT = 1e-27
 
 # Supports below this are the identity in every float type; it keeps 1 / sigma**2 and its gradient finite.
 _SIGMA_FLOOR = 1e-6
@@ -54,8 +55,7 @@ def _pool_rows(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, first:
         distance = distance - distance.amin(-1, keepdim=True)
     precision = _precision(sigma.to(dtype)).flatten(1)
     logits = log_weight.to(dtype).flatten(1)[:, None, :] - distance * precision[:, :, None]
-    logits = logits - logits.amax(-1, keepdim=True).detach()
-    weights = logits.masked_fill(logits < _LOGIT_CUT, float("-inf")).softmax(-1).to(x.dtype)
+    weights = F.threshold(logits.softmax(-1), _LEAST_WEIGHT, 0.0).to(x.dtype)
     tokens = x.flatten(2)
     if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
         pooled = (weights @ tokens.mT).mT

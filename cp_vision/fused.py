@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,4 +62,5 @@ def fused_pool(x: Tensor, log_weight: Tensor, precision: Tensor, stride: int, ne
 
 @functools.cache
 def _attention(compiled: bool) -> Callable[..., Tensor]:
-    return torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
+    attention: Any = flex_attention
+    return torch.compile(attention, dynamic=False) if compiled else attention

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,8 @@ class ContextPool2d(nn.Module):
         return nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.GELU(), last)
 
     def _map(self, x: Tensor) -> Tensor:
-        first, activation, last = self.mapping
+        mapping: Any = self.mapping
+        first, activation, last = mapping
         if x.stride(1) == 1 and first.out_channels <= 4:
             # Where channels lie last, a 1 x 1 convolution to so few channels is faster as a matrix product.
             hidden = F.linear(x.permute(0, 2, 3, 1), first.weight.flatten(1), first.bias).permute(0, 3, 1, 2)
@@ -109,7 +111,8 @@ class ContextPool2d(nn.Module):
         support = (learned[-1] if self.learned_support else equal).to(dtype)
         if self.stride > 1:
             support = F.avg_pool2d(support[:, None], self.stride, ceil_mode=True, count_include_pad=False).squeeze(1)
-        span = self.support_range * torch.sym_max(height, width)
+        longest: Any = torch.sym_max(height, width)
+        span = self.support_range * longest
         return log_weight, self.sigma_min + span * support.sigmoid()
 
     def largest_support(self, grid: tuple[int, int]) -> float:

@@ -17,7 +17,7 @@ __all__ = ["WindowAverage", "WindowWeights", "average", "spread", "support_gradi
 class WindowWeights(NamedTuple):
     """Windows of T output tokens, K cells each: where they lie and their share in the token's average."""
 
-    index: Tensor  # (T, K)
+    cells: Tensor  # (T, K)
     weights: Tensor  # (T, K), for each token the window's weights over the sum of weights in it
     scale: Tensor  # (T,), one over that sum
 
@@ -40,7 +40,7 @@ def window_weights(mass: Tensor, support: Tensor, windows: Windows) -> WindowWei
 
 def average(cells: Tensor, chosen: WindowWeights) -> Tensor:
     """Average the cells of each window, (cells, C) -> (T, C)."""
-    return _sum_windows(cells, chosen.index, chosen.weights)
+    return _sum_windows(cells, chosen.cells, chosen.weights)
 
 
 def spread(chosen: WindowWeights, gradient: Tensor, along: Tensor, cells: int) -> tuple[Tensor, Tensor]:
@@ -57,8 +57,8 @@ def spread(chosen: WindowWeights, gradient: Tensor, along: Tensor, cells: int) -
     Returns:
         (cells, C) and (cells,).
     """
-    found, order = chosen.index.flatten().sort()
-    tokens = order.div(chosen.index.shape[1], rounding_mode="floor")
+    found, order = chosen.cells.flatten().sort()
+    tokens = order.div(chosen.cells.shape[1], rounding_mode="floor")
     weights = chosen.weights.to(gradient.dtype).flatten()[order]
     starts = torch.searchsorted(found, torch.arange(cells, device=found.device, dtype=found.dtype))
     for_cells, for_mass = (

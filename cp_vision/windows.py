@@ -20,7 +20,7 @@ class Reading(NamedTuple):
     The slopes are the derivatives of the weights by the support.
     """
 
-    index: Tensor  # (T, R * S), cells of the whole batch
+    cells: Tensor  # (T, R * S), indices among those of the whole batch
     weights: tuple[Tensor, Tensor]  # (T, R) and (T, S)
     slopes: tuple[Tensor, Tensor]  # (T, R) and (T, S)
 
