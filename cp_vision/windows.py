@@ -80,8 +80,9 @@ class Windows:
         # Past the last scale's end the weights stay as they are there.
         scale = torch.bucketize(support, self.bounds)
         begin, rate, last = F.embedding(scale, self.scales).to(support.dtype).unbind(-1)
-        place = (support.clamp(max=self.end) - begin) * rate
-        step = place.floor().minimum(last)
+        place = (support.clamp(0.0, self.end) - begin) * rate
+        # A support that is no number has some window, and gives an average that is none.
+        step = place.nan_to_num(0.0).floor().minimum(last)
         part, step = (place - step)[..., None], step.long()
         rate = rate.masked_fill(support > self.end, 0.0)[..., None]
         positions = (torch.arange(height, device=device)[:, None], torch.arange(width, device=device))

@@ -93,6 +93,15 @@ def test_wild_weights_and_supports_give_averages_of_tokens(backend, sigma_max):
             assert all(tensor.grad.isfinite().all() for tensor in tensors), (weight, support)
 
 
+@pytest.mark.parametrize("backend", ["exact", "linear"])
+def test_what_is_no_number_stays_where_it_reaches(backend):
+    x, weight, sigma = torch.randn(1, 2, 16, 16), torch.zeros(1, 16, 16), torch.full((1, 16, 16), 0.8)
+    sigma[0, 3, 4] = float("nan")
+    y = context_pool(x, weight, sigma, backend=backend, sigma_max=2.0)
+    assert y[:, :, 3, 4].isnan().all()
+    assert y.isnan().sum() == 2
+
+
 @pytest.mark.parametrize("grid", [(1, 1), (1, 40), (40, 1), (2, 2), (3, 50), (17, 16)])
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 def test_any_size_and_stride(grid, stride):
