@@ -37,7 +37,8 @@ def context_pool(
     Args:
         x: tokens, (B, C, H, W).
         log_weight: logarithm of each token's pooling weight, (B, H, W). ``-inf`` leaves a token out; at least
-            one token of every image must stay.
+            one token of every image must stay. An output further from all that stay than the linear backend's
+            window reaches is zero there.
         sigma: support of each output token, standard deviation in input pixels, at least 0,
             (B, ceil(H / stride), ceil(W / stride)). Zero gives the nearest token itself; with an even stride
             that is the weighted mean of those equally near.
