@@ -1,6 +1,6 @@
 """ContextPool for timm: pooling layers, model surgery and ``cp_*`` models. Importing registers the models."""
 
-from . import cp_models
+from . import cp_models, torchvision_models
 from .architecture import Architecture
 from .cost import count_macs, pool_macs
 from .errors import UserError
@@ -24,4 +24,5 @@ __all__ = [
     "find_sites",
     "insert_pools",
     "pool_macs",
+    "torchvision_models",
 ]

@@ -1,17 +1,16 @@
-"""The blocks of a timm model that cp-vision can pool after or leave out, found without running the model."""
+"""The blocks of a model: what they are, how they are named, and what stands where one was left out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from timm.models.resnet import ResNet
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .errors import UserError, closest, listed
+__all__ = ["Block", "DroppedBlock", "Layout"]
 
-__all__ = ["Block", "DroppedBlock", "default_pools", "list_blocks", "select_blocks"]
+# How a block's output holds its channels: (B, N, C) with prefix tokens first, (B, C, H, W) or (B, H, W, C).
+Layout = Literal["tokens", "NCHW", "NHWC"]
 
 
 class DroppedBlock(nn.Module):
@@ -25,6 +24,9 @@ class DroppedBlock(nn.Module):
         """Return ``x``; a block's other arguments (attention masks) have no meaning here."""
         return x
 
+    def set_input_size(self, *args: object, **kwargs: object) -> None:
+        """Do nothing: a stage of a Swin transformer tells every block its new size."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -33,78 +35,25 @@ class Block:
     Attributes:
         name: module path in the model (``blocks.5``, ``layer3.1``).
         module: the block itself.
-        kind: ``"tokens"`` for (B, N, C) with prefix tokens first, ``"map"`` for (B, C, H, W).
+        layout: how its output is laid out.
         channels: channels of its output.
         reduction: input pixels per output pixel.
         droppable: whether its output has the shape of its input, so that it may be left out.
+        attention: for mode ``pre_attn``, the child that gives or takes what attention sees, and which of both
+            (``("norm1", "output")``); None where there is no such place.
+        prefix: tokens before those of the grid (class and register tokens).
     """
 
     name: str
     module: nn.Module
-    kind: Literal["tokens", "map"]
+    layout: Layout
     channels: int
     reduction: int
     droppable: bool
+    attention: tuple[str, Literal["input", "output"]] | None = None
+    prefix: int = 0
 
-
-def list_blocks(model: nn.Module) -> list[Block]:
-    """List the model's blocks from input to output, without those that were dropped.
-
-    Args:
-        model: a timm ResNet or vision transformer (ViT, DeiT), with or without pools.
-
-    Raises:
-        UserError: a model of another family.
-    """
-    if isinstance(model, VisionTransformer):
-        blocks = [
-            Block(info["module"], block, "tokens", info["num_chs"], info["reduction"], droppable=True)
-            for info, block in zip(model.feature_info, model.blocks, strict=True)
-        ]
-    elif isinstance(model, ResNet):
-        # The first block of a stage changes resolution or width, or (ResNet-18, first stage) would if the
-        # stem were another one; it stays, so that each stage has at least one block.
-        blocks = [
-            Block(f"{info['module']}.{i}", block, "map", info["num_chs"], info["reduction"], droppable=i > 0)
-            for info in model.feature_info
-            if info["module"].startswith("layer")
-            for i, block in enumerate(model.get_submodule(info["module"]))
-        ]
-    else:
-        raise UserError(
-            f"{type(model).__name__} models are not supported; use a timm ResNet or vision transformer "
-            "(timm.list_models(module=['resnet', 'vision_transformer', 'deit']))"
-        )
-    return [block for block in blocks if not isinstance(block.module, DroppedBlock)]
-
-
-def select_blocks(model: nn.Module, names: tuple[str, ...], what: str) -> list[Block]:
-    """Return the named blocks in the order of the names.
-
-    Args:
-        model: as for :func:`list_blocks`.
-        names: block names, each at most once.
-        what: what the names are for, said in errors (``"pool"``, ``"drop"``).
-
-    Raises:
-        UserError: a name twice, of a dropped block, or of no block at all.
-    """
-    blocks = {block.name: block for block in list_blocks(model)}
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise UserError(f"{what} {name!r} is named twice; name each block once")
-        if name not in blocks:
-            if any(n == name and isinstance(m, DroppedBlock) for n, m in model.named_modules()):
-                raise UserError(f"{what} {name!r}: this block is dropped; pools and drops can't share a block")
-            raise UserError(
-                f"{what} {name!r} is no block of this model{closest(name, blocks)} (blocks: {listed(blocks)})"
-            )
-    return [blocks[name] for name in names]
-
-
-def default_pools(model: nn.Module) -> tuple[str, ...]:
-    """Sites of a bare ``cp_<base>``: every block of a transformer, and of a ConvNet those at stride 16 or more.
-
-    Finer maps are left out since exact pooling costs more there than the block itself.
-    """
-    return tuple(b.name for b in list_blocks(model) if b.kind == "tokens" or b.reduction >= 16)
+    @property
+    def transformer(self) -> bool:
+        """Whether the block has attention among tokens."""
+        return self.layout == "tokens" or hasattr(self.module, "attn")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
+from typing import Any
 
 import torch
 from ptflops import get_model_complexity_info
 from timm import create_model
 from timm.models import get_model_input_config
 from torch import nn
+from torchvision.models.resnet import ResNet as TorchvisionResNet
+from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
 from .functional import coarse_grid, uses_linear
 from .layers import ContextPool2d
 from .linear import count_linear_scales, linear_macs
+from .meta import meta_copy
 
-__all__ = ["count_macs", "meta_copy", "pool_macs"]
+__all__ = ["count_macs", "count_module", "default_input_size", "pool_macs"]
 
 
 def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None = None) -> int:
@@ -40,7 +43,17 @@ def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None =
             trial = create_model(model)
     else:
         trial = meta_copy(model)
-    return count_module(trial, tuple(input_size or get_model_input_config(trial)["input_size"]))
+    return count_module(trial, input_size or default_input_size(trial))
+
+
+def default_input_size(model: Any) -> tuple[int, int, int]:
+    """The image size that a model is made for, (channels, height, width)."""
+    if isinstance(model, TorchvisionViT):
+        return (3, model.image_size, model.image_size)
+    if isinstance(model, TorchvisionResNet):
+        return (model.conv1.in_channels, 224, 224)
+    channels, height, width = get_model_input_config(model)["input_size"]
+    return (channels, height, width)
 
 
 def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
@@ -64,16 +77,6 @@ def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
     if pool.mapping is not None:
         macs += tokens * sum(parameter.numel() for parameter in pool.mapping.parameters())
     return macs
-
-
-def meta_copy(model: nn.Module) -> nn.Module:
-    """Copy a model to the meta device without copying its weights first."""
-    memo: dict[int, torch.Tensor] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
-    for buffer in model.buffers():
-        memo[id(buffer)] = buffer.to("meta")
-    return copy.deepcopy(model, memo).eval()
 
 
 def count_module(module: nn.Module, input_shape: tuple[int, ...]) -> int:

@@ -1,4 +1,4 @@
-"""The ``cp_*`` names in timm's registry: ContextPool models of timm's ResNets, ViTs and DeiTs."""
+"""The ``cp_*`` names in timm's registry: every architecture of the families below, with ContextPool."""
 
 from __future__ import annotations
 
@@ -6,53 +6,31 @@ import sys
 from collections import deque
 from typing import Any
 
-from timm.models import DefaultCfg, get_arch_pretrained_cfgs, register_model, split_model_name_tag
+from timm.models import (
+    DefaultCfg,
+    get_arch_pretrained_cfgs,
+    list_models,
+    register_model,
+    split_model_name_tag,
+)
 from torch import nn
 
 from .factory import build_context_pooled
 
 __all__ = ["BASES", "context_pooled"]
 
-BASES = (
-    # ResNets
-    "resnet10t",
-    "resnet14t",
-    "resnet18",
-    "resnet18d",
-    "resnet26",
-    "resnet26d",
-    "resnet34",
-    "resnet34d",
-    "resnet50",
-    "resnet50d",
-    "resnet101",
-    "resnet101d",
-    "resnet152",
-    "resnext50_32x4d",
-    "wide_resnet50_2",
-    "test_resnet",
-    # Vision transformers
-    "vit_tiny_patch16_224",
-    "vit_tiny_patch16_384",
-    "vit_small_patch32_224",
-    "vit_small_patch16_224",
-    "vit_small_patch16_384",
-    "vit_base_patch32_224",
-    "vit_base_patch16_224",
-    "vit_base_patch16_384",
-    "test_vit",
-    "test_vit2",
-    # DeiT and DeiT-III
-    "deit_tiny_patch16_224",
-    "deit_small_patch16_224",
-    "deit_base_patch16_224",
-    "deit_tiny_distilled_patch16_224",
-    "deit_small_distilled_patch16_224",
-    "deit_base_distilled_patch16_224",
-    "deit3_small_patch16_224",
-    "deit3_medium_patch16_224",
-    "deit3_base_patch16_224",
+# Modules of timm's: ResNet (with ResNet-D, ResNeXt, Wide ResNet), RegNet, ConvNeXt, Swin, ViT, DeiT and DeiT-III.
+_MODULES = (
+    "resnet",
+    "regnet",
+    "convnext",
+    "swin_transformer",
+    "swin_transformer_v2",
+    "vision_transformer",
+    "deit",
 )
+
+BASES = tuple(list_models(module=list(_MODULES)))
 
 # Read by timm's register_model: pretrained configurations by architecture.
 default_cfgs: dict[str, DefaultCfg] = {}

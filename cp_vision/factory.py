@@ -6,10 +6,11 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from inspect import signature
 from typing import Any
 
+import torch
 from timm.models import (
-    FeatureListNet,
     PretrainedCfg,
     is_model,
     is_model_in_modules,
@@ -19,17 +20,16 @@ from timm.models import (
     resolve_pretrained_cfg,
     split_model_name_tag,
 )
-from timm.models._builder import pretrained_cfg_for_features
-from timm.models._features import FeatureGetterNet
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .blocks import DroppedBlock, default_pools
+from .blocks import DroppedBlock
 from .errors import UserError, closest, listed
+from .families import default_pools
+from .features import wrap_features
 from .hooks import CHILD
 from .surgery import check_pool_options, drop_blocks, insert_pools
 
-__all__ = ["build_context_pooled", "check_base"]
+__all__ = ["build_context_pooled", "check_base", "pool_and_drop"]
 
 
 def build_context_pooled(
@@ -44,6 +44,7 @@ def build_context_pooled(
     pool_options: Mapping[str, Any] | None = None,
     features_only: bool = False,
     out_indices: int | Sequence[int] | None = None,
+    feature_cls: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Build the timm model ``base`` with pools inserted and blocks dropped.
@@ -55,11 +56,12 @@ def build_context_pooled(
             inserted; a checkpoint named by ``pretrained_cfg`` may hold pools and lack dropped blocks.
         pretrained_cfg: as for any timm model.
         pretrained_cfg_overlay: as for any timm model.
-        pools: sites, or ``"default"``: every block of a transformer, and of a ConvNet those at stride 16 or more.
+        pools: sites, or ``"default"``: see :func:`cp_vision.families.default_pools`.
         drops: blocks to leave out.
         pool_options: options of :func:`cp_vision.insert_pools` (``mode``, ``support_range``, ...).
         features_only: return a feature extractor, as timm does.
-        out_indices: which features; default timm's.
+        out_indices: which features; default timm's for this base.
+        feature_cls: how timm extracts them; default timm's for this base.
         **kwargs: arguments of the base.
 
     Raises:
@@ -67,6 +69,10 @@ def build_context_pooled(
             that doesn't fit.
     """
     check_base(base)
+    feature_args = {"out_indices": out_indices, "feature_cls": feature_cls}
+    feature_args = {name: value for name, value in feature_args.items() if value is not None}
+    if feature_args and not features_only:
+        raise UserError(f"{', '.join(feature_args)} needs features_only=True")
     arch, tag = split_model_name_tag(base)
     if is_model_in_modules(arch, ["cp_models"]):
         raise UserError(f"base {base!r} has pools already; name the plain base, {base.removeprefix('cp_')!r}")
@@ -79,11 +85,7 @@ def build_context_pooled(
     named = not cfg.custom_load and bool(cfg.source or cfg.file or cfg.state_dict)
     built_cfg = dataclasses.replace(cfg, state_dict=None).to_dict() if named else cfg.to_dict()
     model = model_entrypoint(arch)(pretrained=pretrained and not named, pretrained_cfg=built_cfg, **kwargs)
-    if not isinstance(drops, Sequence):
-        raise UserError(f"drops {drops!r} must be a list of block names, such as ['blocks.5']")
-    drop_blocks(model, drops)
-    check_pool_options(pool_options or {})
-    insert_pools(model, _pool_names(model, pools), **(pool_options or {}))
+    pool_and_drop(model, pools, drops, pool_options)
     if pretrained and named:
         load_pretrained(
             model,
@@ -93,7 +95,32 @@ def build_context_pooled(
             filter_fn=partial(_fit_checkpoint, classifier=cfg.classifier),
             cache_dir=kwargs.get("cache_dir"),
         )
-    return _features(model, out_indices) if features_only else model
+    if not features_only:
+        return model
+    with torch.device("meta"):
+        plain = model_entrypoint(arch)(features_only=True, pretrained_cfg=built_cfg, **feature_args, **kwargs)
+    return wrap_features(model, plain)
+
+
+def pool_and_drop(
+    model: nn.Module, pools: str | Sequence[str], drops: Sequence[str], pool_options: Mapping[str, Any] | None
+) -> nn.Module:
+    """Drop blocks, then insert pools, as a model's arguments say.
+
+    Args:
+        model: the base; changed in place.
+        pools: as for :func:`build_context_pooled`, like the others.
+        drops: blocks to leave out.
+        pool_options: options of all pools.
+
+    Raises:
+        UserError: wrong pools, drops or options.
+    """
+    if not isinstance(drops, Sequence):
+        raise UserError(f"drops {drops!r} must be a list of block names, such as ['blocks.5']")
+    drop_blocks(model, drops)
+    check_pool_options(pool_options or {})
+    return insert_pools(model, _pool_names(model, pools), **(pool_options or {}))
 
 
 def check_base(base: str) -> None:
@@ -115,18 +142,6 @@ def _pool_names(model: nn.Module, pools: str | Sequence[str]) -> Sequence[str]:
     return pools
 
 
-def _features(model: Any, out_indices: int | Sequence[int] | None) -> nn.Module:
-    """Wrap a model as timm does for ``features_only=True``."""
-    if isinstance(model, VisionTransformer):
-        features = FeatureGetterNet(model, out_indices=3 if out_indices is None else out_indices)
-    else:
-        features = FeatureListNet(model, out_indices=(0, 1, 2, 3, 4) if out_indices is None else out_indices)
-    features.pretrained_cfg = features.default_cfg = pretrained_cfg_for_features(model.pretrained_cfg)
-    features.in_chans = model.in_chans
-    features._traits = dict(model._traits)
-    return features
-
-
 def _fit_checkpoint(
     state_dict: dict[str, Tensor], model: nn.Module, classifier: str | tuple[str, ...] | None
 ) -> dict[str, Tensor]:
@@ -135,9 +150,10 @@ def _fit_checkpoint(
     Keys of dropped blocks are left out. A pool that the checkpoint lacks as a whole keeps its initial values,
     which in gated mode change no output.
     """
-    family_filter = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    module = sys.modules[type(model).__module__]
+    family_filter = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
     if family_filter is not None:
-        state_dict = family_filter(state_dict, model)
+        state_dict = family_filter(*(state_dict, model)[: len(signature(family_filter).parameters)])
     dropped = tuple(f"{name}." for name, m in model.named_modules() if isinstance(m, DroppedBlock))
     fitted = {key: value for key, value in state_dict.items() if not key.startswith(dropped)}
     own = model.state_dict()

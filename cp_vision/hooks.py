@@ -1,4 +1,4 @@
-"""How a pool acts inside a block: forward hooks, so that no forward of timm's is copied or replaced.
+"""How a pool acts at a block: forward hooks, so that no forward of the base's is copied or replaced.
 
 Each hook is a plain picklable object. A deep copy or pickle of the model carries its hooks along, and the
 modules that they refer to stay those of the copy.
@@ -10,79 +10,100 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
-__all__ = ["attach_pools", "has_pool"]
+from .blocks import Block, Layout
+
+__all__ = ["CHILD", "PoolInput", "TokenGrid", "attach_pools", "has_pool"]
 
 # The pool is a child of its block under this name, hence the keys ``<site>.context_pool.*``.
 CHILD = "context_pool"
 
 
-def has_pool(block: nn.Module) -> bool:
-    """Whether a pool stands at this block."""
-    return hasattr(block, CHILD)
+def has_pool(module: nn.Module) -> bool:
+    """Whether a pool stands at this block or pooling."""
+    return hasattr(module, CHILD)
 
 
-def attach_pools(model: nn.Module, pools: Sequence[tuple[Any, nn.Module]], before_attention: bool) -> None:
+def attach_pools(model: nn.Module, pools: Sequence[tuple[Block, nn.Module]], before_attention: bool) -> None:
     """Make each pool a child of its block, acting on the block's output or on what its attention sees.
 
     Args:
         model: the model that the blocks belong to.
         pools: pairs of block and pool.
-        before_attention: for a vision transformer, pool what attention sees.
+        before_attention: pool what attention sees.
     """
-    tokens = TokenGrid(model) if isinstance(model, VisionTransformer) else None
+    tokens = TokenGrid(model) if any(block.layout == "tokens" for block, _ in pools) else None
     for block, pool in pools:
-        block.add_module(CHILD, pool)
-        if tokens is None:
-            block.register_forward_hook(_pool_map)
-        elif before_attention:
-            block.attn.register_forward_pre_hook(_PoolBeforeAttention(block, tokens))
+        block.module.add_module(CHILD, pool)
+        child, side = block.attention if before_attention and block.attention else ("", "output")
+        place = block.module.get_submodule(child)
+        if side == "input":
+            place.register_forward_pre_hook(PoolInput(block.module, block.layout, tokens, block.prefix))
         else:
-            block.register_forward_hook(_PoolTokens(tokens))
+            place.register_forward_hook(PoolOutput(block.module, block.layout, tokens, block.prefix))
 
 
 class TokenGrid:
-    """Where the tokens of a vision transformer lie: prefix tokens first, then a grid of patches.
+    """Where the patches of a vision transformer lie.
 
-    The patch embedding knows the grid, unless the model takes images of any size; then this object, as the
-    embedding's forward hook, reads the grid off its output.
+    timm's patch embedding knows the grid, unless the model takes images of any size; then this object, as the
+    embedding's forward hook, reads the grid off its output. A model of torchvision's has one grid for ever.
     """
 
-    def __init__(self, model: VisionTransformer) -> None:
-        self.patch_embed = model.patch_embed
-        self.num_prefix_tokens = model.num_prefix_tokens
+    def __init__(self, model: Any) -> None:
         self.grid: tuple[int, int] | None = None
-        if model.dynamic_img_size:
+        if isinstance(model, TorchvisionViT):
+            side = model.image_size // model.patch_size
+            self.grid = (side, side)
+            return
+        self.patch_embed = model.patch_embed
+        if getattr(model, "dynamic_img_size", False):
             self.patch_embed.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        # With images of any size timm's patch embedding gives (B, H, W, C).
+        """Note the grid; with images of any size timm's patch embedding gives (B, H, W, C)."""
         self.grid = (output.shape[1], output.shape[2])
 
-    def pool(self, pool: nn.Module, tokens: Tensor) -> Tensor:
-        """Pool the patches of ``tokens`` (B, N, C); class and register tokens pass through untouched."""
-        prefix, patches = tokens.tensor_split([self.num_prefix_tokens], 1)
-        pooled = pool(patches.mT.unflatten(2, self.grid or self.patch_embed.grid_size))
+    def of_image(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width in tokens of an image of this size in pixels."""
+        rows, columns = self.grid or self.patch_embed.dynamic_feat_size((height, width))
+        return int(rows), int(columns)
+
+    def now(self) -> tuple[int, int]:
+        """Height and width in tokens of the images that the model is running on."""
+        return self.grid or self.patch_embed.grid_size
+
+
+class _Pool:
+    """Pools a tensor of any layout with the child of a module."""
+
+    def __init__(self, owner: Any, layout: Layout = "NCHW", tokens: TokenGrid | None = None, prefix: int = 0) -> None:
+        self.owner, self.layout, self.tokens, self.prefix = owner, layout, tokens, prefix
+
+    def pool(self, x: Tensor) -> Tensor:
+        pool = self.owner.context_pool
+        if self.layout == "NCHW":
+            return pool(x)
+        if self.layout == "NHWC" or self.tokens is None:
+            return pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        # Class and register tokens pass through untouched.
+        prefix, patches = x.tensor_split([self.prefix], 1)
+        pooled = pool(patches.mT.unflatten(2, self.tokens.now()))
         return torch.cat([prefix, pooled.flatten(2).mT], 1)
 
 
-def _pool_map(block: Any, args: Any, output: Tensor) -> Tensor:
-    return block.context_pool(output)
+class PoolOutput(_Pool):
+    """Forward hook: the module's output, pooled."""
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return self.pool(output)
 
 
-class _PoolTokens:
-    def __init__(self, tokens: TokenGrid) -> None:
-        self.tokens = tokens
+class PoolInput(_Pool):
+    """Forward pre-hook: the module sees its first argument pooled."""
 
-    def __call__(self, block: Any, args: Any, output: Tensor) -> Tensor:
-        return self.tokens.pool(block.context_pool, output)
-
-
-class _PoolBeforeAttention:
-    def __init__(self, block: Any, tokens: TokenGrid) -> None:
-        self.block, self.tokens = block, tokens
-
-    def __call__(self, attention: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (self.tokens.pool(self.block.context_pool, args[0]), *args[1:])
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Pool the first argument and leave the others."""
+        return (self.pool(args[0]), *args[1:])

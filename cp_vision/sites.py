@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
-import torch
-from timm.models import get_model_input_config
 from torch import Tensor, nn
 
-from .blocks import list_blocks
-from .cost import count_module, meta_copy, pool_macs
-from .hooks import has_pool
+from .blocks import Layout
+from .cost import count_module, default_input_size, pool_macs
+from .families import list_blocks
+from .hooks import TokenGrid, has_pool
+from .meta import meta_copy, run_on_meta
+from .strided import Pooling, list_poolings
 
 __all__ = ["Site", "find_sites"]
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place for a pool, which is also a block that may be left out.
+    """A place for a pool.
 
     Attributes:
-        name: module path in the base model (``blocks.5``, ``layer3.1``).
-        kind: ``"tokens"`` for a transformer, ``"map"`` for a ConvNet.
+        name: module path in the base model (``blocks.5``, ``layer3.1``, ``maxpool``, ``layer2.0.downsample``).
+        kind: ``"block"``: a pool acts on the block's output, or on what its attention sees; ``"stem"`` and
+            ``"downsample"``: a strided pool takes the place of what makes a ConvNet's map smaller.
+        layout: of the map there: ``"tokens"`` (B, N, C), ``"NCHW"`` or ``"NHWC"``.
         channels: channels there.
-        grid: height and width in tokens or pixels of the feature map.
-        macs: cost of the block itself, pools not counted, in MACs for one image.
-        droppable: whether the block may be left out.
+        grid: height and width of the pool's input, in tokens or pixels of the feature map.
+        macs: cost of the module of that name, pools not counted, in MACs for one image.
+        droppable: whether that module may be left out.
     """
 
     name: str
-    kind: Literal["tokens", "map"]
+    kind: Literal["block", "stem", "downsample"]
+    layout: Layout
     channels: int
     grid: tuple[int, int]
     macs: int
@@ -39,47 +42,81 @@ class Site:
 
 
 def find_sites(model: nn.Module, input_size: tuple[int, int, int] | None = None) -> list[Site]:
-    """Find the sites of a model, from input to output. The model is left untouched.
+    """Find the sites of a model: its blocks, then its stem and down-samplings. The model is left untouched.
 
     Args:
-        model: a timm ResNet or vision transformer (ViT, DeiT).
+        model: a timm or torchvision model.
         input_size: (channels, height, width); None takes the model's own.
 
     Returns:
-        The sites that are not dropped.
+        The sites that are not dropped, each kind from input to output.
 
     Raises:
-        UserError: a model of another family.
+        UserError: a model whose blocks can't be found.
         RuntimeError: the model doesn't run on this input size.
     """
-    blocks = list_blocks(model)
-    size = tuple(input_size or get_model_input_config(model)["input_size"])
+    blocks, poolings = list_blocks(model), list_poolings(model)
+    size = input_size or default_input_size(model)
     trial = meta_copy(model)
-    seen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-
-    def record(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        seen[name] = (tuple(args[0].shape[1:]), tuple(output.shape[1:]))
-
-    for block in blocks:
-        trial.get_submodule(block.name).register_forward_hook(partial(record, block.name))
+    calls = {place.name: _Call(trial.get_submodule(place.name)) for place in (*blocks, *poolings)}
+    # A stage's down-sampling is that of its first block, whose input the pool gets.
+    inputs = {p.name: _Call(trial.get_submodule(_owner(p))) for p in poolings}
     try:
-        with torch.no_grad():
-            trial(torch.empty(1, *size, device="meta", dtype=next(trial.parameters()).dtype))
+        run_on_meta(trial, size)
     except (RuntimeError, AssertionError) as error:
         raise RuntimeError(f"{type(model).__name__} doesn't run on an input of {size}: {error}") from error
 
     sites = []
     for block in blocks:
-        input_shape, output_shape = seen[block.name]
-        module: Any = trial.get_submodule(block.name)
-        grid = (output_shape[1], output_shape[2]) if block.kind == "map" else _token_grid(trial, size)
-        macs = count_module(module, input_shape)
-        if has_pool(module):
-            macs -= pool_macs(module.context_pool, grid)
-        sites.append(Site(block.name, block.kind, block.channels, grid, macs, block.droppable))
+        call = calls[block.name]
+        if block.layout == "tokens":
+            grid = TokenGrid(trial).of_image(size[1], size[2])
+        else:
+            height, width = call.output[1:] if block.layout == "NCHW" else call.output[:2]
+            grid = (height, width)
+        macs = call.macs() - _pool_macs(call.module, grid)
+        sites.append(Site(block.name, "block", block.layout, block.channels, grid, macs, block.droppable))
+    for pooling in poolings:
+        _, height, width = inputs[pooling.name].input
+        call = calls[pooling.name]
+        macs = call.macs() - (_pool_macs(call.module, (height, width)) if pooling.block is None else 0)
+        sites.append(Site(pooling.name, pooling.kind, "NCHW", pooling.channels, (height, width), macs, False))
     return sites
 
 
-def _token_grid(model: Any, size: tuple[int, int, int]) -> tuple[int, int]:
-    height, width = model.patch_embed.dynamic_feat_size(size[1:])
-    return int(height), int(width)
+def _owner(pooling: Pooling) -> str:
+    return pooling.name if pooling.block is None else pooling.name.rpartition(".")[0]
+
+
+def _pool_macs(module: Any, grid: tuple[int, int]) -> int:
+    return pool_macs(module.context_pool, grid) if has_pool(module) else 0
+
+
+class _Call(nn.Module):
+    """A module as its model calls it: with the other arguments that it got there, it runs on its own."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.input: tuple[int, ...] = ()
+        self.output: tuple[int, ...] = ()
+        self.rest: tuple[Any, ...] = ()
+        self.named: dict[str, Any] = {}
+        before = module.register_forward_pre_hook(self._before, prepend=True, with_kwargs=True)
+        self.handles = [before, module.register_forward_hook(self._after)]
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.input, self.rest, self.named = tuple(args[0].shape[1:]), args[1:], kwargs
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self.output = tuple(output.shape[1:])
+
+    def macs(self) -> int:
+        """Cost of the call for one image."""
+        for handle in self.handles:
+            handle.remove()
+        return count_module(self, self.input)
+
+    def forward(self, x: Tensor) -> Any:
+        """Call the module again."""
+        return self.module(x, *self.rest, **self.named)

@@ -8,32 +8,32 @@ from typing import Any
 
 from torch import nn
 
-from .blocks import DroppedBlock, list_blocks, select_blocks
+from .blocks import Block, DroppedBlock
+from .discover import rehearse
 from .errors import UserError, closest, listed
+from .families import check_names, is_known, list_blocks, select_blocks
 from .hooks import attach_pools, has_pool
 from .layers import ContextPool2d
+from .strided import list_poolings, replace_pooling
 
-__all__ = ["POOL_MODES", "check_pool_options", "drop_blocks", "insert_pools", "make_pool"]
+__all__ = ["POOL_MODES", "check_pool_options", "drop_blocks", "insert_pools"]
 
 POOL_MODES = ("gated", "replace", "pre_attn")
 
 
 def check_pool_options(options: Mapping[str, Any]) -> None:
     """Raise a UserError that names the options of a pool inside a model unless these are some of them."""
-    # The site gives the channels, and a pool inside a model keeps the grid.
+    # The site gives channels and stride.
     allowed = ["mode", *(n for n in signature(ContextPool2d).parameters if n not in ("channels", "stride", "mode"))]
     for name in options:
         if name not in allowed:
             raise UserError(f"unknown pool option {name!r}{closest(name, allowed)} (options: {', '.join(allowed)})")
 
 
-def make_pool(channels: int, mode: str = "gated", **options: Any) -> ContextPool2d:
+def _make_pool(channels: int, stride: int, mode: str, options: dict[str, Any]) -> ContextPool2d:
     """Make the pool of one site.
 
-    Args:
-        channels: channels at the site.
-        mode: one of :data:`POOL_MODES`; ``"pre_attn"`` is a replacing pool that stands before attention.
-        **options: arguments of :class:`cp_vision.ContextPool2d` other than channels, stride and mode.
+    ``"pre_attn"`` is a replacing pool that stands before attention, and a strided pool always replaces.
 
     Raises:
         UserError: an unknown mode or option, or an option outside its range.
@@ -42,7 +42,9 @@ def make_pool(channels: int, mode: str = "gated", **options: Any) -> ContextPool
         raise UserError(f"pool mode {mode!r} is not one of {', '.join(POOL_MODES)}")
     check_pool_options(options)
     try:
-        return ContextPool2d(channels, mode="replace" if mode == "pre_attn" else mode, **options)
+        return ContextPool2d(
+            channels, stride, mode="gated" if mode == "gated" and stride == 1 else "replace", **options
+        )
     except (TypeError, ValueError) as error:
         raise UserError(f"pool options {options}: {error}") from error
 
@@ -50,15 +52,16 @@ def make_pool(channels: int, mode: str = "gated", **options: Any) -> ContextPool
 def insert_pools(model: nn.Module, names: Iterable[str], *, mode: str = "gated", **options: Any) -> nn.Module:
     """Insert a ContextPool at each named site.
 
-    In the default mode the model's outputs stay what they are until it is trained. The parameters of a pool
-    are ``<site>.context_pool.*``; all other keys of the state dict stay.
+    After blocks, in the default mode, the model's outputs stay what they are until it is trained. A pool at a
+    stem or down-sampling takes the place of what made the map smaller, so there the outputs change. The
+    parameters of a pool are ``<site>.context_pool.*``; all other keys of the state dict stay.
 
     Args:
-        model: a timm ResNet or vision transformer; changed in place.
+        model: a timm or torchvision model; changed in place.
         names: sites, named as in :func:`cp_vision.find_sites`.
-        mode: ``"gated"`` (zero gate at the start), ``"replace"``, or ``"pre_attn"`` (transformers: pool what
-            attention sees, and nothing else).
-        **options: see :func:`make_pool`.
+        mode: how pools act at blocks: ``"gated"`` (zero gate at the start), ``"replace"``, or ``"pre_attn"``
+            (transformers: pool what attention sees, and nothing else). At stems and down-samplings they replace.
+        **options: arguments of :class:`cp_vision.ContextPool2d` other than channels, stride and mode.
 
     Returns:
         The same model.
@@ -68,32 +71,54 @@ def insert_pools(model: nn.Module, names: Iterable[str], *, mode: str = "gated",
             The model is then as it was.
     """
     names = _as_names(names, "pools")
-    blocks = select_blocks(model, names, "pool")
-    for block in blocks:
-        if has_pool(block.module):
-            raise UserError(f"pool {block.name!r}: a pool already stands there; insert one pool a site")
-        if block.kind != "tokens" and mode == "pre_attn":
-            raise UserError(f"pool {block.name!r}: mode 'pre_attn' needs attention; use 'gated' or 'replace'")
-        if mode == "pre_attn" and not hasattr(block.module, "attn"):
-            raise UserError(
-                f"pool {block.name!r}: {type(block.module).__name__} has no separate attention for mode "
-                "'pre_attn'; use 'gated' or 'replace'"
-            )
-    if blocks and not isinstance(getattr(model, "patch_drop", None), nn.Identity | None):
-        raise UserError("patch_drop_rate leaves holes in the token grid; use patch_drop_rate=0 with pools")
-    pools = [make_pool(block.channels, mode, **options) for block in blocks]
-    for block, pool in zip(blocks, pools, strict=True):
-        like = next(block.module.parameters())
-        pool.to(device=like.device, dtype=like.dtype).train(block.module.training)
-    attach_pools(model, [(b.module, p) for b, p in zip(blocks, pools, strict=True)], mode == "pre_attn")
+    if names and not is_known(model):
+        rehearse(model, lambda trial: _insert(trial, names, mode, options))
+    _insert(model, names, mode, options)
     return model
+
+
+def _insert(model: nn.Module, names: tuple[str, ...], mode: str, options: dict[str, Any]) -> None:
+    blocks = {block.name: block for block in list_blocks(model)}
+    poolings = {pooling.name: pooling for pooling in list_poolings(model)}
+    check_names(model, names, {**blocks, **poolings}, "pool")
+    for name in names:
+        if has_pool(model.get_submodule(name)):
+            raise UserError(f"pool {name!r}: a pool already stands there; insert one pool a site")
+        if mode == "pre_attn":
+            _check_attention(name, blocks.get(name))
+    if names and not isinstance(getattr(model, "patch_drop", None), nn.Identity | None):
+        raise UserError("patch_drop_rate leaves holes in the token grid; use patch_drop_rate=0 with pools")
+    like = next(model.parameters())
+    at_blocks, at_poolings = [], []
+    for name in names:
+        stride = poolings[name].stride if name in poolings else 1
+        channels = (poolings.get(name) or blocks[name]).channels
+        pool = _make_pool(channels, stride, mode, options).to(device=like.device, dtype=like.dtype)
+        pool.train(model.get_submodule(name).training)
+        if name in poolings:
+            at_poolings.append((poolings[name], pool))
+        else:
+            at_blocks.append((blocks[name], pool))
+    attach_pools(model, at_blocks, mode == "pre_attn")
+    for pooling, pool in at_poolings:
+        replace_pooling(model, pooling, pool)
+
+
+def _check_attention(name: str, block: Block | None) -> None:
+    if block is None or not block.transformer:
+        raise UserError(f"pool {name!r}: mode 'pre_attn' needs attention; use 'gated' or 'replace'")
+    if block.attention is None:
+        raise UserError(
+            f"pool {name!r}: {type(block.module).__name__} has no separate attention over the whole grid for mode "
+            "'pre_attn'; use 'gated' or 'replace'"
+        )
 
 
 def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
     """Leave the named blocks out. The names of all other blocks stay.
 
     Args:
-        model: a timm ResNet or vision transformer; changed in place.
+        model: a timm or torchvision model; changed in place.
         names: block names, as in :func:`cp_vision.find_sites`.
 
     Returns:
@@ -104,12 +129,20 @@ def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
             blocks at once. The model is then as it was.
     """
     names = _as_names(names, "drops")
+    if names and not is_known(model):
+        rehearse(model, lambda trial: _drop(trial, names))
+    _drop(model, names)
+    return model
+
+
+def _drop(model: nn.Module, names: tuple[str, ...]) -> None:
     blocks = select_blocks(model, names, "drop")
     for block in blocks:
         if not block.droppable:
             allowed = [b.name for b in list_blocks(model) if b.droppable]
             raise UserError(
-                f"drop {block.name!r}: the first block of a stage can't be dropped (droppable: {listed(allowed)})"
+                f"drop {block.name!r}: a block that changes the map, or the first of a stage, can't be dropped "
+                f"(droppable: {listed(allowed)})"
             )
         if has_pool(block.module):
             raise UserError(f"drop {block.name!r}: a pool stands there; pools and drops can't share a block")
@@ -118,7 +151,6 @@ def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
     for block in blocks:
         parent, _, child = block.name.rpartition(".")
         setattr(model.get_submodule(parent), child, DroppedBlock())
-    return model
 
 
 def _as_names(names: Iterable[str], what: str) -> tuple[str, ...]:

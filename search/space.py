@@ -106,7 +106,7 @@ def measure_space(base: Architecture, input_size: tuple[int, int, int]) -> Space
     with torch.device("meta"):
         model = base.build()
     try:
-        sites = find_sites(model, input_size)
+        sites = [site for site in find_sites(model, input_size) if site.kind == "block"]
     except RuntimeError as error:
         raise UserError(f"{base.base}: {error}") from error
     if not sites:

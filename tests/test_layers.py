@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cp_vision import ContextPool1d, ContextPool2d, context_pool
-from cp_vision.cost import count_module, meta_copy, pool_macs
+from cp_vision.cost import count_module, pool_macs
+from cp_vision.meta import meta_copy
 
 OPTIONS = [
     {},

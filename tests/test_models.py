@@ -13,7 +13,7 @@ from torch import nn
 
 import cp_vision
 from cp_vision import cp_models
-from cp_vision.blocks import default_pools, list_blocks
+from cp_vision.families import default_pools, list_blocks
 
 NAMES = list_models("cp_*", module="cp_models")
 SMALL = ["cp_test_vit", "cp_test_vit2", "cp_resnet18", "cp_deit_tiny_distilled_patch16_224"]

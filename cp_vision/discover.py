@@ -1,0 +1,125 @@
+"""Finding the blocks of a model of any other family, by running it once on the meta device.
+
+This search is our own: a block is what one tensor passes through, once, as a member of a row of modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from .blocks import Block, Layout
+from .cost import default_input_size
+from .errors import UserError, one_line
+from .meta import meta_copy, run_on_meta
+
+__all__ = ["discover_blocks", "rehearse"]
+
+# Rows of modules, and the names under which a stage keeps its row.
+_ROWS = (nn.Sequential, nn.ModuleList)
+_ROW_NAMES = ("blocks", "layers", "stages")
+# A dictionary calls everything that is put into it; a norm with an activation has parts, but is no block.
+_NO_MEMBERS = (nn.ModuleDict, nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+# Parts of a model before and after its blocks.
+_NOT_BLOCKS = ("stem", "conv_stem", "patch_embed", "head", "classifier", "conv_head", "pre_logits")
+
+
+def discover_blocks(model: nn.Module) -> list[Block]:
+    """List the blocks of a timm model, from input to output.
+
+    Raises:
+        UserError: the model doesn't run on the meta device, or has no such blocks.
+    """
+    name, size = type(model).__name__, _input_size(model)
+    trial = meta_copy(model)
+    seen: dict[str, list[Any]] = {}
+    for path in _candidates(trial, ""):
+        seen[path] = []
+        trial.get_submodule(path).register_forward_hook(partial(_record, seen[path]))
+    _run(trial, size, f"{name} models are not supported")
+    blocks = [_block(model, path, calls, size) for path, calls in seen.items()]
+    found = [block for block in blocks if block is not None]
+    if not found:
+        raise UserError(
+            f"{name} models are not supported: none of their blocks maps one grid of tokens or pixels to another; "
+            "ResNets, RegNets, ConvNeXts, Swins, ViTs and DeiTs are (timm.list_models('cp_*'))"
+        )
+    return found
+
+
+def rehearse(model: nn.Module, change: Callable[[nn.Module], object]) -> None:
+    """Make a change on a copy of the model that takes no memory, and run that.
+
+    Args:
+        model: stays as it is.
+        change: changes the model that it is given.
+
+    Raises:
+        UserError: that of the change, or the changed model doesn't run.
+    """
+    trial = meta_copy(model)
+    change(trial)
+    _run(trial, _input_size(model), f"{type(model).__name__} models can't be changed like this")
+
+
+def _input_size(model: Any) -> tuple[int, int, int]:
+    try:
+        return default_input_size(model)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{type(model).__name__} models are not supported: not a timm model that knows its input size"
+        ) from error
+
+
+def _run(trial: nn.Module, size: tuple[int, int, int], problem: str) -> None:
+    try:
+        run_on_meta(trial, size)
+    except (RuntimeError, AssertionError, AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        raise UserError(f"{problem}: run on the meta device, it fails: {one_line(error)}") from error
+
+
+def _candidates(module: nn.Module, prefix: str) -> Iterator[str]:
+    """Members of rows that have parts of their own, without rows inside of members."""
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        if path in _NOT_BLOCKS:
+            continue
+        if isinstance(child, _ROWS) or any(isinstance(getattr(child, row, None), _ROWS) for row in _ROW_NAMES):
+            yield from _candidates(child, f"{path}.")
+        elif isinstance(module, _ROWS) and any(True for _ in child.children()) and not isinstance(child, _NO_MEMBERS):
+            yield path
+
+
+def _record(calls: list[Any], module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    calls.append((args[0] if args else None, output))
+
+
+def _block(model: Any, path: str, calls: list[Any], size: tuple[int, int, int]) -> Block | None:
+    """Describe a candidate by what went through it, or None where that is not one grid, once."""
+    if len(calls) != 1 or not all(isinstance(tensor, Tensor) for tensor in calls[0]):
+        return None
+    before, after = calls[0]
+    shape = tuple(after.shape[1:])
+    module, prefix = model.get_submodule(path), 0
+    if len(shape) == 2:
+        grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+        if grid is None or shape[0] < grid[0] * grid[1]:
+            return None
+        prefix = shape[0] - grid[0] * grid[1]
+        layout: Layout = "tokens"
+        channels, rows = shape[1], grid[0]
+    elif len(shape) == 3:
+        # Of (C, H, W) and (H, W, C) that with the image's proportions is meant.
+        first = shape[1] * size[2] == shape[2] * size[1]
+        layout, channels, rows = ("NCHW", shape[0], shape[1]) if first else ("NHWC", shape[2], shape[0])
+    else:
+        return None
+    separate = layout == "tokens" and isinstance(getattr(module, "attn", None), nn.Module)
+    return Block(
+        *(path, module, layout, channels, round(size[1] / rows), before.shape == after.shape),
+        attention=("attn", "input") if separate else None,
+        prefix=prefix,
+    )

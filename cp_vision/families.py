@@ -1,0 +1,150 @@
+"""Where the blocks of each model family are, without running the model; other models are searched for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from timm.models.convnext import ConvNeXt
+from timm.models.regnet import RegNet
+from timm.models.resnet import ResNet
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torchvision.models.resnet import ResNet as TorchvisionResNet
+from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
+
+from .blocks import Block, DroppedBlock
+from .discover import discover_blocks
+from .errors import UserError, closest, listed
+
+__all__ = ["check_names", "default_pools", "is_known", "list_blocks", "select_blocks"]
+
+
+def list_blocks(model: nn.Module) -> list[Block]:
+    """List the model's blocks from input to output, without those that were dropped.
+
+    Args:
+        model: a timm or torchvision model, with or without pools. For families other than ResNet, RegNet,
+            ConvNeXt, Swin, ViT and DeiT the model is run once, without memory, to find its blocks.
+
+    Raises:
+        UserError: no blocks could be found.
+    """
+    find = _finder(model)
+    if find is None:
+        return discover_blocks(model)
+    return [block for block in find(model) if not isinstance(block.module, DroppedBlock)]
+
+
+def is_known(model: nn.Module) -> bool:
+    """Whether the model is of a family whose blocks are listed here."""
+    return _finder(model) is not None
+
+
+def _finder(model: nn.Module) -> Callable[[Any], Iterator[Block]] | None:
+    return next((find for family, find in _FAMILIES.items() if isinstance(model, family)), None)
+
+
+def select_blocks(model: nn.Module, names: tuple[str, ...], what: str) -> list[Block]:
+    """Return the named blocks in the order of the names.
+
+    Args:
+        model: as for :func:`list_blocks`.
+        names: block names, each at most once.
+        what: what the names are for, said in errors (``"pool"``, ``"drop"``).
+
+    Raises:
+        UserError: a name twice, of a dropped block, or of no block at all.
+    """
+    blocks = {block.name: block for block in list_blocks(model)}
+    check_names(model, names, blocks, what)
+    return [blocks[name] for name in names]
+
+
+def check_names(model: nn.Module, names: tuple[str, ...], allowed: Any, what: str) -> None:
+    """Raise a UserError unless each name is in ``allowed``, and there once."""
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UserError(f"{what} {name!r} is named twice; name each block once")
+        if name not in allowed:
+            if any(n == name and isinstance(m, DroppedBlock) for n, m in model.named_modules()):
+                raise UserError(f"{what} {name!r}: this block is dropped; pools and drops can't share a block")
+            raise UserError(
+                f"{what} {name!r} is no block of this model{closest(name, allowed)} (blocks: {listed(allowed)})"
+            )
+
+
+def default_pools(model: nn.Module) -> tuple[str, ...]:
+    """Sites of a bare ``cp_<base>``: after every block of a transformer, and of a ConvNet at stride 16 or more.
+
+    A ConvNet's finer maps are left out, since a pool takes longer there than the block itself.
+    """
+    return tuple(b.name for b in list_blocks(model) if b.transformer or b.reduction >= 16)
+
+
+def _resnet(model: Any) -> Iterator[Block]:
+    # torchvision's has no feature_info; both have these stages, each of half the resolution of the last.
+    reductions = {info["module"]: info["reduction"] for info in getattr(model, "feature_info", ())}
+    for i, stage in enumerate(("layer1", "layer2", "layer3", "layer4")):
+        for j, block in enumerate(model.get_submodule(stage)):
+            # Pruned models have other widths than their feature_info says.
+            last: Any = getattr(block, "conv3", None) or getattr(block, "conv2", None)
+            channels = last.out_channels if last is not None else 0
+            # The first block of a stage changes resolution or width, or (ResNet-18, first stage) would if the
+            # stem were another one; it stays, so that each stage has at least one block.
+            yield Block(f"{stage}.{j}", block, "NCHW", channels, reductions.get(stage, 4 << i), j > 0)
+
+
+def _regnet(model: Any) -> Iterator[Block]:
+    for info in model.feature_info:
+        if info["module"] != "stem":
+            for j, (name, block) in enumerate(model.get_submodule(info["module"]).named_children()):
+                yield Block(f"{info['module']}.{name}", block, "NCHW", info["num_chs"], info["reduction"], j > 0)
+
+
+def _convnext(model: Any) -> Iterator[Block]:
+    for info in model.feature_info:
+        for j, block in enumerate(model.get_submodule(info["module"]).blocks):
+            yield Block(f"{info['module']}.blocks.{j}", block, "NCHW", info["num_chs"], info["reduction"], True)
+
+
+def _swin(model: Any) -> Iterator[Block]:
+    # In version 2 the norm follows attention, so that no child sees what attention does before the windows are cut.
+    attention = ("norm1", "output") if isinstance(model, SwinTransformer) else None
+    for info in model.feature_info:
+        for j, block in enumerate(model.get_submodule(info["module"]).blocks):
+            name = f"{info['module']}.blocks.{j}"
+            yield Block(name, block, "NHWC", info["num_chs"], info["reduction"], True, attention)
+
+
+def _vit(model: Any) -> Iterator[Block]:
+    for i, (info, block) in enumerate(zip(model.feature_info, model.blocks, strict=False)):
+        attention = ("attn", "input") if hasattr(block, "attn") else None
+        yield Block(
+            *(f"blocks.{i}", block, "tokens", info["num_chs"], info["reduction"], True),
+            attention=attention,
+            prefix=model.num_prefix_tokens,
+        )
+
+
+def _torchvision_vit(model: Any) -> Iterator[Block]:
+    for name, block in model.encoder.layers.named_children():
+        yield Block(
+            *(f"encoder.layers.{name}", block, "tokens", model.hidden_dim, model.patch_size, True),
+            attention=("ln_1", "output"),
+            prefix=1,
+        )
+
+
+_FAMILIES: dict[type[nn.Module], Callable[[Any], Iterator[Block]]] = {
+    ResNet: _resnet,
+    TorchvisionResNet: _resnet,
+    RegNet: _regnet,
+    ConvNeXt: _convnext,
+    SwinTransformer: _swin,
+    SwinTransformerV2: _swin,
+    VisionTransformer: _vit,
+    TorchvisionViT: _torchvision_vit,
+}
