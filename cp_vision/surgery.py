@@ -14,6 +14,7 @@ from .errors import UserError, closest, listed
 from .families import check_names, is_known, list_blocks, select_blocks
 from .hooks import attach_pools, has_pool
 from .layers import ContextPool2d
+from .saving import note_changes
 from .strided import list_poolings, replace_pooling
 
 __all__ = ["POOL_MODES", "check_pool_options", "drop_blocks", "insert_pools"]
@@ -74,6 +75,7 @@ def insert_pools(model: nn.Module, names: Iterable[str], *, mode: str = "gated",
     if names and not is_known(model):
         rehearse(model, lambda trial: _insert(trial, names, mode, options))
     _insert(model, names, mode, options)
+    note_changes(model, pools=names, pool_options={**({} if mode == "gated" else {"mode": mode}), **options})
     return model
 
 
@@ -132,6 +134,7 @@ def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
     if names and not is_known(model):
         rehearse(model, lambda trial: _drop(trial, names))
     _drop(model, names)
+    note_changes(model, drops=names)
     return model
 
 

@@ -95,6 +95,32 @@ def test_models_that_cant_be_pooled():
         check_untouched(model, lambda m=model: insert_pools(m, ["blocks.1"]), message)
 
 
+def test_a_model_that_does_not_run_any_more_is_refused_before_it_is_changed():
+    class Odd(nn.Module):
+        """Reads a weight of one of its blocks itself."""
+
+        def __init__(self):
+            super().__init__()
+            self.pretrained_cfg = {"input_size": (3, 8, 8)}
+            self.blocks = nn.Sequential(*(Part(nn.Conv2d(3, 3, 1)) for _ in range(3)))
+
+        def forward(self, x):
+            return self.blocks(x) * self.blocks[1].conv.weight.mean()
+
+    class Part(nn.Module):
+        def __init__(self, conv):
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, x):
+            return self.conv(x)
+
+    model = Odd()
+    check_untouched(model, lambda: drop_blocks(model, ["blocks.1"]), "Odd models can't be changed like this: .* fails")
+    drop_blocks(insert_pools(model, ["blocks.1"]), ["blocks.2"])
+    assert model(torch.randn(1, 3, 8, 8)).shape == (1, 3, 8, 8)
+
+
 def test_pools_take_the_place_and_state_of_their_block():
     model = timm.create_model(VIT).double().eval()
     insert_pools(model, ["blocks.2"])
