@@ -19,7 +19,7 @@ from .layers import ContextPool2d
 from .linear import count_linear_scales, linear_macs
 from .meta import meta_copy
 
-__all__ = ["count_macs", "count_module", "default_input_size", "pool_macs"]
+__all__ = ["count_macs", "count_module", "default_input_size", "format_macs", "pool_macs"]
 
 
 def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None = None) -> int:
@@ -99,3 +99,11 @@ def count_module(module: nn.Module, input_shape: tuple[int, ...]) -> int:
         reason = printed.getvalue().strip().splitlines()[-1]
         raise RuntimeError(f"{type(module).__name__} doesn't run on an input of {input_shape}: {reason}")
     return int(macs)
+
+
+def format_macs(count: float) -> str:
+    """Write MACs, or parameters, for people: three digits and a unit."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g}{unit}" if count < 1000 * factor else f"{count / factor:.0f}{unit}"
+    return f"{count:.0f}"

@@ -7,7 +7,7 @@ import re
 
 from cp_vision.errors import UserError
 
-__all__ = ["format_macs", "parse_budget"]
+__all__ = ["parse_budget"]
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
@@ -32,13 +32,3 @@ def parse_budget(text: str, base_macs: int) -> int:
         )
     value, unit = float(match[1] + (match[2] or "")), match[3].upper()
     return int(value * base_macs) if unit == "X" else int(value * _UNITS[unit])
-
-
-def format_macs(macs: float) -> str:
-    """Write MACs for people: three digits and a unit."""
-    for unit in ("G", "M", "K"):
-        if macs >= _UNITS[unit]:
-            return (
-                f"{macs / _UNITS[unit]:.3g}{unit}" if macs < 1000 * _UNITS[unit] else f"{macs / _UNITS[unit]:.0f}{unit}"
-            )
-    return f"{macs:.0f}"

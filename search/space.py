@@ -9,10 +9,10 @@ from typing import cast
 import torch
 
 from cp_vision import Architecture, ContextPool2d, count_macs, find_sites, insert_pools, pool_macs
+from cp_vision.cost import format_macs
 from cp_vision.errors import UserError
 from cp_vision.surgery import check_pool_options
 
-from .budget import format_macs
 from .results import BlockCost
 
 __all__ = ["Choice", "Space", "measure_space"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tqdm import tqdm
 
-from .budget import format_macs
+from cp_vision.cost import format_macs
+
 from .driver import Search
 from .evaluate import OnEpoch
 from .executor import Leaders, Observer

@@ -16,8 +16,8 @@ from fakes import FakeEvaluator
 import cp_vision
 from cp_vision import Architecture, UserError
 from cp_vision.command_line import CommandError
+from cp_vision.cost import format_macs
 from cp_vision.search import Search, SearchConfig, measure_space, parse_budget
-from cp_vision.search.budget import format_macs
 from cp_vision.search.cli import main
 from cp_vision.search.executor import leaders
 from cp_vision.search.proposals import SAMPLERS, Proposer, key_of, starting_points, without_pools
