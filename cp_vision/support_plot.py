@@ -56,7 +56,12 @@ def plot_supports(maps: Sequence[SupportMap], picture: Tensor, path: Path, title
     for axis, one in zip(axes.flat[1:], maps, strict=False):
         axis.imshow(gray, cmap="gray", vmin=0, vmax=1)
         shown = axis.imshow(
-            one.sigma.numpy(), cmap="viridis", alpha=0.65, vmin=low, vmax=high, extent=(-0.5, width - 0.5, height - 0.5, -0.5)
+            one.sigma.numpy(),
+            cmap="viridis",
+            alpha=0.65,
+            vmin=low,
+            vmax=high,
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         )
         gate = "" if one.gate is None else f", mean |gate| {one.gate:.2g}"
         axis.set_title(f"{one.site}\n{one.sigma.min():.1f} to {one.sigma.max():.1f} px{gate}", fontsize=8)
