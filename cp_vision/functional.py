@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from .exact import exact_pool
+from .groups import map_groups
 from .linear import linear_pool
 
-__all__ = ["BACKENDS", "context_pool", "uses_linear"]
+__all__ = ["BACKENDS", "context_pool", "gated_context_pool", "uses_linear"]
 
 BACKENDS = ("auto", "exact", "linear")
 
@@ -61,10 +62,38 @@ def context_pool(
     Source: Huang et al., Efficient Representation Learning via Adaptive Context Pooling, ICML 2022 (the
     learned weight and support). The stride and the linear backend are our extensions.
     """
+    return gated_context_pool(x, log_weight, sigma, None, stride, backend, sigma_max)
+
+
+def gated_context_pool(
+    x: Tensor,
+    log_weight: Tensor,
+    sigma: Tensor,
+    gate: Tensor | None,
+    stride: int,
+    backend: str,
+    sigma_max: float | None,
+) -> Tensor:
+    """``x + gate * (context_pool(x) - x)``, in fewer passes than that.
+
+    Args:
+        gate: of every channel, (C,), with stride 1; None for the pool alone.
+
+    The other arguments, the result and the errors are those of :func:`context_pool`.
+    """
     _check(x, log_weight, sigma, stride, backend, sigma_max)
     if backend == "linear" or (backend == "auto" and uses_linear((x.shape[2], x.shape[3]), stride)):
-        return linear_pool(x, log_weight, sigma, stride, sigma_max)
-    return exact_pool(x, log_weight, sigma, stride)
+        return linear_pool(x, log_weight, sigma, gate, stride, sigma_max)
+
+    def pool(x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
+        pooled = exact_pool(x, log_weight, sigma, stride)
+        if gate is None:
+            return pooled
+        # Without gradients the pooled map, which nobody else has, takes the result.
+        out = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else pooled
+        return torch.lerp(x, pooled, gate.to(x.dtype)[:, None, None], out=out)
+
+    return map_groups(pool, x, log_weight, sigma)
 
 
 def uses_linear(grid: tuple[int, int], stride: int = 1) -> bool:

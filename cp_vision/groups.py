@@ -7,27 +7,35 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["map_groups"]
+__all__ = ["group_size", "map_groups"]
 
 # Batches above the first are taken in groups of about the second, which is where that became faster.
-_BATCH_BYTES = 16 << 20
-_GROUP_BYTES = 8 << 20
+_BATCH_BYTES = 8 << 20
+_GROUP_BYTES = 4 << 20
+
+
+def group_size(first: Tensor) -> int | None:
+    """How many images of a batch (B, ...) to treat at a time; None stands for all at once.
+
+    Groups are for the CPU: other devices, and graphs that are being compiled, exported or counted, take the batch at
+    once.
+    """
+    plain = type(first) is Tensor and first.device.type == "cpu" and not torch.compiler.is_compiling()
+    if not plain or len(first) < 2 or first.nbytes <= _BATCH_BYTES:
+        return None
+    return max(1, _GROUP_BYTES // first[:1].nbytes)
 
 
 def map_groups(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """Call a function of batches on groups of images, and join the results along the batch.
 
-    Only on the CPU: other devices, and graphs that are being compiled, exported or counted, take the batch at once.
-
     Args:
         function: treats every image by itself; gives (B, ...).
         tensors: its arguments, (B, ...) each; the size of the first decides how many images make a group.
     """
-    first = tensors[0]
-    plain = type(first) is Tensor and first.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not plain or len(first) < 2 or first.nbytes <= _BATCH_BYTES:
+    first, group = tensors[0], group_size(tensors[0])
+    if group is None:
         return function(*tensors)
-    group = max(1, _GROUP_BYTES // first[:1].nbytes)
     parts = (function(*part) for part in zip(*(tensor.split(group) for tensor in tensors), strict=True))
     if torch.is_grad_enabled():
         return torch.cat(list(parts))

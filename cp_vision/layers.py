@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .functional import BACKENDS, context_pool
-from .groups import map_groups
+from .functional import BACKENDS, gated_context_pool
 
 __all__ = ["ContextPool1d", "ContextPool2d", "hidden_width"]
 
@@ -126,20 +125,12 @@ class ContextPool2d(nn.Module):
     def pool(self, x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
         """Pool x with the given weights and supports, in this module's mode."""
         sigma_max = self.largest_support((x.shape[2], x.shape[3]))
-        pooled = context_pool(x, log_weight, sigma, stride=self.stride, backend=self.backend, sigma_max=sigma_max)
-        if self.gate is None:
-            return pooled
-        # Without gradients the pooled map, which nobody else has, takes the result.
-        out = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else pooled
-        return torch.lerp(x, pooled, self.gate.to(x.dtype)[:, None, None], out=out)
+        return gated_context_pool(x, log_weight, sigma, self.gate, self.stride, self.backend, sigma_max)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride))."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"expected (B, {self.channels}, H, W), got {tuple(x.shape)}")
-        return map_groups(self._forward, x)
-
-    def _forward(self, x: Tensor) -> Tensor:
         return self.pool(x, *self.weight_and_support(x))
 
     def extra_repr(self) -> str:

@@ -1,17 +1,16 @@
-"""The weighted average over windows of cells, and its gradients by more sums of that kind."""
+"""The weighted average over windows of cells, and what its gradients take: more sums of that kind."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .windows import Windows
 
-__all__ = ["WindowAverage", "WindowWeights", "average", "spread", "support_gradient", "window_weights"]
+__all__ = ["WindowWeights", "average", "slope_sums", "spread", "window_weights"]
 
 
 class WindowWeights(NamedTuple):
@@ -43,13 +42,14 @@ def average(cells: Tensor, chosen: WindowWeights) -> Tensor:
     return _sum_windows(cells, chosen.cells, chosen.weights)
 
 
-def spread(chosen: WindowWeights, gradient: Tensor, along: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+def spread(index: Tensor, weights: Tensor, gradient: Tensor, along: Tensor, cells: int) -> tuple[Tensor, Tensor]:
     """Gradients for the cells and their mass.
 
     Sorted by cell these are sums over bags again, several times as fast as the bag's own gradient.
 
     Args:
-        chosen: the windows' weights.
+        index: the windows' cells, (T, K).
+        weights: their shares in the averages, (T, K).
         gradient: the gradient of the averages, (T, C).
         along: its product with the averages, (T,).
         cells: number of cells.
@@ -57,9 +57,9 @@ def spread(chosen: WindowWeights, gradient: Tensor, along: Tensor, cells: int) -
     Returns:
         (cells, C) and (cells,).
     """
-    found, order = chosen.cells.flatten().sort()
-    tokens = order.div(chosen.cells.shape[1], rounding_mode="floor")
-    weights = chosen.weights.to(gradient.dtype).flatten()[order]
+    found, order = index.flatten().sort()
+    tokens = order.div(index.shape[1], rounding_mode="floor")
+    weights = weights.to(gradient.dtype).flatten()[order]
     starts = torch.searchsorted(found, torch.arange(cells, device=found.device, dtype=found.dtype))
     for_cells, for_mass = (
         F.embedding_bag(tokens, values, starts, per_sample_weights=weights, mode="sum")
@@ -68,10 +68,8 @@ def spread(chosen: WindowWeights, gradient: Tensor, along: Tensor, cells: int) -
     return for_cells, for_mass.squeeze(1)
 
 
-def support_gradient(
-    cells: Tensor, mass: Tensor, support: Tensor, slopes: Windows, scale: Tensor, gradient: Tensor, along: Tensor
-) -> Tensor:
-    """Gradient for the supports, in their shape.
+def slope_sums(cells: Tensor, mass: Tensor, support: Tensor, slopes: Windows, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """How the windows' sums change with the supports, over the windows' weights: those of cells, and of mass.
 
     Args:
         cells: sums of weighted tokens, (cells, C).
@@ -79,41 +77,13 @@ def support_gradient(
         support: sigma in pixels, (B, height, width) of the outputs.
         slopes: windows, wider than those of the average: where a window ends matters more to the derivative.
         scale: as in :class:`WindowWeights`.
-        gradient: the gradient of the averages, (T, C).
-        along: its product with the averages, (T,).
+
+    Returns:
+        (T, C) and (T,).
     """
     index, (rows, columns), (row_slopes, column_slopes) = slopes.read(support)
     weights = (_outer(row_slopes, columns) + _outer(rows, column_slopes)) * scale[:, None]
-    change = (_sum_windows(cells, index, weights) * gradient).sum(1)
-    return (change - along * _sum_windows(mass[:, None], index, weights).squeeze(1)).view_as(support)
-
-
-class WindowAverage(torch.autograd.Function):
-    """:func:`average` of cells by their mass and the windows' supports, with the gradients above.
-
-    Args of ``apply``: cells (cells, C), mass (cells,), support (B, height, width), the windows and those for the
-    slopes. Returns (B * height * width, C).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, cells: Tensor, mass: Tensor, support: Tensor, windows: Windows, slopes: Windows) -> Tensor:
-        """Average the windows."""
-        chosen = window_weights(mass, support, windows)
-        pooled = average(cells, chosen)
-        ctx.save_for_backward(cells, mass, support, pooled, *chosen)
-        ctx.slopes = slopes
-        return pooled
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients for cells, mass and support."""
-        cells, mass, support, pooled, *rest = ctx.saved_tensors
-        chosen, gradient = WindowWeights(*rest), gradient.contiguous()
-        along = (gradient * pooled).sum(1)
-        for_support = support_gradient(cells, mass, support, ctx.slopes, chosen.scale, gradient, along)
-        for_cells, for_mass = spread(chosen, gradient, along, len(cells))
-        return for_cells, for_mass, for_support, None, None
+    return _sum_windows(cells, index, weights), _sum_windows(mass[:, None], index, weights).squeeze(1)
 
 
 def _sum_windows(cells: Tensor, index: Tensor, weights: Tensor) -> Tensor:

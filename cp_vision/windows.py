@@ -48,20 +48,22 @@ class Windows:
         signed: bool,
         device: torch.device,
     ) -> None:
-        half = stride % 2 == 0
+        half, self.count = stride % 2 == 0, count
         weights = _table(count, taps, half, signed).to(device)
         # Every row has the weights and how they change to the next row.
         self.table = torch.cat([weights[:-1], weights.diff(dim=0)], 1)
         height, width = (axis_cells(size, count) for size in grid)
-        starts, self.cells = [], 0
+        # Of every scale, how many cells an image has in the scales before it and in its own.
+        places, cells = [], 0
         for (_, rows), (_, columns) in zip(height, width, strict=True):
-            starts.append(self.cells)
-            self.cells = self.cells + rows * columns
+            places.append((cells, rows * columns))
+            cells = cells + rows * columns
+        self.places = torch.tensor(places, dtype=torch.int32, device=device)
         layout = table_layout(count)
         spacing = [columns for _, columns in width]
         self.axes = (
-            _Axis(outputs[0], stride, height, starts, spacing, layout, taps, device),
-            _Axis(outputs[1], stride, width, [0] * count, [1] * count, layout, taps, device),
+            _Axis(outputs[0], stride, height, spacing, layout, taps, device),
+            _Axis(outputs[1], stride, width, [1] * count, layout, taps, device),
         )
         ends = scale_ends(count, half)
         begins, steps = [0.0, *ends[:-1]], [steps for _, _, steps in layout]
@@ -91,8 +93,9 @@ class Windows:
             for axis, position in zip(self.axes, positions, strict=True)
         ]
         (rows, *row_weights), (columns, *column_weights) = found
-        first = torch.arange(batch, device=device, dtype=torch.int32) * self.cells
-        index = (rows + first[:, None, None, None])[..., :, None] + columns[..., None, :]
+        before, own = F.embedding(scale, self.places).unbind(-1)
+        first = before * batch + own * torch.arange(batch, device=device, dtype=torch.int32)[:, None, None]
+        index = (rows + first[..., None])[..., :, None] + columns[..., None, :]
         weights, slopes = zip(row_weights, column_weights, strict=True)
         return Reading(index.flatten(3).flatten(0, 2), weights, slopes)
 
@@ -110,7 +113,6 @@ class _Axis:
         outputs: int,
         stride: int,
         cells: list[tuple[int, int]],
-        starts: list[int],
         spacing: list[int],
         layout: list[tuple[int, int, int]],
         taps: int,
@@ -128,7 +130,7 @@ class _Axis:
             cell = past.div(2 * size, rounding_mode="floor") - (taps - 1) // 2 - first
             cell = torch.zeros_like(cell)[:, None] if self.single else cell[:, None] + window
             inside.append((cell >= 0) & (cell < number))
-            indices.append(cell.clamp(min=0).clamp(max=number - 1) * spacing[scale] + starts[scale])
+            indices.append(cell.clamp(min=0).clamp(max=number - 1) * spacing[scale])
             table_rows.append(first_row + (pixel % size) * positions // size * (steps + 1))
         self.indices, self.inside = torch.cat(indices).int(), torch.cat(inside).float()
         self.table_rows = torch.cat(table_rows)
