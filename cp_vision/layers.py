@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .functional import BACKENDS, gated_context_pool
+from .shared_linear import shared_linear
 
 __all__ = ["ContextPool1d", "ContextPool2d", "hidden_width"]
 
@@ -86,15 +87,16 @@ class ContextPool2d(nn.Module):
             nn.init.zeros_(parameter)
         return nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.GELU(), last)
 
-    def _map(self, x: Tensor) -> Tensor:
+    def _map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the mapping says of x, and the x for its other use."""
         mapping: Any = self.mapping
         first, activation, last = mapping
-        if x.stride(1) == 1 and first.out_channels <= 4:
-            # Where channels lie last, a 1 x 1 convolution to so few channels is faster as a matrix product.
-            hidden = F.linear(x.permute(0, 2, 3, 1), first.weight.flatten(1), first.bias).permute(0, 3, 1, 2)
+        if x.stride(1) == 1:
+            # Where channels lie last, a 1 x 1 convolution is a matrix product.
+            hidden, x = shared_linear(x, first.weight.flatten(1), first.bias)
         else:
             hidden = first(x)
-        return last(activation(hidden))
+        return last(activation(hidden)), x
 
     def weight_and_support(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the log weight (B, H, W) and the support sigma in pixels (B, H/stride, W/stride).
@@ -102,8 +104,15 @@ class ContextPool2d(nn.Module):
         Args:
             x: (B, C, H, W).
         """
+        log_weight, sigma, _ = self._predict(x)
+        return log_weight, sigma
+
+    def _predict(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         batch, _, height, width = x.shape
-        learned: tuple[Tensor, ...] = self._map(x).unbind(1) if self.mapping is not None else ()
+        learned: tuple[Tensor, ...] = ()
+        if self.mapping is not None:
+            mapped, x = self._map(x)
+            learned = mapped.unbind(1)
         equal = x.new_zeros(batch, height, width)
         dtype = torch.promote_types(x.dtype, torch.float32)
         log_weight = (learned[0] if self.learned_weight else equal).to(dtype)
@@ -112,7 +121,7 @@ class ContextPool2d(nn.Module):
             support = F.avg_pool2d(support[:, None], self.stride, ceil_mode=True, count_include_pad=False).squeeze(1)
         longest: Any = torch.sym_max(height, width)
         span = self.support_range * longest
-        return log_weight, self.sigma_min + span * support.sigmoid()
+        return log_weight, self.sigma_min + span * support.sigmoid(), x
 
     def largest_support(self, grid: tuple[int, int]) -> float:
         """Largest support in pixels on a map of this height and width.
@@ -131,7 +140,8 @@ class ContextPool2d(nn.Module):
         """Pool a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride))."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"expected (B, {self.channels}, H, W), got {tuple(x.shape)}")
-        return self.pool(x, *self.weight_and_support(x))
+        log_weight, sigma, x = self._predict(x)
+        return self.pool(x, log_weight, sigma)
 
     def extra_repr(self) -> str:
         """Show what tells this pool from another."""

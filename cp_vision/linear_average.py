@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from .groups import group_size
 from .scales import by_scale, make_cells, map_gradient, per_image, scale_shapes
-from .window_average import WindowWeights, average, slope_sums, spread, window_weights
+from .window_average import average, slope_sums, spread, window_weights
 from .windows import Windows
 
 __all__ = ["average_windows"]
@@ -130,6 +130,7 @@ def _pool(
             joined[part] = pooled
         else:
             torch.lerp(tokens[part], pooled, gate, out=joined[part])
+    assert joined is not None
     return joined
 
 

@@ -1,0 +1,53 @@
+"""A linear map of a feature map's channels whose gradient joins the one that the map gets elsewhere, in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+__all__ = ["shared_linear"]
+
+
+def shared_linear(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Map the channels of x, and hand x on to whatever else uses it.
+
+    Two uses of one tensor give it two gradients, which take a large array and two passes more. Here the second use
+    must take the x that is returned: its gradient comes by, and this one is added to it.
+
+    Args:
+        x: (B, C, H, W), channels last.
+        weight: (D, C).
+        bias: (D,).
+
+    Returns:
+        (B, D, H, W), and x.
+    """
+    if x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _SharedLinear.apply(x, weight, bias)
+    return _linear(x, weight, bias), x
+
+
+class _SharedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, weight)
+        return _linear(x, weight, bias), x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, for_hidden: Tensor, for_x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        hidden = for_hidden.permute(0, 2, 3, 1).flatten(0, 2).to(x.dtype)
+        tokens = for_x.permute(0, 2, 3, 1)
+        tokens = tokens if tokens.is_contiguous() else tokens.contiguous()
+        tokens.flatten(0, 2).addmm_(hidden, weight.to(x.dtype))
+        for_weight = hidden.mT @ x.permute(0, 2, 3, 1).flatten(0, 2)
+        return tokens.permute(0, 3, 1, 2), for_weight, hidden.sum(0)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
