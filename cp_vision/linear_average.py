@@ -113,6 +113,7 @@ def _pool(
     group = group_size(tokens)
     shapes = scale_shapes((tokens.shape[1], tokens.shape[2]), windows.count)
     joined = None if group is None else tokens.new_empty(*support.shape, tokens.shape[3])
+    pooled = tokens
     for part in _groups(tokens, group):
         cells, own = make_cells(tokens[part], weight[part], windows.count), by_scale(mass[part], shapes)
         chosen = window_weights(own, support[part], windows)
@@ -121,17 +122,14 @@ def _pool(
             kept += [pooled, chosen.cells, chosen.weights]
             if slopes is not None:
                 kept += slope_sums(cells, own, support[part], slopes, chosen.scale)
-        if joined is None:
-            if gate is None:
-                return pooled
-            # A pooled map that nobody else has takes the result.
-            return pooled.lerp_(tokens, 1 - gate) if kept is None else torch.lerp(tokens, pooled, gate)
-        if gate is None:
-            joined[part] = pooled
-        else:
+        if joined is not None and gate is not None:
             torch.lerp(tokens[part], pooled, gate, out=joined[part])
-    assert joined is not None
-    return joined
+        elif joined is not None:
+            joined[part] = pooled
+    if joined is not None or gate is None:
+        return pooled if joined is None else joined
+    # A pooled map that nobody else has takes the result.
+    return pooled.lerp_(tokens, 1 - gate) if kept is None else torch.lerp(tokens, pooled, gate)
 
 
 def _part_gradients(
@@ -159,14 +157,17 @@ def _part_gradients(
         for_support = (_sum_channels(product, gate).flatten() - along * changes[1]).view(gradient.shape[:3])
     if for_gate is not None:
         for_gate = for_gate - torch.mul(gradient, tokens, out=product).sum((0, 1, 2))
-    del product
     cells = batch * sum(rows * columns for rows, columns in shapes)
     for_cells, for_mass = spread(index, weights, gradient.flatten(0, 2), along, cells)
     whole = map_gradient(for_cells, batch, shapes)
-    for_weight = _sum_channels(whole * tokens, gate)
+    product = torch.mul(whole, tokens, out=product if product.shape == tokens.shape else None)
+    for_weight = _sum_channels(product, gate)
     whole.mul_(weight[..., None])
-    if gate is not None:
-        whole = torch.lerp(gradient, whole, gate) if into is None else torch.lerp(gradient, whole, gate, out=into)
+    if gate is not None and into is None:
+        # A table of one scale is nothing but the gradient.
+        whole = whole.lerp_(gradient, 1 - gate) if len(shapes) == 1 else torch.lerp(gradient, whole, gate)
+    elif gate is not None:
+        whole = torch.lerp(gradient, whole, gate, out=into)
     elif into is not None:
         whole = into.copy_(whole)
     return whole, for_weight, per_image(for_mass, batch, shapes), for_support, for_gate

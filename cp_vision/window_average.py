@@ -34,7 +34,7 @@ def window_weights(mass: Tensor, support: Tensor, windows: Windows) -> WindowWei
     total = _sum_windows(mass[:, None], index, weights).squeeze(1)
     # A window without any weight gives zeros.
     scale = total.reciprocal().masked_fill(total == 0, 0.0)
-    return WindowWeights(index, weights * scale[:, None], scale)
+    return WindowWeights(index, weights.mul_(scale[:, None]), scale)
 
 
 def average(cells: Tensor, chosen: WindowWeights) -> Tensor:
@@ -82,7 +82,8 @@ def slope_sums(cells: Tensor, mass: Tensor, support: Tensor, slopes: Windows, sc
         (T, C) and (T,).
     """
     index, (rows, columns), (row_slopes, column_slopes) = slopes.read(support)
-    weights = (_outer(row_slopes, columns) + _outer(rows, column_slopes)) * scale[:, None]
+    scale = scale[:, None]
+    weights = _outer(row_slopes * scale, columns) + _outer(rows * scale, column_slopes)
     return _sum_windows(cells, index, weights), _sum_windows(mass[:, None], index, weights).squeeze(1)
 
 
