@@ -35,17 +35,25 @@ class _SharedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x, weight)
+        ctx.set_materialize_grads(False)
         return _linear(x, weight, bias), x.view_as(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, for_hidden: Tensor, for_x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, for_hidden: Tensor | None, for_x: Tensor | None) -> tuple[Tensor | None, ...]:
+        if for_hidden is None:
+            return for_x, None, None
         x, weight = ctx.saved_tensors
+        # Under autocast the types may differ.
+        weight = weight.to(x.dtype)
         hidden = for_hidden.permute(0, 2, 3, 1).flatten(0, 2).to(x.dtype)
-        tokens = for_x.permute(0, 2, 3, 1)
-        tokens = tokens if tokens.is_contiguous() else tokens.contiguous()
-        tokens.flatten(0, 2).addmm_(hidden, weight.to(x.dtype))
         for_weight = hidden.mT @ x.permute(0, 2, 3, 1).flatten(0, 2)
+        if for_x is None:
+            tokens = (hidden @ weight).view(x.permute(0, 2, 3, 1).shape)
+        else:
+            # Nobody else has this gradient.
+            tokens = for_x.permute(0, 2, 3, 1).contiguous()
+            tokens.flatten(0, 2).addmm_(hidden, weight)
         return tokens.permute(0, 3, 1, 2), for_weight, hidden.sum(0)
 
 

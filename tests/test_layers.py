@@ -51,6 +51,57 @@ def test_every_parameter_gets_a_gradient(options):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in pool.parameters())
 
 
+@pytest.mark.parametrize("backend", ["exact", "linear"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("mode", ["gated", "replace"])
+def test_gradients_are_those_of_the_parts(backend, memory_format, mode):
+    pool = shake(ContextPool2d(6, mode=mode, backend=backend)).double()
+    x = torch.randn(2, 6, 15, 14, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
+
+    def by_parts(x):
+        hidden = pool.mapping[1](torch.nn.functional.conv2d(x, pool.mapping[0].weight, pool.mapping[0].bias))
+        log_weight, support = pool.mapping[2](hidden).unbind(1)
+        sigma = pool.sigma_min + pool.support_range * 15 * support.sigmoid()
+        pooled = context_pool(x, log_weight, sigma, backend=backend, sigma_max=pool.largest_support((15, 14)))
+        return pooled if pool.gate is None else x + pool.gate[:, None, None] * (pooled - x)
+
+    tensors, gradients = [x, *pool.parameters()], []
+    for function in (pool, by_parts, pool):
+        # The map has another use, and its graph is gone through twice.
+        loss = (function(x) * x.sin()).square().sum()
+        torch.autograd.grad(loss, tensors, retain_graph=True)
+        gradients.append(torch.autograd.grad(loss, tensors))
+    for got, wanted, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, wanted)
+        assert torch.equal(got, again)
+
+
+def test_weight_and_support_alone_have_gradients():
+    pool = shake(ContextPool2d(6))
+    x = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last).requires_grad_()
+    planar = x.detach().contiguous().requires_grad_()
+    for tensor in (x, planar):
+        log_weight, sigma = pool.weight_and_support(tensor)
+        (log_weight.square().sum() + sigma.square().sum()).backward()
+    torch.testing.assert_close(x.grad, planar.grad)
+
+
+@pytest.mark.parametrize("backend", ["exact", "linear"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_training_in_half_precision(backend, dtype):
+    pool = shake(ContextPool2d(6, backend=backend))
+    x = torch.randn(2, 6, 15, 14).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    gradients = []
+    for autocast in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = pool(x if autocast else x.float())
+        assert y.dtype == (dtype if autocast else torch.float32)
+        gradients.append(torch.autograd.grad(y.float().square().sum(), [x, *pool.parameters()]))
+    for got, wanted in zip(*gradients, strict=True):
+        assert got.dtype == wanted.dtype
+        assert (got - wanted).norm() <= 0.05 * wanted.norm()
+
+
 def test_a_new_gated_pool_changes_nothing_and_learns():
     pool, x = ContextPool2d(6), torch.randn(2, 6, 5, 7)
     assert torch.equal(pool(x), x)
