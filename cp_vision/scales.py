@@ -38,6 +38,13 @@ def make_cells(tokens: Tensor, weight: Tensor, count: int) -> Tensor:
     shapes = scale_shapes((height, width), count)
     if count == 1:
         return (tokens * weight[..., None]).flatten(0, 2)
+    if torch.compiler.is_compiling():
+        # A compiler writes the parts of a table at their places by itself, but not through views.
+        image = (tokens * weight[..., None]).permute(0, 3, 1, 2)
+        images = [image]
+        for scale in range(1, count):
+            images.append(_filter(images[-1], scale))
+        return torch.cat([image.permute(0, 2, 3, 1).flatten(0, 2) for image in images])
     table = tokens.new_empty(batch * _cells(shapes), channels)
     maps = _maps(table, batch, shapes)
     torch.mul(tokens, weight[..., None], out=maps[0])
@@ -55,10 +62,11 @@ def map_gradient(table: Tensor, batch: int, shapes: list[tuple[int, int]]) -> Te
         shapes: rows and columns of every scale.
     """
     maps = _maps(table, batch, shapes)
+    gradient = maps[-1]
     for scale in range(len(shapes) - 1, 0, -1):
-        gradient = _unfilter(maps[scale].permute(0, 3, 1, 2), scale, shapes[scale - 1])
-        maps[scale - 1].add_(gradient.permute(0, 2, 3, 1))
-    return maps[0]
+        through = _unfilter(gradient.permute(0, 3, 1, 2), scale, shapes[scale - 1])
+        gradient = through.permute(0, 2, 3, 1).add_(maps[scale - 1])
+    return gradient
 
 
 def make_mass(weight: Tensor, count: int) -> Tensor:
