@@ -4,7 +4,9 @@ BASE ?= test_vit2
 OUTPUT ?= runs/digits$(if $(filter-out test_vit2,$(BASE)),-$(BASE))
 BIN := .venv/bin
 
-.PHONY: demo test test-slow benchmark lint format clean
+OLDEST_TIMM = $(shell sed -n 's/^ *timm>=//p' setup.cfg)
+
+.PHONY: demo test test-slow test-oldest benchmark lint format clean
 
 demo: .venv/installed
 	$(BIN)/cp-search $(BASE) --budget 0.7x --trials 30 --pool-kwargs support_range=0.25 --output $(OUTPUT)
@@ -14,6 +16,16 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+# The tests of models, on the oldest timm that setup.cfg admits; make test has the newest.
+test-oldest: .venv/installed
+	@if [ "$$($(BIN)/python -c 'import timm; print(timm.__version__)')" = "$(OLDEST_TIMM)" ]; then \
+	    echo "timm $(OLDEST_TIMM) is the oldest admitted and the newest there is: make test runs on it"; \
+	else \
+	    $(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/oldest "timm==$(OLDEST_TIMM)" && \
+	    PYTHONPATH=build/oldest $(BIN)/python -m pytest -m "not slow" \
+	        tests/test_models.py tests/test_citizens.py tests/test_deployment.py tests/test_surgery.py; \
+	fi
 
 benchmark: .venv/installed
 	$(BIN)/python benchmarks/operator.py

@@ -28,7 +28,8 @@ def test_onnx_of_open_batch(name, tmp_path):
 @torch.no_grad()
 def test_onnx_of_open_size(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    model = stir(small("cp_resnet18", pools=["layer2.1", "layer3.0", *(p.name for p in list_poolings(model))]), 0.3)
+    poolings = [pooling.name for pooling in list_poolings(small("resnet18"))]
+    model = stir(small("cp_resnet18", pools=["layer2.1", "layer3.0", *poolings]), 0.3)
     sizes = {0: torch.export.Dim("batch", min=1, max=64)}
     # The network halves its map five times.
     sizes |= {i: 32 * torch.export.Dim(name, min=2, max=16) for i, name in ((2, "rows"), (3, "columns"))}
