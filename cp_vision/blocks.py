@@ -7,10 +7,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-__all__ = ["Block", "DroppedBlock", "Layout"]
+__all__ = ["Attention", "Block", "DroppedBlock", "Layout"]
 
 # How a block's output holds its channels: (B, N, C) with prefix tokens first, (B, C, H, W) or (B, H, W, C).
 Layout = Literal["tokens", "NCHW", "NHWC"]
+
+# The child of a block that gives or takes what attention sees, and which of both.
+Attention = tuple[str, Literal["input", "output"]]
 
 
 class DroppedBlock(nn.Module):
@@ -39,8 +42,8 @@ class Block:
         channels: channels of its output.
         reduction: input pixels per output pixel.
         droppable: whether its output has the shape of its input, so that it may be left out.
-        attention: for mode ``pre_attn``, the child that gives or takes what attention sees, and which of both
-            (``("norm1", "output")``); None where there is no such place.
+        attention: for mode ``pre_attn``, where what attention sees passes (``("norm1", "output")``); None where
+            there is no such place.
         prefix: tokens before those of the grid (class and register tokens).
     """
 
@@ -50,7 +53,7 @@ class Block:
     channels: int
     reduction: int
     droppable: bool
-    attention: tuple[str, Literal["input", "output"]] | None = None
+    attention: Attention | None = None
     prefix: int = 0
 
     @property

@@ -15,7 +15,7 @@ from torch import nn
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
-from .blocks import Block, DroppedBlock
+from .blocks import Attention, Block, DroppedBlock
 from .discover import discover_blocks
 from .errors import UserError, closest, listed
 
@@ -112,7 +112,7 @@ def _convnext(model: Any) -> Iterator[Block]:
 
 def _swin(model: Any) -> Iterator[Block]:
     # In version 2 the norm follows attention, so that no child sees what attention does before the windows are cut.
-    attention = ("norm1", "output") if isinstance(model, SwinTransformer) else None
+    attention: Attention | None = ("norm1", "output") if isinstance(model, SwinTransformer) else None
     for info in model.feature_info:
         for j, block in enumerate(model.get_submodule(info["module"]).blocks):
             name = f"{info['module']}.blocks.{j}"
@@ -121,7 +121,7 @@ def _swin(model: Any) -> Iterator[Block]:
 
 def _vit(model: Any) -> Iterator[Block]:
     for i, (info, block) in enumerate(zip(model.feature_info, model.blocks, strict=False)):
-        attention = ("attn", "input") if hasattr(block, "attn") else None
+        attention: Attention | None = ("attn", "input") if hasattr(block, "attn") else None
         yield Block(
             *(f"blocks.{i}", block, "tokens", info["num_chs"], info["reduction"], True),
             attention=attention,

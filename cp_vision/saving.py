@@ -33,7 +33,7 @@ def note_changes(
     if not isinstance(cfg, dict) or "architecture" not in cfg:
         return
     args = dict(getattr(model, "_model_args", {}))
-    noted = {
+    noted: dict[str, Any] = {
         "pools": [*args.get("pools", ()), *pools],
         "drops": [*args.get("drops", ()), *drops],
     }

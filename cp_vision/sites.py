@@ -58,7 +58,8 @@ def find_sites(model: nn.Module, input_size: tuple[int, int, int] | None = None)
     blocks, poolings = list_blocks(model), list_poolings(model)
     size = input_size or default_input_size(model)
     trial = meta_copy(model)
-    calls = {place.name: _Call(trial.get_submodule(place.name)) for place in (*blocks, *poolings)}
+    names = [*(block.name for block in blocks), *(pooling.name for pooling in poolings)]
+    calls = {name: _Call(trial.get_submodule(name)) for name in names}
     # A stage's down-sampling is that of its first block, whose input the pool gets.
     inputs = {p.name: _Call(trial.get_submodule(_owner(p))) for p in poolings}
     try:
