@@ -6,8 +6,6 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from walk import QUICK, close, images, small, stir
 
-from cp_vision.strided import list_poolings
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
@@ -28,8 +26,7 @@ def test_onnx_of_open_batch(name, tmp_path):
 @torch.no_grad()
 def test_onnx_of_open_size(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    poolings = [pooling.name for pooling in list_poolings(small("resnet18"))]
-    model = stir(small("cp_resnet18", pools=["layer2.1", "layer3.0", *poolings]), 0.3)
+    model = stir(small("cp_resnet18", pools=["layer3.0.downsample"]), 0.3)
     sizes = {0: torch.export.Dim("batch", min=1, max=64)}
     # The network halves its map five times.
     sizes |= {i: 32 * torch.export.Dim(name, min=2, max=16) for i, name in ((2, "rows"), (3, "columns"))}
@@ -42,18 +39,18 @@ def test_onnx_of_open_size(tmp_path):
         close(torch.from_numpy(got), model(x), 1e-4)
 
 
-# One of each way in which a pool is hooked in.
-COMPILED = ("cp_resnet18", "cp_convnext_tiny", "cp_swin_tiny_patch4_window7_224", "cp_vit_small_patch16_224")
+# A ConvNet with pools of both kinds, and a transformer.
+COMPILED = [
+    ("cp_resnet18", {"pools": ["layer4.1", "layer4.0.downsample"]}),
+    ("cp_vit_small_patch16_224", {"pools": ["blocks.1"], "pool_options": {"mode": "pre_attn"}}),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMPILED)
-def test_the_compiler_trains_them(name):
+@pytest.mark.parametrize(("name", "args"), COMPILED)
+def test_the_compiler_trains_them(name, args):
     torch.compiler.reset()
-    model = stir(small(name), 0.3)
-    pools = [pooling.name for pooling in list_poolings(model)]
-    if pools:
-        model = stir(small(name, pools=pools), 0.3)
+    model = stir(small(name, **args), 0.3)
     x = images(2)
     plain = model(x)
     plain.square().sum().backward()

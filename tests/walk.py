@@ -103,14 +103,15 @@ def close(one, other, limit=1e-6):
 
 
 @functools.cache
-def distinct(family):
-    """Names of a family, one for each structure that the small models have."""
+def distinct(family, kinds=False):
+    """Names of a family, one for each structure that the small models have, or for each set of kinds of modules."""
     found = {}
     for name in NAMES:
         if family_of(name) == family:
             with torch.device("meta"):
                 base = timm.create_model(base_of(name), **small_args(name))
-            found.setdefault((repr(base), type(base)), name)
+            key = frozenset(map(type, base.modules())) if kinds else (repr(base), type(base))
+            found.setdefault(key, name)
     return tuple(found.values())
 
 
