@@ -71,8 +71,9 @@ def check_names(model: nn.Module, names: tuple[str, ...], allowed: Any, what: st
         if name not in allowed:
             if any(n == name and isinstance(m, DroppedBlock) for n, m in model.named_modules()):
                 raise UserError(f"{what} {name!r}: this block is dropped; pools and drops can't share a block")
+            kind = "site" if what == "pool" else "block"
             raise UserError(
-                f"{what} {name!r} is no block of this model{closest(name, allowed)} (blocks: {listed(allowed)})"
+                f"{what} {name!r} is no {kind} of this model{closest(name, allowed)} ({kind}s: {listed(allowed)})"
             )
 
 

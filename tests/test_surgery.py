@@ -11,19 +11,19 @@ from cp_vision import Architecture, UserError, drop_blocks, insert_pools
 VIT, RESNET = "test_vit", "resnet18"
 
 WRONG_POOLS = [
-    (VIT, ["blocks.9"], {}, r"pool 'blocks.9' is no block of this model; did you mean 'blocks"),
+    (VIT, ["blocks.9"], {}, r"pool 'blocks.9' is no site of this model; did you mean 'blocks"),
     (VIT, ["blocks.1", "blocks.1"], {}, "named twice"),
     (VIT, ["blocks.0"], {}, "a pool already stands there"),
     (VIT, ["blocks.5"], {}, "this block is dropped"),
     (VIT, "blocks.1", {}, r"must be a list of block names, not one string; write \['blocks.1'\]"),
     (VIT, [3], {}, "3 is not a block name"),
-    (VIT, ["blocks.1", "head"], {}, "'head' is no block"),
+    (VIT, ["blocks.1", "head"], {}, "'head' is no site"),
     (VIT, ["blocks.1"], {"mode": "soft"}, "'soft' is not one of gated, replace, pre_attn"),
     (VIT, ["blocks.1"], {"support_range": -1}, "support_range -1 must be above 0"),
     (VIT, ["blocks.1"], {"colour": 1}, "unknown pool option 'colour'"),
     (VIT, ["blocks.1"], {"stride": 2}, "unknown pool option 'stride'"),
     (RESNET, ["layer1.1"], {"mode": "pre_attn"}, "'pre_attn' needs attention"),
-    (RESNET, ["layer1"], {}, "'layer1' is no block"),
+    (RESNET, ["layer1"], {}, "'layer1' is no site"),
 ]
 
 WRONG_DROPS = [
