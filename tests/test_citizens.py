@@ -252,8 +252,16 @@ CHECKS = (
 )
 
 
-@pytest.mark.parametrize("name", QUICK)
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+# Graphs take seconds each: the others are left to the walk.
+GRAPHS = (compiles, exports)
+QUICKEST = ("cp_resnet18", "cp_convnextv2_nano", "cp_vit_small_patch16_224")
+
+
+@pytest.mark.parametrize(
+    ("check", "name"),
+    [(check, name) for check in CHECKS for name in (QUICKEST if check in GRAPHS else QUICK)],
+    ids=lambda one: one if isinstance(one, str) else one.__name__,
+)
 def test_a_model(check, name):
     check(name)
 
@@ -263,7 +271,7 @@ def test_a_model(check, name):
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_every_structure(check, family):
     # What is compiled or exported depends on the kinds of modules, not on their numbers, and takes long.
-    for name in distinct(family, kinds=check in (compiles, exports)):
+    for name in distinct(family, kinds=check in GRAPHS):
         try:
             check(name)
         except Exception as error:
