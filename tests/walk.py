@@ -56,8 +56,11 @@ def family_of(name):
 
 
 def small_args(name):
-    # Pruned models come with their own list of channels.
-    return {} if "pruned" in name or base_of(name).startswith("test_") else dict(SMALL[family_of(name)])
+    args = SMALL[family_of(name)]
+    # timm's test models are small; pruned models come with their own list of channels.
+    if "pruned" in name or base_of(name).startswith("test_"):
+        return {"img_size": args["img_size"]} if "img_size" in args else {}
+    return dict(args)
 
 
 def small(name, **kwargs):
