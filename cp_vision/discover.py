@@ -5,6 +5,7 @@ This search is our own: a block is what one tensor passes through, once, as a me
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -112,8 +113,9 @@ def _block(model: Any, path: str, calls: list[Any], size: tuple[int, int, int]) 
         layout: Layout = "tokens"
         channels, rows = shape[1], grid[0]
     elif len(shape) == 3:
-        # Of (C, H, W) and (H, W, C) that with the image's proportions is meant.
-        first = shape[1] * size[2] == shape[2] * size[1]
+        # Of (C, H, W) and (H, W, C) that is meant which comes nearer to the image's proportions.
+        near = [abs(math.log(size[1] * columns / (size[2] * rows))) for rows, columns in (shape[1:], shape[:2])]
+        first = near[0] <= near[1]
         layout, channels, rows = ("NCHW", shape[0], shape[1]) if first else ("NHWC", shape[2], shape[0])
     else:
         return None

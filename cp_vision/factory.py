@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .blocks import DroppedBlock
 from .errors import UserError, closest, listed
-from .families import default_pools
+from .families import default_pools, is_known, list_blocks
 from .features import wrap_features
 from .hooks import CHILD
 from .surgery import check_pool_options, drop_blocks, insert_pools
@@ -136,7 +136,13 @@ def check_base(base: str) -> None:
 
 def _pool_names(model: nn.Module, pools: str | Sequence[str]) -> Sequence[str]:
     if pools == "default":
-        return default_pools(model)
+        names = default_pools(model)
+        if not names and not is_known(model):
+            raise UserError(
+                f"{type(model).__name__} has no blocks at stride 16 or more to pool after by default; name pools= "
+                f"among {listed(block.name for block in list_blocks(model))}"
+            )
+        return names
     if isinstance(pools, str) or not isinstance(pools, Sequence):
         raise UserError(f"pools {pools!r} must be 'default' or a list of block names, such as ['blocks.5']")
     return pools

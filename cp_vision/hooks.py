@@ -54,6 +54,7 @@ class TokenGrid:
 
     def __init__(self, model: Any) -> None:
         self.grid: tuple[int, int] | None = None
+        self.patch_embed: Any = None
         if isinstance(model, TorchvisionViT):
             side = model.image_size // model.patch_size
             self.grid = (side, side)
@@ -66,9 +67,14 @@ class TokenGrid:
         """Note the grid; with images of any size timm's patch embedding gives (B, H, W, C)."""
         self.grid = (output.shape[1], output.shape[2])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles forget the grid of the last image, which may be that of an export's open sizes."""
+        return vars(self) if self.patch_embed is None else {**vars(self), "grid": None}
+
     def of_image(self, height: int, width: int) -> tuple[int, int]:
         """Height and width in tokens of an image of this size in pixels."""
-        rows, columns = self.grid or self.patch_embed.dynamic_feat_size((height, width))
+        sized = getattr(self.patch_embed, "dynamic_feat_size", None) if self.grid is None else None
+        rows, columns = self.now() if sized is None else sized((height, width))
         return int(rows), int(columns)
 
     def now(self) -> tuple[int, int]:

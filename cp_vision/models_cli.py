@@ -18,7 +18,7 @@ from .cost import count_macs, default_input_size, format_macs, pool_macs
 from .errors import UserError, closest, one_line
 from .families import default_pools
 from .hooks import has_pool
-from .sites import find_sites
+from .sites import Site, find_sites
 from .support_maps import open_image, support_maps
 from .support_plot import plot_supports
 
@@ -76,7 +76,7 @@ def _list(pattern: str, model_args: dict[str, Any]) -> None:
     print(f"{'name':<{width}}  {'pixels':>9}  {'params':>7}  {'MACs':>7}  {'pooled':>7}  sites")
     for name in names:
         model = _build_meta(name, model_args)
-        sites = find_sites(model)
+        sites = _sites(name, model)
         size = default_input_size(model)
         pooled = [site.name for site in sites if has_pool(model.get_submodule(site.name))]
         plain = count_macs(_build_meta(name, {**model_args, "pools": ()}), size)
@@ -100,7 +100,7 @@ _KINDS = {"block": "blocks", "stem": "stem", "downsample": "down-samplings"}
 def _show(name: str, model_args: dict[str, Any]) -> None:
     model = _build_meta(name, model_args)
     size = default_input_size(model)
-    sites = find_sites(model)
+    sites = _sites(name, model)
     params = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"{name}: {format_macs(params)} parameters, {format_macs(count_macs(model))} MACs for an image of "
@@ -139,6 +139,13 @@ def _plot(name: str, model_args: dict[str, Any], checkpoint: str | None, image: 
     pixels, picture = open_image(image, model)
     plot_supports(support_maps(model, pixels), picture, path, f"{name}: how far each token looks")
     print(f"wrote {path}")
+
+
+def _sites(name: str, model: Any) -> list[Site]:
+    try:
+        return find_sites(model)
+    except RuntimeError as error:
+        raise UserError(f"{name}: {one_line(error)}") from error
 
 
 def _build_meta(name: str, model_args: dict[str, Any]) -> Any:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from timm.models import is_model
 from timm.models._input import update_model_args
+
+from .blocks import DroppedBlock
+from .hooks import CHILD
+from .layers import ContextPool2d
 
 __all__ = ["note_changes"]
 
@@ -18,31 +23,27 @@ class MixedOptions:
     """
 
 
-def note_changes(
-    model: Any, pools: Iterable[str] = (), drops: Iterable[str] = (), pool_options: Mapping[str, Any] | None = None
-) -> None:
+def note_changes(model: Any, pool_options: Mapping[str, Any] | None = None) -> None:
     """Note pools and drops in the architecture and arguments that timm keeps of a model of its own.
 
     Args:
         model: a model that pools were inserted into, or blocks left out of; not timm's, it is left alone.
-        pools: sites that were added.
-        drops: blocks that were left out.
-        pool_options: the options of these pools.
+        pool_options: the options of the pools that were inserted last, None if none were.
     """
     cfg = getattr(model, "pretrained_cfg", None)
     if not isinstance(cfg, dict) or "architecture" not in cfg:
         return
     args = dict(getattr(model, "_model_args", {}))
+    modules = list(model.named_modules())
     noted: dict[str, Any] = {
-        "pools": [*args.get("pools", ()), *pools],
-        "drops": [*args.get("drops", ()), *drops],
+        "pools": [name.removesuffix(f".{CHILD}") for name, module in modules if isinstance(module, ContextPool2d)],
+        "drops": [name for name, module in modules if isinstance(module, DroppedBlock)],
     }
-    options = dict(pool_options or {})
-    if list(pools):
-        known = args.get("pool_options", options if not args.get("pools") else {})
-        if known != options:
+    if pool_options is not None:
+        options, known = _told(pool_options), args.get("pool_options") or {}
+        if isinstance(known, MixedOptions) or (args.get("pools") and _told(known) != options):
             noted["pool_options"] = MixedOptions()
-        elif options:
+        elif options or known:
             noted["pool_options"] = options
     name = cfg["architecture"]
     if name != "context_pooled" and not name.startswith("cp_"):
@@ -55,3 +56,9 @@ def note_changes(
             "architecture": f"cp_{name}" if known_name else "context_pooled",
         }
     update_model_args(model, **noted)
+
+
+def _told(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those that are as they are anyway."""
+    parameters = signature(ContextPool2d).parameters
+    return {name: value for name, value in options.items() if value != parameters[name].default}

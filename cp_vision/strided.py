@@ -77,7 +77,9 @@ def _first_block(model: Any, name: str) -> Iterator[Pooling]:
     shortcut = getattr(block, "downsample", None)
     if shortcut is None:
         return
-    conv = next(m for m in block.modules() if isinstance(m, nn.Conv2d))
+    conv = next((m for m in shortcut.modules() if isinstance(m, nn.Conv2d)), None)
+    if conv is None:
+        return
     stride = shortcut.context_pool.stride if has_pool(shortcut) else _total_stride(block.downsample)
     if stride > 1:
         yield Pooling(f"{name}.downsample", shortcut, "downsample", conv.in_channels, stride, block)

@@ -75,7 +75,8 @@ def insert_pools(model: nn.Module, names: Iterable[str], *, mode: str = "gated",
     if names and not is_known(model):
         rehearse(model, lambda trial: _insert(trial, names, mode, options))
     _insert(model, names, mode, options)
-    note_changes(model, pools=names, pool_options={**({} if mode == "gated" else {"mode": mode}), **options})
+    if names:
+        note_changes(model, {"mode": mode, **options})
     return model
 
 
@@ -134,7 +135,8 @@ def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
     if names and not is_known(model):
         rehearse(model, lambda trial: _drop(trial, names))
     _drop(model, names)
-    note_changes(model, drops=names)
+    if names:
+        note_changes(model)
     return model
 
 

@@ -1,6 +1,8 @@
 """Building, costing, saving and loading ``cp_`` models; what they share with timm is in test_citizens."""
 
+import copy
 import os
+import pickle
 
 import pytest
 import timm
@@ -364,3 +366,46 @@ def test_torchvisions_weights(tmp_path, monkeypatch):
     for wrong in ("V3", 3):
         with pytest.raises(cp_vision.UserError, match=r"must be one of ResNet18_Weights\.IMAGENET1K_V1, or None"):
             torchvision.models.get_model("cp_resnet18", weights=wrong)
+
+
+@torch.inference_mode()
+def test_odd_models():
+    # Maps whose sides round unevenly are still read as they lie.
+    overlay = {"input_size": (3, 250, 300)}
+    model = timm.create_model("context_pooled", base="efficientnet_b0", pretrained_cfg_overlay=overlay)
+    assert {block.layout for block in list_blocks(model)} == {"NCHW"}
+    # A block that splits its input tells the stage's width by its shortcut.
+    model = timm.create_model("context_pooled", base="skresnet18", pools=["layer2.0.downsample"]).eval()
+    assert model(images()).shape == (1, 1000)
+    # A patch embedding that knows nothing but its grid.
+    assert cp_vision.find_sites(timm.create_model("pit_ti_224"))[-1].grid == (27, 27)
+    with pytest.raises(cp_vision.UserError, match="no blocks at stride 16 or more to pool after by default"):
+        timm.create_model("context_pooled", base="caformer_s18")
+
+
+def test_an_export_with_open_sizes_leaves_the_model_as_it_was():
+    model = timm.create_model("cp_test_vit", dynamic_img_size=True).eval()
+    sides = {i: 16 * torch.export.Dim(name, min=2, max=20) for i, name in ((2, "rows"), (3, "columns"))}
+    torch.export.export(model, (torch.randn(2, 3, 160, 192),), dynamic_shapes=(sides,))
+    other = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own bytes
+    x = images()
+    close(other(x), copy.deepcopy(model)(x))
+    assert cp_vision.find_sites(model)
+
+
+@pytest.mark.parametrize(
+    ("first", "options", "then", "mode"),
+    [
+        (["blocks.0"], {"mode": "gated"}, {}, "gated"),
+        (["blocks.0"], {"backend": "auto"}, {}, "gated"),
+        ([], {"mode": "replace"}, {}, "gated"),
+        (["blocks.0"], {"mode": "replace"}, {"mode": "replace", "hidden": None}, "replace"),
+    ],
+)
+def test_equal_options_are_saved_however_they_are_told(first, options, then, mode, tmp_path):
+    model = timm.create_model("cp_test_vit", pools=first, pool_options=options)
+    cp_vision.insert_pools(model, ["blocks.1"], **then)
+    save_for_hf(model, tmp_path, safe_serialization=True)
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert loaded.blocks[1].context_pool.mode == mode
+    assert list(loaded.state_dict()) == list(model.state_dict())

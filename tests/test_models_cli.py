@@ -94,6 +94,7 @@ MISTAKES = [
     (["cp_test_vit", "--plot", "x.png", "--image", "{}/photo.jpg"], "has learned nothing yet"),
     (["test_vit", "--model-kwargs", "colour=1"], "unexpected keyword argument 'colour'"),
     (["test_vit", "--model-kwargs", "colour"], "must be key=value"),
+    (["cp_test_vit", "--model-kwargs", "img_size=97"], "should be divisible by patch size"),
     (["vgg11"], "VGG models are not supported"),
     (["local-dir:{}/nothing"], "can't build 'local-dir:"),
     (["local-dir:{}/trained", "--image", "{}/text.jpg", "--plot", "{}/x.png"], "cannot identify image file"),
