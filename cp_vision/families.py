@@ -19,7 +19,7 @@ from .blocks import Attention, Block, DroppedBlock
 from .discover import discover_blocks
 from .errors import UserError, closest, listed
 
-__all__ = ["check_names", "default_pools", "is_known", "list_blocks", "select_blocks"]
+__all__ = ["check_names", "default_pools", "is_known", "list_blocks"]
 
 
 def list_blocks(model: nn.Module) -> list[Block]:
@@ -45,22 +45,6 @@ def is_known(model: nn.Module) -> bool:
 
 def _finder(model: nn.Module) -> Callable[[Any], Iterator[Block]] | None:
     return next((find for family, find in _FAMILIES.items() if isinstance(model, family)), None)
-
-
-def select_blocks(model: nn.Module, names: tuple[str, ...], what: str) -> list[Block]:
-    """Return the named blocks in the order of the names.
-
-    Args:
-        model: as for :func:`list_blocks`.
-        names: block names, each at most once.
-        what: what the names are for, said in errors (``"pool"``, ``"drop"``).
-
-    Raises:
-        UserError: a name twice, of a dropped block, or of no block at all.
-    """
-    blocks = {block.name: block for block in list_blocks(model)}
-    check_names(model, names, blocks, what)
-    return [blocks[name] for name in names]
 
 
 def check_names(model: nn.Module, names: tuple[str, ...], allowed: Any, what: str) -> None:

@@ -68,10 +68,11 @@ def find_sites(model: nn.Module, input_size: tuple[int, int, int] | None = None)
         raise RuntimeError(f"{type(model).__name__} doesn't run on an input of {size}: {error}") from error
 
     sites = []
+    tokens = TokenGrid(trial) if any(block.layout == "tokens" for block in blocks) else None
     for block in blocks:
         call = calls[block.name]
-        if block.layout == "tokens":
-            grid = TokenGrid(trial).of_image(size[1], size[2])
+        if block.layout == "tokens" and tokens is not None:
+            grid = tokens.of_image(size[1], size[2])
         else:
             height, width = call.output[1:] if block.layout == "NCHW" else call.output[:2]
             grid = (height, width)

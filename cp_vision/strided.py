@@ -55,8 +55,9 @@ def list_poolings(model: nn.Module) -> list[Pooling]:
 
 def _find(model: Any) -> Iterator[Pooling]:
     if isinstance(model, ResNet | TorchvisionResNet):
-        if isinstance(model.maxpool, StridedPool):
-            yield Pooling("maxpool", model.maxpool, "stem", model.maxpool.channels, model.maxpool.stride)
+        if has_pool(model.maxpool):
+            pool = model.maxpool.context_pool
+            yield Pooling("maxpool", model.maxpool, "stem", pool.channels, pool.stride)
         elif (stride := _total_stride(model.maxpool)) > 1 and not any(True for _ in model.maxpool.parameters()):
             last = [m for m in model.conv1.modules() if isinstance(m, nn.Conv2d)][-1]
             yield Pooling("maxpool", model.maxpool, "stem", last.out_channels, stride)
@@ -80,7 +81,7 @@ def _first_block(model: Any, name: str) -> Iterator[Pooling]:
     conv = next((m for m in shortcut.modules() if isinstance(m, nn.Conv2d)), None)
     if conv is None:
         return
-    stride = shortcut.context_pool.stride if has_pool(shortcut) else _total_stride(block.downsample)
+    stride = shortcut.context_pool.stride if has_pool(shortcut) else _total_stride(shortcut)
     if stride > 1:
         yield Pooling(f"{name}.downsample", shortcut, "downsample", conv.in_channels, stride, block)
 
@@ -94,7 +95,7 @@ def replace_pooling(model: nn.Module, pooling: Pooling, pool: nn.Module) -> None
     """
     replacement: nn.Module
     if pooling.kind == "stem":
-        replacement = StridedPool(pooling, pool)
+        replacement = StridedPool(pool)
     elif pooling.block is None:
         replacement = PooledProjection(pooling.module, pool)
     else:
@@ -105,16 +106,14 @@ def replace_pooling(model: nn.Module, pooling: Pooling, pool: nn.Module) -> None
         replacement.add_module(CHILD, pool)
         pooling.block.register_forward_pre_hook(PoolInput(replacement))
     replacement.train(pooling.module.training)
-    parent, _, child = pooling.name.rpartition(".")
-    setattr(model.get_submodule(parent), child, replacement)
+    model.set_submodule(pooling.name, replacement)
 
 
 class StridedPool(nn.Module):
     """Stands in a stem's place of pooling, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride))."""
 
-    def __init__(self, pooling: Pooling, pool: nn.Module) -> None:
+    def __init__(self, pool: nn.Module) -> None:
         super().__init__()
-        self.channels, self.stride = pooling.channels, pooling.stride
         self.add_module(CHILD, pool)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,5 +177,4 @@ def _unstride(block: nn.Module) -> None:
             module.stride = (1, 1)
         elif (_stride(module) or 1) > 1:
             # An average or blur pool, which did nothing but make the map smaller.
-            parent, _, child = name.rpartition(".")
-            setattr(block.get_submodule(parent), child, nn.Identity())
+            block.set_submodule(name, nn.Identity())

@@ -13,6 +13,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
 from .errors import UserError, one_line
+from .hooks import CHILD
 from .layers import ContextPool2d
 
 __all__ = ["SupportMap", "open_image", "support_maps"]
@@ -88,7 +89,7 @@ def support_maps(model: nn.Module, image: Tensor) -> list[SupportMap]:
         # From pixels of the feature map to pixels of the image.
         scale = image.shape[2] / tokens.shape[2]
         gate = None if pool.gate is None else float(pool.gate.abs().mean())
-        maps.append(SupportMap(name.removesuffix(".context_pool"), sigma[0] * scale, gate))
+        maps.append(SupportMap(name.removesuffix(f".{CHILD}"), sigma[0] * scale, gate))
     return maps
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from .blocks import Block, DroppedBlock
 from .discover import rehearse
 from .errors import UserError, closest, listed
-from .families import check_names, is_known, list_blocks, select_blocks
+from .families import check_names, is_known, list_blocks
 from .hooks import attach_pools, has_pool
 from .layers import ContextPool2d
 from .saving import note_changes
@@ -141,21 +141,21 @@ def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
 
 
 def _drop(model: nn.Module, names: tuple[str, ...]) -> None:
-    blocks = select_blocks(model, names, "drop")
-    for block in blocks:
+    blocks = {block.name: block for block in list_blocks(model)}
+    check_names(model, names, blocks, "drop")
+    for block in (blocks[name] for name in names):
         if not block.droppable:
-            allowed = [b.name for b in list_blocks(model) if b.droppable]
+            allowed = [b.name for b in blocks.values() if b.droppable]
             raise UserError(
                 f"drop {block.name!r}: a block that changes the map, or the first of a stage, can't be dropped "
                 f"(droppable: {listed(allowed)})"
             )
         if has_pool(block.module):
             raise UserError(f"drop {block.name!r}: a pool stands there; pools and drops can't share a block")
-    if blocks and len(blocks) == len(list_blocks(model)):
-        raise UserError(f"drops name all {len(blocks)} blocks; keep at least one")
-    for block in blocks:
-        parent, _, child = block.name.rpartition(".")
-        setattr(model.get_submodule(parent), child, DroppedBlock())
+    if names and len(names) == len(blocks):
+        raise UserError(f"drops name all {len(names)} blocks; keep at least one")
+    for name in names:
+        model.set_submodule(name, DroppedBlock())
 
 
 def _as_names(names: Iterable[str], what: str) -> tuple[str, ...]:
