@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -38,9 +39,13 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequ
     """
     try:
         command(arguments)
+        sys.stdout.flush()
     except (UserError, CommandError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except BrokenPipeError:
+        # Whoever reads the output (head) has seen enough; nothing may be written when Python exits either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"{name}: error: {error.strerror or one_line(error)}: {error.filename}", file=sys.stderr)
         return 1

@@ -22,8 +22,9 @@ __all__ = ["discover_blocks", "rehearse"]
 # Rows of modules, and the names under which a stage keeps its row.
 _ROWS = (nn.Sequential, nn.ModuleList)
 _ROW_NAMES = ("blocks", "layers", "stages")
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 # A dictionary calls everything that is put into it; a norm with an activation has parts, but is no block.
-_NO_MEMBERS = (nn.ModuleDict, nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+_NO_MEMBERS = (nn.ModuleDict, *_NORMS)
 # Parts of a model before and after its blocks.
 _NOT_BLOCKS = ("stem", "conv_stem", "patch_embed", "head", "classifier", "conv_head", "pre_logits")
 
@@ -94,6 +95,12 @@ def _candidates(module: nn.Module, prefix: str) -> Iterator[str]:
             yield path
 
 
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module is a single layer with its norm and activation."""
+    layers = sum(isinstance(part, nn.Linear | nn.modules.conv._ConvNd) for part in module.modules())
+    return layers < 2 and any(isinstance(part, _NORMS) for part in module.modules())
+
+
 def _record(calls: list[Any], module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     calls.append((args[0] if args else None, output))
 
@@ -103,6 +110,9 @@ def _block(model: Any, path: str, calls: list[Any], size: tuple[int, int, int]) 
     if len(calls) != 1 or not all(isinstance(tensor, Tensor) for tensor in calls[0]):
         return None
     before, after = calls[0]
+    # Between blocks, such a layer changes size or width; one that keeps both may well be a small block.
+    if before.shape != after.shape and _is_layer(model.get_submodule(path)):
+        return None
     shape = tuple(after.shape[1:])
     module, prefix = model.get_submodule(path), 0
     if len(shape) == 2:

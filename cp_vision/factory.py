@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from .blocks import DroppedBlock
 from .errors import UserError, closest, listed
 from .families import default_pools, is_known, list_blocks
-from .features import wrap_features
+from .features import can_wrap, wrap_features
 from .hooks import CHILD
 from .surgery import check_pool_options, drop_blocks, insert_pools
 
@@ -97,8 +97,12 @@ def build_context_pooled(
         )
     if not features_only:
         return model
+    extract = partial(model_entrypoint(arch), features_only=True, pretrained_cfg=built_cfg, **kwargs)
     with torch.device("meta"):
-        plain = model_entrypoint(arch)(features_only=True, pretrained_cfg=built_cfg, **feature_args, **kwargs)
+        plain = extract(**feature_args)
+        if feature_cls is None and not can_wrap(plain):
+            # A family with an extractor of its own (EfficientNet): timm's general one gives the same features.
+            plain = extract(**feature_args, feature_cls="getter")
     return wrap_features(model, plain)
 
 

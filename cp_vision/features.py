@@ -10,7 +10,12 @@ from torch import nn
 
 from .errors import UserError
 
-__all__ = ["wrap_features"]
+__all__ = ["can_wrap", "wrap_features"]
+
+
+def can_wrap(like: Any) -> bool:
+    """Whether :func:`wrap_features` knows this wrapper."""
+    return isinstance(like, FeatureGetterNet | FeatureDictNet | FeatureHookNet)
 
 
 def wrap_features(model: Any, like: Any) -> nn.Module:
@@ -21,7 +26,7 @@ def wrap_features(model: Any, like: Any) -> nn.Module:
         like: what ``timm.create_model(base, features_only=True)`` gave, on any device.
 
     Raises:
-        UserError: a wrapper that takes a model apart (``feature_cls="fx"``).
+        UserError: a wrapper that takes a model apart (``feature_cls="fx"`` or ``"cls"``).
     """
     options: dict[str, Any] = {"out_indices": like.feature_info.out_indices}
     if isinstance(like, FeatureGetterNet):
@@ -31,7 +36,10 @@ def wrap_features(model: Any, like: Any) -> nn.Module:
         whole = set(like) <= {"body", *(name for name, _ in model.named_children())}
         options |= {"output_fmt": like.output_fmt, "flatten_sequential": not whole}
     else:
-        raise UserError(f"feature_cls {type(like).__name__} rebuilds the model without its pools; leave it out")
+        raise UserError(
+            f"features_only of {type(like).__name__} rebuilds the model without its pools; take feature_cls='getter' "
+            "or 'hook'"
+        )
     features: Any = type(like)(model, **options)
     for name in ("pretrained_cfg", "default_cfg", "in_chans", "_traits"):
         if name in vars(like):

@@ -58,7 +58,7 @@ def _models(arguments: Sequence[str] | None) -> None:
         raise UserError("--plot and --image go together: the picture to write, and the image to draw over")
     if args.checkpoint is not None and args.plot is None:
         raise UserError("--checkpoint is for --plot: name also --image and --plot")
-    if any(mark in args.name for mark in "*?["):
+    if any(mark in args.name for mark in "*?[") and not args.name.startswith(_STORED):
         if args.plot is not None:
             raise UserError(f"--plot needs one model, not the pattern {args.name!r}")
         _list(args.name, model_args)
@@ -75,7 +75,14 @@ def _list(pattern: str, model_args: dict[str, Any]) -> None:
     width = max(map(len, names))
     print(f"{'name':<{width}}  {'pixels':>9}  {'params':>7}  {'MACs':>7}  {'pooled':>7}  sites")
     for name in names:
-        model = _build_meta(name, model_args)
+        try:
+            model = _build_meta(name, model_args)
+        except UserError as error:
+            # Not every model takes every argument.
+            if len(names) == 1:
+                raise
+            print(f"{name:<{width}}  {error}", flush=True)
+            continue
         sites = _sites(name, model)
         size = default_input_size(model)
         pooled = [site.name for site in sites if has_pool(model.get_submodule(site.name))]
@@ -94,6 +101,8 @@ def _count_sites(sites: Sequence[Any], pooled: int) -> str:
     return f"{', '.join(text for text in kinds if not text.startswith('0 '))}; {pooled} pooled"
 
 
+# What a model's name begins with where it is kept outside of timm; what follows is no pattern.
+_STORED = ("local-dir:", "hf-hub:")
 _KINDS = {"block": "blocks", "stem": "stem", "downsample": "down-samplings"}
 
 
@@ -155,12 +164,16 @@ def _build_meta(name: str, model_args: dict[str, Any]) -> Any:
 
 def _build(name: str, model_args: dict[str, Any]) -> Any:
     known = list_models()
-    if not name.startswith(("local-dir:", "hf-hub:")) and name.partition(".")[0] not in known:
+    if not name.startswith(_STORED) and name.partition(".")[0] not in known:
         raise UserError(f"unknown model {name!r}{closest(name, known)} (cp-models lists all)")
+    if "features_only" in model_args:
+        raise UserError("features_only makes an extractor of features; cp-models shows whole models, leave it out")
     try:
         return create_model(name, **model_args)
     except UserError:
         raise
     except Exception as error:
         # Whatever arguments and files of the user's make timm raise.
-        raise UserError(f"can't build {name!r}: {type(error).__name__}: {one_line(error)}") from error
+        weights = (model_args.get("pretrained_cfg_overlay") or {}).get("file")
+        source = f" with the weights of {weights!r}" if weights else ""
+        raise UserError(f"can't build {name!r}{source}: {type(error).__name__}: {one_line(error)}") from error

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from timm.models.convnext import ConvNeXt
 from timm.models.regnet import RegNet
 from timm.models.resnet import ResNet
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
 from .hooks import CHILD, PoolInput, has_pool
+from .meta import meta_copy
 
 __all__ = ["Pooling", "list_poolings", "replace_pooling"]
 
@@ -95,7 +97,7 @@ def replace_pooling(model: nn.Module, pooling: Pooling, pool: nn.Module) -> None
     """
     replacement: nn.Module
     if pooling.kind == "stem":
-        replacement = StridedPool(pool)
+        replacement = StridedPool(pool, _rounds_down(pooling))
     elif pooling.block is None:
         replacement = PooledProjection(pooling.module, pool)
     else:
@@ -110,15 +112,24 @@ def replace_pooling(model: nn.Module, pooling: Pooling, pool: nn.Module) -> None
 
 
 class StridedPool(nn.Module):
-    """Stands in a stem's place of pooling, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride))."""
+    """Stands in a stem's place of pooling, (B, C, H, W) -> (B, C, H/stride, W/stride).
 
-    def __init__(self, pool: nn.Module) -> None:
+    Odd sizes are rounded as by the pooling that stood there: up by a max pool with padding, down by an average
+    pool without.
+    """
+
+    def __init__(self, pool: nn.Module, rounds_down: bool) -> None:
         super().__init__()
+        self.rounds_down = rounds_down
         self.add_module(CHILD, pool)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool a map."""
-        return self.get_submodule(CHILD)(x)
+        pool: Any = self.get_submodule(CHILD)
+        pooled = pool(x)
+        if self.rounds_down:
+            pooled = pooled[:, :, : x.shape[2] // pool.stride, : x.shape[3] // pool.stride]
+        return pooled
 
 
 class Shortcut(nn.Sequential):
@@ -169,6 +180,14 @@ def _total_stride(module: nn.Module) -> int:
 def _stride(module: nn.Module) -> int | None:
     stride = None if any(True for _ in module.children()) else getattr(module, "stride", None)
     return stride[0] if isinstance(stride, tuple) else stride
+
+
+def _rounds_down(pooling: Pooling) -> bool:
+    """Whether odd sizes lose their last pixels, as seen on a map that takes no memory."""
+    size = 4 * pooling.stride - 1
+    with torch.no_grad():
+        after = meta_copy(pooling.module)(torch.empty(1, pooling.channels, size, size, device="meta"))
+    return bool(after.shape[2] == size // pooling.stride)
 
 
 def _unstride(block: nn.Module) -> None:

@@ -48,9 +48,12 @@ def open_image(path: Path, model: Any) -> tuple[Tensor, Tensor]:
         UserError: no readable image.
     """
     config = resolve_model_data_config(model)
+    channels = config["input_size"][0]
+    if channels not in (1, 3):
+        raise UserError(f"this model's images have {channels} channels; supports are drawn over grey or colour images")
     try:
         with Image.open(path) as file:
-            image = file.convert("L" if config["input_size"][0] == 1 else "RGB")
+            image = file.convert("L" if channels == 1 else "RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise UserError(f"image {str(path)!r} can't be read: {reason}; give a JPEG or PNG file") from error

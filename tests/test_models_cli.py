@@ -1,5 +1,9 @@
 """``cp-models``: lists, tables, pictures, and mistakes in one line."""
 
+import shutil
+import subprocess
+import sys
+
 import pytest
 import timm
 import torch
@@ -22,6 +26,7 @@ def folder(tmp_path_factory):
     model = stir(timm.create_model("cp_resnet18", num_classes=3, **ARGS), 0.5)
     save_for_hf(model, folder / "trained", safe_serialization=True)
     torch.save(model.state_dict(), folder / "weights.pth")
+    save_for_hf(timm.create_model("cp_test_vit", in_chans=4), folder / "four", safe_serialization=True)
     Image.fromarray(load_sample_image("china.jpg")).save(folder / "photo.jpg")
     (folder / "text.jpg").write_text("no image")
     return folder
@@ -40,6 +45,29 @@ def test_a_list_says_what_each_name_costs(capsys):
     assert row.split()[:7] == ["cp_test_resnet", "160", "x", "160", *map(cp_vision.cost.format_macs, costs)]
     assert row.endswith("4 blocks, 1 stem, 3 down-samplings; 2 pooled")
     assert note.startswith("MACs of the base")
+
+
+def test_a_list_goes_on_where_one_model_takes_no_such_argument(capsys):
+    assert main(["cp_test_[rv]*t", "--model-kwargs", "img_size=64"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "unexpected keyword argument 'img_size'" in rows["cp_test_resnet"]
+    assert " 64 x 64 " in rows["cp_test_vit"]
+
+
+def test_a_reader_that_stops_early_is_no_error(folder):
+    script = "import sys; from cp_vision.models_cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, f"local-dir:{folder / 'trained'}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+def test_a_folder_may_have_the_marks_of_a_pattern(capsys, folder, tmp_path):
+    odd = tmp_path / "run[1]*"
+    shutil.copytree(folder / "trained", odd)
+    assert main([f"local-dir:{odd}"]) == 0
+    assert capsys.readouterr().out.startswith(f"local-dir:{odd}: ")
 
 
 def test_a_table_shows_the_sites(capsys, folder):
@@ -105,6 +133,9 @@ MISTAKES = [
         ["cp_resnet18", "--checkpoint", "{}/weights.pth", "--image", "{}/photo.jpg", "--plot", "{}/x.png"],
         "the checkpoint is not one of this architecture",
     ),
+    (["local-dir:{}/four", "--image", "{}/photo.jpg", "--plot", "{}/x.png"], "images have 4 channels"),
+    (["cp_test_vit", "--checkpoint", "{}/text.jpg", "--image", "{}/photo.jpg", "--plot", "{}/x.png"], "text.jpg'"),
+    (["cp_test_vit", "--model-kwargs", "features_only=True"], "leave it out"),
     (["cp_test_vit", "--checkpoint", "{}/no.pth", "--image", "{}/photo.jpg", "--plot", "{}/x.png"], "is no file"),
 ]
 
