@@ -1,24 +1,34 @@
 """Training recipes: what a recipe may say, the data sets, the trainer, and ``cp-train``."""
 
 from .data import hold_out, open_splits
-from .fit import Training, score_folder
-from .loaders import make_loader
+from .dry_run import dry_run
+from .fit import Training
+from .loaders import ScoringLoader, TrainingLoader
 from .models import build_model, load_model, save_model
+from .processes import Processes, joined_processes, single_process
 from .schema import Recipe, load_recipe
-from .trainer import TrainingError, evaluate, train
+from .score import score_model
+from .scoring import evaluate
+from .trainer import Trainer, TrainingError, train
 
 __all__ = [
+    "Processes",
     "Recipe",
+    "ScoringLoader",
+    "Trainer",
     "Training",
     "TrainingError",
+    "TrainingLoader",
     "build_model",
+    "dry_run",
     "evaluate",
     "hold_out",
+    "joined_processes",
     "load_model",
     "load_recipe",
-    "make_loader",
     "open_splits",
     "save_model",
-    "score_folder",
+    "score_model",
+    "single_process",
     "train",
 ]

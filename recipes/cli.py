@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from cp_vision.command_line import CommandParser, run_command
+from cp_vision.cost import format_macs
+from cp_vision.errors import UserError
 
-from .fit import Training, score_folder
-from .schema import load_recipe
+from .dry_run import dry_run
+from .fit import Training
+from .processes import Processes, joined_processes
+from .progress import Progress
+from .schema import Recipe, load_recipe
+from .score import score_model
+from .unreadable import MAX_UNREADABLE
 
 __all__ = ["main"]
 
 DESCRIPTION = """\
-Train a model by a recipe, or score a trained one. Examples:
+Train a model by a recipe, or score a trained one. Stopped in any way, the same command goes on. Examples:
 
   cp-train digits --output runs/digits-train
   cp-train digits --set model=cp_resnet18 --set epochs=5
+  cp-train cp_resnet50_a3 --data-dir ~/imagenet
+  torchrun --nproc-per-node 8 -m cp_vision.recipes.cli cp_resnet50_a2 --data-dir ~/imagenet
+  cp-train cp_vit_small_deit --dry-run
   cp-train digits --eval runs/digits/best
 """
 
@@ -30,8 +39,19 @@ def parser() -> CommandParser:
     made.add_argument("recipe", help="recipe file, or the name of a bundled one (digits)")
     made.add_argument("--data-dir", help="folder of the data set, in place of the recipe's")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a recipe's value")
-    made.add_argument("--output", help="folder to write, new or empty; default runs/train-RECIPE")
-    made.add_argument("--eval", metavar="FOLDER", help="score this local-dir: folder instead of training")
+    made.add_argument("--output", help="folder to write, new or that of the same training; default runs/train-RECIPE")
+    made.add_argument(
+        "--max-unreadable",
+        type=int,
+        default=MAX_UNREADABLE,
+        metavar="N",
+        help=f"images of a split that may be unreadable; they are skipped and reported (default {MAX_UNREADABLE})",
+    )
+    only = made.add_mutually_exclusive_group()
+    only.add_argument(
+        "--eval", metavar="MODEL", help="score this instead of training: a local-dir: folder, weights, or a timm name"
+    )
+    only.add_argument("--dry-run", action="store_true", help="take a step on random images and tell what a run takes")
     return made
 
 
@@ -45,19 +65,68 @@ def _train(arguments: Sequence[str] | None) -> None:
     recipe = load_recipe(args.recipe, args.set)
     if args.data_dir is not None:
         recipe = recipe.with_values(data_dir=args.data_dir)
-    if args.eval is not None:
-        scores = score_folder(recipe, Path(args.eval))
-        print(f"{args.eval}: top-1 {scores['top1']:.2f} %, top-5 {scores['top5']:.2f} %, loss {scores['loss']:.4f}")
+    if args.max_unreadable < 0:
+        raise UserError(f"--max-unreadable {args.max_unreadable} must be 0 or more")
+    if args.dry_run:
+        _dry_run(recipe)
         return
-    output = Path(args.output or f"runs/train-{Path(args.recipe).stem}")
-    training = Training(recipe, output)
-    with tqdm(total=recipe.epochs, unit="epoch") as bar:
+    with joined_processes() as processes:
+        if args.eval is not None:
+            scores = score_model(recipe, args.eval, processes, args.max_unreadable)
+            if processes.primary:
+                print(f"{args.eval}: {_scores(scores)}, loss {scores['loss']:.4f}")
+            return
+        output = Path(args.output or f"runs/train-{Path(args.recipe).stem}")
+        _fit(recipe, output, processes, args.max_unreadable)
 
-        def on_epoch(epoch: int, epochs: int, loss: float) -> None:
-            bar.total = epochs
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update(epoch - bar.n)
 
-        summary = training.run(on_epoch)
-    print(f"{recipe.model}: top-1 {summary['top1']:.2f} % on {recipe.val_split}, {summary['macs']:,} MACs")
-    print(f'Load it:  timm.create_model("local-dir:{output}", pretrained=True)')
+def _fit(recipe: Recipe, output: Path, processes: Processes, max_unreadable: int) -> None:
+    training = Training(recipe, output, processes, max_unreadable)
+    for problem in training.problems if processes.primary else ():
+        print(f"cp-train: {problem}; going on from the one before", file=sys.stderr)
+    if training.finished is not None:
+        summary = training.finished
+    else:
+        with Progress(training) as progress:
+            summary = training.run(progress.on_update, progress.on_epoch)
+    if not processes.primary:
+        return
+    for problem in summary["unreadable"]:
+        print(f"skipped {problem}")
+    if summary["skipped"]:
+        print(f"skipped {summary['skipped']} updates whose loss was not finite")
+    best = summary["best"]
+    print(f"{recipe.model}: {_scores(summary)} on {recipe.val_split}, {summary['macs']:,} MACs")
+    print(f"best epoch: {best['epoch']} of {summary['epochs']}, {_scores(best)}")
+    print(f'Load it:  timm.create_model("local-dir:{output / "last"}", pretrained=True)')
+
+
+def _scores(scores: dict[str, float]) -> str:
+    return f"top-1 {scores['top1']:.2f} %, top-5 {scores['top5']:.2f} %"
+
+
+def _dry_run(recipe: Recipe) -> None:
+    found = dry_run(recipe)
+    print(
+        f"{recipe.model}: {format_macs(found.params)} parameters, {format_macs(found.macs)} MACs for an image of "
+        f"{found.pixels[0]} x {found.pixels[1]} pixels"
+    )
+    smaller = (
+        f", fewer than the recipe's {recipe.batch_size} for this device" if found.images < recipe.batch_size else ""
+    )
+    print(f"one step with {found.images} images{smaller}: loss {found.loss:.4f}, {found.seconds:.2f} s,", end=" ")
+    print(f"{found.memory / 2**30:.2f} GiB of memory")
+    print(
+        f"the full run: {recipe.epochs} epochs of {found.dataset:,} images, {found.batch} an update; on this device "
+        f"{_duration(found.hours)}"
+    )
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:.0f} minutes"
+    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:,.0f} days"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

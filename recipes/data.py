@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,18 @@ from cp_vision.errors import UserError, listed, one_line
 from .digits import SPLIT_SEED, Digits
 from .schema import Recipe
 
-__all__ = ["Images", "count_classes", "hold_out", "open_split", "open_splits", "renumbered"]
+__all__ = ["Images", "UnreadableImageError", "count_classes", "hold_out", "open_split", "open_splits", "renumbered"]
 
 # Data sets that timm reads from somewhere other than a folder that must be there.
 _ELSEWHERE = ("hfds", "hfids", "tfds", "wds")
+
+
+# What Pillow raises for files that are damaged, cut off, no images or suspiciously large.
+_UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+class UnreadableImageError(OSError):
+    """An image can't be read."""
 
 
 class Images(Dataset):
@@ -43,19 +53,28 @@ class Images(Dataset):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image, target = self._read(self.indices[index])
+        try:
+            image, target = self._read(self.indices[index])
+            image = image.convert(self.mode)
+        except _UNREADABLE as error:
+            raise UnreadableImageError(f"can't read image {self.describe(index)}: {one_line(error)}") from error
         return (image if self.transform is None else self.transform(image)), target
 
     def _read(self, index: int) -> tuple[Any, int]:
         if not isinstance(self.dataset, ImageDataset):
             image, target = self.dataset[index]
-            return image.convert(self.mode), target
+            return image, target
         # timm answers an unreadable file with the next image, which may be one of another part.
-        try:
-            file, target = self.dataset.reader[index]
-            return Image.open(file).convert(self.mode), target
-        except OSError as error:
-            raise OSError(f"can't read image {self.dataset.filename(index)}: {one_line(error)}") from error
+        file, target = self.dataset.reader[index]
+        return Image.open(file), target
+
+    def describe(self, index: int) -> str:
+        """An image's file, or its number where it has none."""
+        index = self.indices[index]
+        if isinstance(self.dataset, ImageDataset):
+            return str(self.dataset.filename(index))
+        samples = self._samples()
+        return str(samples[index][0]) if samples else f"number {index}"
 
     def part(self, indices: Sequence[int]) -> Images:
         """Some of these images, with a transform of their own."""
@@ -81,8 +100,10 @@ class Images(Dataset):
 
     def _samples(self) -> list[tuple[str, int]]:
         # timm's folder reader and torchvision's ImageFolder both keep (path, class index); other readers don't.
-        samples = getattr(getattr(self.dataset, "reader", self.dataset), "samples", None) or []
-        return samples if samples and len(samples[0]) == 2 and isinstance(samples[0][0], str) else []
+        samples = getattr(getattr(self.dataset, "reader", self.dataset), "samples", None)
+        if samples is None or not len(samples) or not isinstance(samples[0][0], str):
+            return []
+        return list(samples)
 
 
 def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None = None) -> Any:

@@ -1,60 +1,185 @@
-"""Loaders: a data set with a recipe's batches and augmentation, by timm's ``create_loader``."""
+"""Loaders: a data set with a recipe's batches and augmentation, from timm's transforms, mixup and prefetcher."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from timm.data import FastCollateMixup, create_loader
-from torch.utils.data import IterableDataset
+from timm.data import create_loader, create_transform
+from timm.data.loader import PrefetchLoader, fast_collate
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from cp_vision.errors import UserError, one_line
 
+from .batches import SeededBatches, TrainingBatches, as_it_is, mixing
+from .data import Images
+from .order import Order, share_batch
+from .processes import Processes
 from .schema import Recipe
+from .seeding import seed_all
+from .unreadable import MAX_UNREADABLE, Unreadable, UnreadableImageError
 
-__all__ = ["make_loader", "worker_count"]
+__all__ = ["ScoringLoader", "TrainingLoader", "worker_count"]
+
+Batch = tuple[Tensor, Tensor]
 
 
-def make_loader(
-    dataset: Any,
-    recipe: Recipe,
-    data_config: dict[str, Any],
-    num_classes: int,
-    device: torch.device,
-    is_training: bool,
-) -> Any:
-    """Make a loader by timm's ``create_loader``.
+class TrainingLoader:
+    """Gives the micro-batches of a training, shuffled and augmented, on the device and normalised.
+
+    What a batch holds depends on the recipe, the epoch and the update alone: not on the number of workers, and
+    on the number of processes no more than that they share it. Data that is streamed comes in the order that
+    timm's readers give it.
 
     Args:
         dataset: a data set of :func:`open_split` or :func:`hold_out`.
         recipe: batch size, augmentation, workers.
         data_config: of ``timm.data.resolve_data_config``.
         num_classes: number of classes.
-        device: where batches go.
-        is_training: shuffled and augmented, or in order and plain.
+        processes: this process.
+        max_unreadable: how many images may be unreadable; others take their place.
+
+    Attributes:
+        updates: updates per epoch.
+        share: what this process does of each.
+        unreadable: the images that can't be read; None for data that is streamed.
 
     Raises:
-        UserError: fewer training images than one batch.
+        UserError: fewer images than one batch, a batch that can't be shared, an augmentation timm doesn't know.
     """
-    if is_training and not isinstance(dataset, IterableDataset) and len(dataset) < recipe.batch_size:
-        raise UserError(f"batch_size {recipe.batch_size} is more than the {len(dataset)} training images; lower it")
-    own = _training(recipe, num_classes) if is_training else _plain(recipe, data_config)
-    try:
-        return create_loader(
-            dataset,
-            input_size=data_config["input_size"],
-            mean=data_config["mean"],
-            std=data_config["std"],
-            is_training=is_training,
-            num_workers=worker_count(recipe),
-            pin_memory=device.type == "cuda",
-            device=device,
-            **own,
+
+    def __init__(
+        self,
+        dataset: Any,
+        recipe: Recipe,
+        data_config: dict[str, Any],
+        num_classes: int,
+        processes: Processes,
+        max_unreadable: int = MAX_UNREADABLE,
+    ) -> None:
+        self.recipe = recipe
+        self.share = share_batch(recipe, processes.count)
+        self.unreadable: Unreadable | None = None
+        try:
+            if isinstance(dataset, Images):
+                size, mean = data_config["input_size"], data_config["mean"]
+                dataset.transform = create_transform(
+                    size, is_training=True, use_prefetcher=True, mean=mean, **_augmentation(recipe)
+                )
+                self.unreadable = Unreadable(dataset, max_unreadable)
+                self.order = Order(len(dataset), recipe, processes.rank, processes.count)
+                batches = TrainingBatches(self.unreadable, recipe, num_classes)
+                loader = _data_loader(batches, recipe, processes, batch_sampler=self.order, collate_fn=as_it_is)
+                self.seeded = SeededBatches(loader, recipe.seed)
+                self.loader: Any = _prefetched(self.seeded, recipe, data_config, processes.device)
+                self.updates = self.order.updates
+            else:
+                self.loader = _streamed(dataset, recipe, data_config, num_classes, processes, self.share.size)
+                self.updates = len(self.loader) // self.share.count
+        except UserError:
+            raise
+        except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            # timm checks most of an augmentation's values where it makes the transforms.
+            raise UserError(f"can't make the loader: {type(error).__name__}: {one_line(error)}") from error
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The micro-batches of this process in an epoch.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            first: the update to begin with.
+
+        Raises:
+            CommandError: more images are unreadable than may be.
+        """
+        done = first * self.share.count
+        if self.unreadable is None:
+            seed_all(self.recipe.seed, 4, epoch)
+            self.loader.mixup_enabled = self.recipe.mixes_in(epoch)
+            self.loader.dataset.set_epoch(epoch)
+            for number, batch in enumerate(self.loader):
+                if number >= done:
+                    yield batch
+            return
+        self.order.start(epoch, first)
+        self.seeded.epoch, self.seeded.first = epoch, done
+        try:
+            for batch in self.loader:
+                self.unreadable.check()
+                yield batch
+        except UnreadableImageError as error:
+            raise self.unreadable.error() from error
+
+
+class ScoringLoader:
+    """Gives a split in order and without augmentation; of several processes each one gets its part.
+
+    Args:
+        dataset: a data set of :func:`open_split` or :func:`hold_out`.
+        recipe: batch size, workers.
+        data_config: of ``timm.data.resolve_data_config``.
+        processes: this process.
+        max_unreadable: how many images may be unreadable; they are left out.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        recipe: Recipe,
+        data_config: dict[str, Any],
+        processes: Processes,
+        max_unreadable: int = MAX_UNREADABLE,
+    ) -> None:
+        size = recipe.validation_batch_size or recipe.batch_size
+        self.unreadable: Unreadable | None = None
+        if not isinstance(dataset, Images):
+            self.loader: Any = create_loader(
+                dataset,
+                data_config["input_size"],
+                size,
+                interpolation=data_config["interpolation"],
+                mean=data_config["mean"],
+                std=data_config["std"],
+                num_workers=worker_count(recipe),
+                crop_pct=data_config["crop_pct"],
+                device=processes.device,
+                persistent_workers=False,
+            )
+            return
+        dataset.transform = create_transform(
+            data_config["input_size"],
+            use_prefetcher=True,
+            interpolation=data_config["interpolation"],
+            crop_pct=data_config["crop_pct"],
         )
-    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        # timm checks most of an augmentation's values where it makes the transforms.
-        raise UserError(f"can't make the loader: {type(error).__name__}: {one_line(error)}") from error
+        self.unreadable = Unreadable(dataset, max_unreadable)
+        part = Subset(_Readable(self.unreadable), range(processes.rank, len(dataset), processes.count))
+        loader = _data_loader(part, recipe, processes, batch_size=size, collate_fn=_collate_readable)
+        self.loader = _prefetched(loader, None, data_config, processes.device)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            if self.unreadable is not None:
+                self.unreadable.check()
+            yield batch
+
+
+class _Readable(Dataset):
+    """Images, and None for those that can't be read."""
+
+    def __init__(self, images: Unreadable) -> None:
+        self.images = images
+
+    def __getitem__(self, index: int) -> tuple[Any, int] | None:
+        return self.images.read(index)
+
+
+def _collate_readable(samples: Sequence[tuple[Any, int] | None]) -> Any:
+    readable = [sample for sample in samples if sample is not None]
+    return fast_collate(readable) if readable else (torch.zeros(0, 3, 1, 1), torch.zeros(0, dtype=torch.long))
 
 
 def worker_count(recipe: Recipe) -> int:
@@ -62,32 +187,63 @@ def worker_count(recipe: Recipe) -> int:
     return min(recipe.workers, len(os.sched_getaffinity(0)))
 
 
-def _plain(recipe: Recipe, data_config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "batch_size": recipe.validation_batch_size or recipe.batch_size,
-        "interpolation": data_config["interpolation"],
-        "crop_pct": data_config["crop_pct"],
-    }
+def _data_loader(dataset: Dataset, recipe: Recipe, processes: Processes, **options: Any) -> DataLoader:
+    workers = worker_count(recipe)
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        pin_memory=processes.device.type == "cuda",
+        persistent_workers=workers > 0,
+        **options,
+    )
 
 
-def _training(recipe: Recipe, num_classes: int) -> dict[str, Any]:
-    mixup = None
-    if recipe.mixes:
-        mixup = FastCollateMixup(
-            mixup_alpha=recipe.mixup,
-            cutmix_alpha=recipe.cutmix,
-            prob=recipe.mixup_prob,
-            switch_prob=recipe.mixup_switch_prob,
-            mode=recipe.mixup_mode,
-            label_smoothing=recipe.smoothing,
-            num_classes=num_classes,
-        )
+def _prefetched(loader: Any, recipe: Recipe | None, data_config: dict[str, Any], device: torch.device) -> Any:
+    """The loader with its batches on the device, normalised, and where a recipe says so with parts erased."""
+    erasing: dict[str, Any] = {}
+    if recipe is not None and not recipe.no_aug:
+        erasing = {"re_prob": recipe.reprob, "re_mode": recipe.remode, "re_count": recipe.recount}
+    return PrefetchLoader(
+        loader,
+        mean=data_config["mean"],
+        std=data_config["std"],
+        channels=data_config["input_size"][0],
+        device=device,
+        **erasing,
+    )
+
+
+def _streamed(
+    dataset: Any,
+    recipe: Recipe,
+    data_config: dict[str, Any],
+    num_classes: int,
+    processes: Processes,
+    size: int,
+) -> Any:
+    augmentation = _augmentation(recipe)
+    if not recipe.no_aug:
+        augmentation |= {"re_prob": recipe.reprob, "re_mode": recipe.remode, "re_count": recipe.recount}
+    return create_loader(
+        dataset,
+        data_config["input_size"],
+        size,
+        is_training=True,
+        mean=data_config["mean"],
+        std=data_config["std"],
+        num_workers=worker_count(recipe),
+        collate_fn=mixing(recipe, num_classes),
+        pin_memory=processes.device.type == "cuda",
+        device=processes.device,
+        # Workers that are started anew draw from seeds that depend on the epoch alone.
+        persistent_workers=False,
+        **augmentation,
+    )
+
+
+def _augmentation(recipe: Recipe) -> dict[str, Any]:
     return {
-        "batch_size": recipe.batch_size,
         "no_aug": recipe.no_aug,
-        "re_prob": recipe.reprob,
-        "re_mode": recipe.remode,
-        "re_count": recipe.recount,
         "scale": recipe.scale,
         "ratio": recipe.ratio,
         "hflip": recipe.hflip,
@@ -95,5 +251,4 @@ def _training(recipe: Recipe, num_classes: int) -> dict[str, Any]:
         "color_jitter": recipe.color_jitter,
         "auto_augment": recipe.aa,
         "interpolation": recipe.train_interpolation,
-        "collate_fn": mixup,
     }

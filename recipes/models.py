@@ -19,7 +19,7 @@ from cp_vision.files import replace_folder
 
 from .schema import NOT_MODEL_KWARGS, Recipe
 
-__all__ = ["build_model", "data_config", "load_model", "model_args", "pick_device", "save_model"]
+__all__ = ["build_model", "data_config", "load_model", "load_teacher", "model_args", "save_model"]
 
 
 def model_args(name: str, recipe: Recipe, num_classes: int, model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,13 +53,29 @@ def model_args(name: str, recipe: Recipe, num_classes: int, model_kwargs: Mappin
     return args
 
 
-def build_model(name: str, args: Mapping[str, Any], pretrained: bool = False) -> nn.Module:
+def build_model(
+    name: str, args: Mapping[str, Any], pretrained: bool = False, checkpoint: str | None = None
+) -> nn.Module:
     """Build a timm model.
+
+    Args:
+        name: timm name, ``local-dir:`` folder or ``hf-hub:`` repository.
+        args: arguments of the model.
+        pretrained: load the weights that belong to the name.
+        checkpoint: weights to load in place of those, a .safetensors or .pth file.
 
     Raises:
         UserError: an unknown name, arguments that the model doesn't take, weights that can't be had.
     """
-    check_base(name)
+    if not name.startswith(("local-dir:", "hf-hub:")):
+        check_base(name)
+    args = dict(args)
+    if checkpoint is not None:
+        if not Path(checkpoint).is_file():
+            raise UserError(f"checkpoint {checkpoint!r} is no file; name a .safetensors or .pth file of weights")
+        # As timm does with weights of its own, so that plain weights fit a model with pools; the head is kept.
+        args["pretrained_cfg_overlay"] = {"file": checkpoint, "num_classes": args.get("num_classes")}
+        pretrained = True
     try:
         return create_model(name, pretrained=pretrained, **args)
     except UserError:
@@ -67,7 +83,30 @@ def build_model(name: str, args: Mapping[str, Any], pretrained: bool = False) ->
     except Exception as error:
         # Whatever arguments of the user's make timm raise.
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"can't build {name} with {dict(args)}, pretrained={pretrained}: {reason}") from error
+        raise UserError(f"can't build {name} with {args}, pretrained={pretrained}: {reason}") from error
+
+
+def load_teacher(recipe: Recipe, num_classes: int, pretrained: bool = True) -> nn.Module | None:
+    """The model that a recipe distils from, or None.
+
+    Args:
+        recipe: names it.
+        num_classes: number of classes that it must tell apart.
+        pretrained: with its weights; without, any model of that name will do.
+
+    Raises:
+        UserError: it can't be had, or has other classes.
+    """
+    if recipe.kd_model_name is None:
+        return None
+    args: dict[str, Any] = {"in_chans": recipe.in_chans} | ({} if pretrained else {"num_classes": num_classes})
+    teacher: Any = build_model(recipe.kd_model_name, args, pretrained).eval()
+    if teacher.num_classes != num_classes:
+        raise UserError(
+            f"kd_model_name {recipe.kd_model_name!r} tells {teacher.num_classes} classes apart, the data set has "
+            f"{num_classes}; name a model that was trained on this data set"
+        )
+    return teacher
 
 
 def data_config(model: Any, recipe: Recipe) -> dict[str, Any]:
@@ -123,8 +162,3 @@ def save_model(
     for name, text in (files or {}).items():
         (unfinished / name).write_text(text, encoding="utf-8")
     replace_folder(unfinished, folder)
-
-
-def pick_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

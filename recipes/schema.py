@@ -31,6 +31,7 @@ class Recipe(BaseModel):
 
     The meaning of each key is the one it has in timm's train.py; the defaults are ours. ``model_kwargs``
     belong to ``model``. ``dataset: digits`` is the handwritten digits bundled with scikit-learn.
+    An update sees ``batch_size`` times ``grad_accum_steps`` images, on any number of processes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
@@ -48,6 +49,7 @@ class Recipe(BaseModel):
     model: str = "resnet50"
     model_kwargs: dict[str, Any] = {}
     pretrained: bool = False
+    initial_checkpoint: str | None = None
     num_classes: int | None = Field(None, ge=1)
     img_size: int | None = Field(None, ge=1)
     in_chans: Literal[1, 3] = 3
@@ -62,6 +64,7 @@ class Recipe(BaseModel):
 
     # Optimiser
     batch_size: int = Field(128, ge=1)
+    grad_accum_steps: int = Field(1, ge=1)
     validation_batch_size: int | None = Field(None, ge=1)
     opt: str = "adamw"
     lr: float = Field(1e-3, gt=0)
@@ -73,11 +76,21 @@ class Recipe(BaseModel):
     clip_grad: float | None = Field(None, gt=0)
     clip_mode: Literal["norm", "value", "agc"] = "norm"
 
+    # Computing
+    amp: bool = False
+    amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
+    channels_last: bool = False
+    torchcompile: str | None = None
+    grad_checkpointing: bool = False
+    sync_bn: bool = False
+    dist_bn: Literal["", "broadcast", "reduce"] = "reduce"
+
     # Schedule
     epochs: int = Field(100, ge=1)
     sched: Literal["cosine", "tanh", "step", "multistep", "poly", "constant", "none"] = "cosine"
     sched_on_updates: bool = False
     warmup_epochs: int = Field(0, ge=0)
+    warmup_prefix: bool = False
     warmup_lr: float = Field(1e-5, ge=0)
     min_lr: float = Field(0.0, ge=0)
     cooldown_epochs: int = Field(0, ge=0)
@@ -90,6 +103,12 @@ class Recipe(BaseModel):
     bce_loss: bool = False
     bce_target_thresh: float | None = None
 
+    # Distillation
+    kd_model_name: str | None = None
+    kd_temperature: float = Field(4.0, gt=0)
+    distill_loss_weight: float | None = Field(None, ge=0)
+    task_loss_weight: float | None = Field(None, ge=0)
+
     # Augmentation
     no_aug: bool = False
     scale: list[float] = [0.08, 1.0]
@@ -98,6 +117,7 @@ class Recipe(BaseModel):
     vflip: float = Field(0.0, ge=0, le=1)
     color_jitter: float = Field(0.4, ge=0)
     aa: str | None = None
+    aug_repeats: int = Field(0, ge=0)
     reprob: float = Field(0.0, ge=0, le=1)
     remode: Literal["const", "rand", "pixel"] = "pixel"
     recount: int = Field(1, ge=1)
@@ -114,12 +134,27 @@ class Recipe(BaseModel):
     model_ema_decay: float = Field(0.9998, gt=0, lt=1)
     model_ema_warmup: bool = False
 
+    # Progress
+    val_interval: int = Field(1, ge=1)
+    eval_metric: Literal["top1", "top5", "loss"] = "top1"
+    log_interval: int = Field(50, ge=1)
+    recovery_interval: int = Field(500, ge=0)
+
     seed: int = Field(42, ge=0, lt=2**32)
+
+    @property
+    def update_size(self) -> int:
+        """Images of one update, over all micro-batches and processes."""
+        return self.batch_size * self.grad_accum_steps
 
     @property
     def mixes(self) -> bool:
         """Whether images are mixed (mixup or cutmix)."""
         return self.mixup > 0 or self.cutmix > 0
+
+    def mixes_in(self, epoch: int) -> bool:
+        """Whether images are mixed in an epoch, counted from 0."""
+        return self.mixes and not 0 < self.mixup_off_epoch <= epoch
 
     def with_values(self, **values: Any) -> Recipe:
         """Return a copy with some values replaced, checked like a file.

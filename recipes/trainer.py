@@ -1,152 +1,224 @@
-"""Training and scoring one model, on timm's task, optimisers, schedulers, averaged weights and evaluator."""
+"""Training one model: updates with timm's task, optimisers, schedulers and averaged weights."""
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from timm.models import model_parameters
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
-from timm.task import ClassificationEvaluator, ClassificationTask
-from timm.utils import ModelEmaV3, dispatch_clip_grad
-from torch import nn
+from timm.utils import ModelEmaV3, dispatch_clip_grad, distribute_bn
+from torch import Tensor, nn
 
-from cp_vision.errors import UserError, one_line
-
+from .loaders import TrainingLoader
+from .models import data_config, load_teacher
+from .processes import Processes
 from .schema import Recipe
+from .seeding import seed_all
+from .task import amp_type, autocast, make_task
 
-__all__ = ["TrainingError", "evaluate", "rehearse", "train"]
+__all__ = ["MAX_SKIPPED", "Trainer", "TrainingError", "train"]
+
+MAX_SKIPPED = 10
+"""Updates in a row that may be skipped since their loss is not finite."""
 
 
 class TrainingError(RuntimeError):
     """Training can't go on; the message says why in one line."""
 
 
-def train(
-    model: nn.Module,
-    recipe: Recipe,
-    loader: Any,
-    device: torch.device,
-    on_epoch: Callable[[int, int, float], None] | None = None,
-) -> nn.Module:
-    """Train a model by a recipe.
+class Trainer:
+    """A training by a recipe, which can be put down after any update and taken up again.
 
     Args:
         model: the model; moved to the device and trained in place.
         recipe: the recipe.
-        loader: training loader of :func:`cp_vision.recipes.make_loader`.
-        device: where to train.
+        loader: its training loader.
+        processes: this process.
+        teacher: for distillation, a model in evaluation mode.
+        data_config: mean and standard deviation of the images, for a teacher with others.
+
+    Attributes:
+        model: the model, in no wrapper.
+        averaged: with ``model_ema``, the model of averaged weights.
+        epoch: epochs that are done.
+        update: updates that are done in this epoch.
+        skipped: updates that were skipped since their loss was not finite.
+
+    Raises:
+        UserError: the model can't do what the recipe says (gradient checkpointing).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        loader: TrainingLoader,
+        processes: Processes,
+        teacher: nn.Module | None = None,
+        data_config: dict[str, Any] | None = None,
+    ) -> None:
+        self.recipe, self.loader, self.processes = recipe, loader, processes
+        self.model, self.task = make_task(model, recipe, processes, teacher, data_config)
+        self.optimizer = create_optimizer_v2(self.model, **optimizer_kwargs(recipe))
+        self.scheduler, self.epochs = create_scheduler_v2(
+            self.optimizer, updates_per_epoch=loader.updates, **scheduler_kwargs(recipe)
+        )
+        ema: dict[str, Any] = {"decay": recipe.model_ema_decay, "use_warmup": recipe.model_ema_warmup}
+        self.ema = ModelEmaV3(self.model, **ema) if recipe.model_ema else None
+        # Only float16 has a range so small that gradients need a scale.
+        scaled = amp_type(recipe) is torch.float16
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=scaled)
+        self.epoch = self.update = self.skipped = self.skipped_in_row = self.counted = 0
+        self.losses = 0.0
+
+    @property
+    def averaged(self) -> nn.Module | None:
+        """The model of averaged weights."""
+        return None if self.ema is None else self.ema.module
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next update."""
+        return float(max(group["lr"] for group in self.optimizer.param_groups))
+
+    def train_epoch(self, on_update: Callable[[float], None] | None = None) -> float:
+        """Train until the epoch's end.
+
+        Args:
+            on_update: called after every update with its loss, the mean over all processes. The state may be
+                saved there.
+
+        Returns:
+            The epoch's mean loss.
+
+        Raises:
+            TrainingError: the loss was not finite too often.
+            CommandError: too many images can't be read.
+        """
+        self.task.train()
+        batches = self.loader.epoch(self.epoch, self.update)
+        # Streams may end a little before the length that they tell.
+        while self.update < self.loader.updates and (loss := self._update(batches)) is not None:
+            self.update += 1
+            if self.scheduler is not None:
+                self.scheduler.step_update(num_updates=self.epoch * self.loader.updates + self.update)
+            if on_update is not None:
+                on_update(loss)
+        mean = self.losses / max(1, self.counted)
+        self.epoch, self.update, self.counted, self.losses = self.epoch + 1, 0, 0, 0.0
+        if self.scheduler is not None:
+            self.scheduler.step(self.epoch)
+        if self.processes.count > 1 and self.recipe.dist_bn and not self.recipe.sync_bn:
+            distribute_bn(self.model, self.processes.count, reduce=self.recipe.dist_bn == "reduce")
+        return mean
+
+    def one_update(self) -> float:
+        """Take the first update and return its loss; with a learning rate that is not warmed up."""
+        loss = self._update(self.loader.epoch(0))
+        if loss is None:
+            raise TrainingError("the training split gave no batch; it is empty or shorter than one")
+        return loss
+
+    def _update(self, batches: Iterator[tuple[Tensor, Tensor]]) -> float | None:
+        """One update; returns its loss, or None at the end of the data."""
+        self.optimizer.zero_grad()
+        total: Any = 0.0
+        count = self.loader.share.count
+        for number in range(count):
+            images, targets = next(batches, (None, None))
+            if images is None:
+                return None
+            if self.recipe.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            # What dropout draws must not depend on whether a training was put down.
+            seed_all(self.recipe.seed, 3, self.epoch, self.update, number, self.processes.rank)
+            with self.task.no_sync() if number + 1 < count else contextlib.nullcontext():
+                with autocast(self.recipe, self.processes.device):
+                    loss = self.task(images, targets)["loss"] / count
+                self.scaler.scale(loss).backward()
+            total = total + loss.detach()
+        value = float(self.processes.mean(total))
+        if math.isfinite(value):
+            self._step()
+            self.losses, self.counted, self.skipped_in_row = self.losses + value, self.counted + 1, 0
+            return value
+        self.skipped, self.skipped_in_row = self.skipped + 1, self.skipped_in_row + 1
+        if self.skipped_in_row > MAX_SKIPPED:
+            raise TrainingError(
+                f"the loss was {value} {self.skipped_in_row} times in a row, in epoch {self.epoch + 1}; "
+                "lower lr or set clip_grad"
+            )
+        return value
+
+    def _step(self) -> None:
+        if self.recipe.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            parameters = model_parameters(self.model, exclude_head=self.recipe.clip_mode == "agc")
+            dispatch_clip_grad(parameters, self.recipe.clip_grad, mode=self.recipe.clip_mode)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.epoch * self.loader.updates + self.update + 1)
+
+    def is_sound(self) -> bool:
+        """Whether the state is worth keeping: nothing is skipped just now, and all weights are finite."""
+        return not self.skipped_in_row and all(bool(p.isfinite().all()) for p in self.model.parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a training needs to go on: tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "progress": {name: getattr(self, name) for name in _PROGRESS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of a training with the same recipe."""
+        self.model.load_state_dict(state["model"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        for name in _PROGRESS:
+            setattr(self, name, state["progress"][name])
+
+
+_PROGRESS = ("epoch", "update", "skipped", "skipped_in_row", "counted", "losses")
+
+
+def train(
+    model: Any,
+    recipe: Recipe,
+    loader: TrainingLoader,
+    processes: Processes,
+    on_epoch: Callable[[int, int, float], None] | None = None,
+) -> nn.Module:
+    """Train a model by a recipe from start to end.
+
+    Args:
+        model: the model; moved to the device and trained in place.
+        recipe: the recipe.
+        loader: its training loader.
+        processes: this process.
         on_epoch: called after every epoch with its number from 1, the number of epochs and the mean loss.
 
     Returns:
         The trained model, or with ``model_ema`` the model of averaged weights, in evaluation mode.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss was not finite too often.
     """
-    task, optimizer, scheduler, epochs = _set_up(model, recipe, len(loader), device)
-    averaged = (
-        ModelEmaV3(model, decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup)
-        if recipe.model_ema
-        else None
-    )
-    updates = 0
-    for epoch in range(epochs):
-        if recipe.mixup_off_epoch and epoch >= recipe.mixup_off_epoch and loader.mixup_enabled:
-            loader.mixup_enabled = False
-        losses = 0.0
-        for images, targets in loader:
-            value = _step(task, optimizer, recipe, images, targets)
-            if not math.isfinite(value):
-                raise TrainingError(f"the loss is {value} in epoch {epoch + 1}; lower lr or set clip_grad")
-            updates += 1
-            if averaged is not None:
-                averaged.update(model, step=updates)
-            if scheduler is not None:
-                scheduler.step_update(num_updates=updates)
-            losses += value
-        if scheduler is not None:
-            scheduler.step(epoch + 1)
+    teacher = load_teacher(recipe, model.num_classes)
+    trainer = Trainer(model, recipe, loader, processes, teacher, data_config(model, recipe))
+    for _ in range(trainer.epochs):
+        loss = trainer.train_epoch()
         if on_epoch is not None:
-            on_epoch(epoch + 1, epochs, losses / len(loader))
-    return (model if averaged is None else averaged.module).eval()
-
-
-def rehearse(model: nn.Module, recipe: Recipe, loader: Any, test_loader: Any, device: torch.device) -> None:
-    """Take one training step and score one batch, so that mistakes show before anything is written.
-
-    Args:
-        model: a model to throw away.
-        recipe: the recipe.
-        loader: training loader.
-        test_loader: the other loader.
-        device: where to train.
-
-    Raises:
-        UserError: the model, the recipe and the data don't go together.
-    """
-    try:
-        task, optimizer, _, _ = _set_up(model, recipe, len(loader), device)
-        loss = _step(task, optimizer, recipe, *next(iter(loader)))
-        if not math.isfinite(loss):
-            raise TrainingError(f"the loss is {loss}; look at mean, std and lr")
-        evaluate(model, itertools.islice(test_loader, 1), device)
-    except Exception as error:
-        # Whatever a value of the recipe makes timm or torch raise: one line, with the kind where it tells something.
-        raise UserError(f"a first training step fails: {type(error).__name__}: {one_line(error)}") from error
-
-
-@torch.inference_mode()
-def evaluate(model: nn.Module, loader: Any, device: torch.device) -> dict[str, float]:
-    """Score a model.
-
-    Args:
-        model: the model; moved to the device, in evaluation mode afterwards.
-        loader: loader of :func:`cp_vision.recipes.make_loader`, not training.
-        device: where to run.
-
-    Returns:
-        ``top1`` and ``top5`` in percent, and the mean cross-entropy ``loss``.
-    """
-    model = model.to(device).eval()
-    evaluator = ClassificationEvaluator(device)
-    for images, targets in loader:
-        evaluator.update(model(images), targets)
-    return dict(evaluator.compute())
-
-
-def _set_up(model: nn.Module, recipe: Recipe, updates_per_epoch: int, device: torch.device) -> tuple[Any, ...]:
-    """The task, the optimiser, the scheduler (or None) and the number of epochs."""
-    model = model.to(device).train()
-    loss_type = "bce" if recipe.bce_loss else "ce"
-    criterion: dict[str, Any] = {
-        "loss_type": loss_type,
-        "smoothing": recipe.smoothing,
-        "soft_targets": recipe.mixes,
-    }
-    if recipe.bce_loss:
-        criterion["bce_target_thresh"] = recipe.bce_target_thresh
-    task = ClassificationTask(model, criterion_kwargs=criterion, device=device, verbose=False)
-    optimizer = create_optimizer_v2(model, **optimizer_kwargs(recipe))
-    scheduler, epochs = create_scheduler_v2(optimizer, updates_per_epoch=updates_per_epoch, **scheduler_kwargs(recipe))
-    return task, optimizer, scheduler, epochs
-
-
-def _step(
-    task: ClassificationTask, optimizer: Any, recipe: Recipe, images: torch.Tensor, targets: torch.Tensor
-) -> float:
-    """One update; returns the loss. A loss that is not finite changes nothing."""
-    optimizer.zero_grad()
-    loss = task(images, targets)["loss"]
-    value = loss.item()
-    if math.isfinite(value):
-        loss.backward()
-        if recipe.clip_grad is not None:
-            parameters = model_parameters(task.trainable_module, exclude_head=recipe.clip_mode == "agc")
-            dispatch_clip_grad(parameters, recipe.clip_grad, mode=recipe.clip_mode)
-        optimizer.step()
-    return value
+            on_epoch(trainer.epoch, trainer.epochs, loss)
+    return (trainer.model if trainer.averaged is None else trainer.averaged).eval()

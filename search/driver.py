@@ -20,8 +20,8 @@ from cp_vision.factory import check_base
 from cp_vision.files import make_folder
 
 from ..recipes.data import count_classes, hold_out, open_splits
-from ..recipes.loaders import worker_count
-from ..recipes.models import data_config, model_args, pick_device
+from ..recipes.models import data_config, model_args
+from ..recipes.processes import single_process
 from .budget import parse_budget
 from .config import SearchConfig, recipe_source, search_recipe
 from .evaluate import Evaluator, OnEpoch, TrainEvaluator, weights_folder
@@ -76,6 +76,7 @@ class Search:
         """Everything that a candidate's score and the order of proposals depend on."""
         # What changes no result, or stands here in another form.
         other = {"model", "model_kwargs", "workers", "dataset_download", "validation_batch_size", "data_dir", "seed"}
+        other |= {"log_interval", "recovery_interval", "val_interval", "eval_metric"}
         recipe = self.recipe.model_dump(mode="json", exclude=other)
         return {
             "base": self.config.base,
@@ -86,8 +87,6 @@ class Search:
             "sampler": self.config.sampler,
             "seed": self.config.seed,
             "validation fraction": self.config.val_fraction,
-            # Each worker augments from a seed of its own.
-            "workers": worker_count(self.recipe),
             **{f"model argument {key}": value for key, value in self.space.base.model_args.items()},
             **{f"recipe value {key}": value for key, value in recipe.items()},
         }
@@ -104,7 +103,7 @@ class Search:
             UserError: model, recipe and data don't go together, or another process searches in the output folder.
         """
         trainer = TrainEvaluator(
-            self.recipe, self.train_set, self.held_out, self.num_classes, self.output, pick_device()
+            self.recipe, self.train_set, self.held_out, self.num_classes, self.output, single_process()
         )
         if evaluator is None and not (self.output / STUDY_FILE).exists():
             trainer.rehearse(self.space.base)

@@ -14,10 +14,13 @@ from timm.utils import random_seed
 
 from cp_vision import Architecture
 
-from ..recipes.loaders import make_loader
+from ..recipes.loaders import ScoringLoader, TrainingLoader
 from ..recipes.models import build_model, data_config, load_model, save_model
+from ..recipes.processes import Processes
+from ..recipes.rehearsal import rehearse
 from ..recipes.schema import Recipe
-from ..recipes.trainer import evaluate, rehearse, train
+from ..recipes.scoring import evaluate
+from ..recipes.trainer import train
 
 __all__ = ["Evaluator", "OnEpoch", "Score", "TrainEvaluator", "weights_folder"]
 
@@ -56,7 +59,7 @@ class TrainEvaluator:
         held_out: images to score on.
         num_classes: number of classes.
         output: output folder of the search.
-        device: where to train.
+        processes: this process, and where it trains.
     """
 
     def __init__(
@@ -66,16 +69,16 @@ class TrainEvaluator:
         held_out: Any,
         num_classes: int,
         output: Path,
-        device: torch.device,
+        processes: Processes,
     ) -> None:
-        self.recipe, self.num_classes, self.output, self.device = recipe, num_classes, output, device
+        self.recipe, self.num_classes, self.output, self.processes = recipe, num_classes, output, processes
         self.train_set, self.held_out = train_set, held_out
 
     def __call__(self, architecture: Architecture, on_epoch: OnEpoch) -> Score:
         """Train, score, and keep the weights."""
         random_seed(self.recipe.seed)
         model = self._build(architecture)
-        model = train(model, self.recipe, self._loader(model, self.train_set, True), self.device, on_epoch)
+        model = train(model, self.recipe, self._training_loader(model), self.processes, on_epoch)
         folder = weights_folder(self.output, architecture)
         folder.parent.mkdir(exist_ok=True)
         save_model(model, folder, data_config(model, self.recipe), self.train_set.classes)
@@ -89,12 +92,12 @@ class TrainEvaluator:
             UserError: model, recipe and data don't go together.
         """
         model = self._build(architecture)
-        loaders = self._loader(model, self.train_set, True), self._loader(model, self.held_out, False)
-        rehearse(model, self.recipe, *loaders, self.device)
+        loaders = self._training_loader(model), self._scoring_loader(model, self.held_out)
+        rehearse(model, self.recipe, *loaders, self.processes)
 
     def score(self, model: torch.nn.Module, dataset: Any) -> float:
         """Top-1 of a model on a data set, in percent."""
-        return evaluate(model, self._loader(model, dataset, False), self.device)["top1"]
+        return evaluate(model, self._scoring_loader(model, dataset), self.processes, self.recipe)["top1"]
 
     def kept_model(self, architecture: Architecture) -> torch.nn.Module:
         """A candidate's trained model, loaded as any user would load it; trained again if it wasn't kept."""
@@ -113,6 +116,9 @@ class TrainEvaluator:
     def _build(self, architecture: Architecture) -> torch.nn.Module:
         return build_model(architecture.model_name, architecture.create_args, self.recipe.pretrained)
 
-    def _loader(self, model: torch.nn.Module, dataset: Any, is_training: bool) -> Any:
+    def _training_loader(self, model: torch.nn.Module) -> TrainingLoader:
         config = data_config(model, self.recipe)
-        return make_loader(dataset, self.recipe, config, self.num_classes, self.device, is_training)
+        return TrainingLoader(self.train_set, self.recipe, config, self.num_classes, self.processes)
+
+    def _scoring_loader(self, model: torch.nn.Module, dataset: Any) -> ScoringLoader:
+        return ScoringLoader(dataset, self.recipe, data_config(model, self.recipe), self.processes)

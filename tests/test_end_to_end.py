@@ -106,7 +106,7 @@ def test_the_winner_trains_again_by_its_own_command(found, tmp_path):
     assert command[0] == "cp-train"
     again = tmp_path / "again"
     run([str(COMMANDS / "cp-train"), command[1], "--output", str(again)])
-    one, two = (json.loads((folder / "config.json").read_text()) for folder in (output / "best", again))
+    one, two = (json.loads((folder / "config.json").read_text()) for folder in (output / "best", again / "last"))
     assert one["architecture"] == two["architecture"]
     for key in ("pools", "drops"):
         assert one["model_args"][key] == two["model_args"][key]

@@ -374,7 +374,7 @@ WRONG = [
     (["test_vit", "--set", "epochs=few"], "epochs: .* got 'few'"),
     (
         ["test_vit", "--recipe", "nowhere.yaml"],
-        r"no recipe 'nowhere.yaml': neither a file nor a bundled recipe \(default",
+        r"no recipe 'nowhere.yaml': neither a file nor a bundled recipe \(cp_resnet50_a1",
     ),
     (["test_vit", "--data-dir", "{}/absent"], "doesn't exist"),
     (["test_vit", "--data-dir", "{}"], "is empty"),

@@ -1,0 +1,84 @@
+"""Batches of images for training whose randomness depends on their place in the training alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from timm.data import FastCollateMixup
+from timm.data.loader import fast_collate
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .order import Place
+from .schema import Recipe
+from .seeding import seed_all
+from .unreadable import Unreadable
+
+__all__ = ["SeededBatches", "TrainingBatches", "as_it_is", "mixing"]
+
+
+class TrainingBatches(Dataset):
+    """Reads, augments, mixes and collates micro-batches.
+
+    Args:
+        images: the images, with their transform.
+        recipe: seed, mixup and cutmix.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, images: Unreadable, recipe: Recipe, num_classes: int) -> None:
+        self.images, self.recipe, self.mixup = images, recipe, mixing(recipe, num_classes)
+
+    def __getitems__(self, places: Sequence[Place]) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) as bytes, and their classes (B,), or shares of classes (B, classes) where they mix."""
+        seed, samples = self.recipe.seed, []
+        for epoch, position, index in places:
+            seed_all(seed, 0, epoch, position)
+            samples.append(self.images.read_near(index))
+        if self.mixup is None:
+            batch: tuple[Tensor, Tensor] = fast_collate(samples)
+            return batch
+        epoch, position, _ = places[0]
+        self.mixup.mixup_enabled = self.recipe.mixes_in(epoch)
+        seed_all(seed, 1, epoch, position // self.recipe.batch_size)
+        batch = self.mixup(samples)
+        return batch
+
+
+class SeededBatches:
+    """A loader that seeds this process before each batch: timm's prefetcher erases parts of it on the device.
+
+    Args:
+        loader: the loader.
+        seed: the recipe's.
+    """
+
+    def __init__(self, loader: DataLoader, seed: int) -> None:
+        self.loader, self.seed, self.epoch, self.first = loader, seed, 0, 0
+        self.collate_fn = loader.collate_fn
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, batch in enumerate(self.loader, self.first):
+            seed_all(self.seed, 2, self.epoch, number)
+            yield batch
+
+
+def mixing(recipe: Recipe, num_classes: int) -> Any:
+    """timm's collation with mixup and cutmix, or None where a recipe has neither."""
+    if not recipe.mixes:
+        return None
+    return FastCollateMixup(
+        mixup_alpha=recipe.mixup,
+        cutmix_alpha=recipe.cutmix,
+        prob=recipe.mixup_prob,
+        switch_prob=recipe.mixup_switch_prob,
+        mode=recipe.mixup_mode,
+        label_smoothing=recipe.smoothing,
+        num_classes=num_classes,
+    )
+
+
+def as_it_is(batch: Any) -> Any:
+    """Collate nothing: the data set gives whole batches."""
+    return batch

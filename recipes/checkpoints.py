@@ -1,0 +1,73 @@
+"""The state of a training on disk: whole or not at all, with the one before it in reserve."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cp_vision.command_line import CommandError
+from cp_vision.errors import UserError, one_line
+
+__all__ = ["load_state", "save_state"]
+
+LATEST, RESERVE, UNFINISHED = "checkpoint.pt", "checkpoint.previous.pt", ".checkpoint.unfinished"
+
+
+def save_state(state: dict[str, Any], folder: Path) -> None:
+    """Write a state. Killed at any moment, this leaves a whole one.
+
+    Args:
+        state: tensors and plain values.
+        folder: where; must be there.
+
+    Raises:
+        CommandError: it can't be written (a full disk); the states that are there stay.
+    """
+    unfinished, latest = folder / UNFINISHED, folder / LATEST
+    try:
+        with open(unfinished, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if latest.exists():
+            os.replace(latest, folder / RESERVE)
+        os.replace(unfinished, latest)
+    except (OSError, RuntimeError) as error:
+        unfinished.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise CommandError(
+            f"can't write {str(latest)!r}: {reason}; make room and run the same command again: it goes on from the "
+            "checkpoint before"
+        ) from error
+
+
+def load_state(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """Read the latest state that can be read.
+
+    Args:
+        folder: where states were written.
+
+    Returns:
+        The state, or None where there is none, and a line for each one that couldn't be read.
+
+    Raises:
+        UserError: there are some, and none can be read.
+    """
+    problems: list[str] = []
+    for path in (folder / LATEST, folder / RESERVE):
+        if not path.exists():
+            continue
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or "progress" not in state:
+                raise ValueError("it holds something else")
+            return state, problems
+        except Exception as error:
+            # Whatever a damaged file makes torch raise.
+            problems.append(f"checkpoint {str(path)!r} can't be read: {type(error).__name__}: {one_line(error)[:120]}")
+    if problems:
+        raise UserError(f"{'; '.join(problems)}; delete {str(folder)!r} to start again, or choose another --output")
+    return None, problems

@@ -1,0 +1,66 @@
+"""Scoring any model on a recipe's validation split: ``cp-train --eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cp_vision.command_line import CommandError
+from cp_vision.errors import UserError, one_line
+
+from .data import count_classes, open_split, renumbered
+from .loaders import ScoringLoader
+from .models import build_model, data_config, load_model, model_args
+from .processes import Processes, single_process
+from .schema import Recipe
+from .scoring import evaluate
+from .unreadable import MAX_UNREADABLE
+
+__all__ = ["score_model"]
+
+
+def score_model(
+    recipe: Recipe, what: str, processes: Processes | None = None, max_unreadable: int = MAX_UNREADABLE
+) -> dict[str, float]:
+    """Score a model on the recipe's validation split.
+
+    Args:
+        recipe: names the data set.
+        what: a ``local-dir:`` folder; a file of weights (.safetensors, .pth) of the recipe's model; or a timm
+            name, with its own weights.
+        processes: this process; None is one alone.
+        max_unreadable: how many images may be unreadable; they are left out.
+
+    Returns:
+        ``top1`` and ``top5`` in percent, and ``loss``.
+
+    Raises:
+        UserError: no such model, other classes, a data set that can't be had.
+        CommandError: too many images can't be read.
+    """
+    processes = processes or single_process()
+    path = Path(what.removeprefix("local-dir:"))
+    if path.is_file():
+        dataset = open_split(recipe, recipe.val_split)
+        args = model_args(recipe.model, recipe, count_classes(dataset, recipe), recipe.model_kwargs)
+        model: Any = build_model(recipe.model, args, checkpoint=str(path))
+    elif path.exists() or what.startswith("local-dir:"):
+        if not (path / "config.json").is_file() and (path / "best" / "config.json").is_file():
+            raise UserError(f"{what!r} is a training's folder; score {str(path / 'best')!r} or {str(path / 'last')!r}")
+        model = load_model(path)
+    else:
+        model = build_model(what, {"in_chans": recipe.in_chans}, pretrained=True)
+    # Numbered as it was trained: the folders of this split alone may lack a class.
+    names = model.pretrained_cfg.get("label_names")
+    classes = {name: int(index) for index, name in names.items()} if isinstance(names, dict) else None
+    dataset = renumbered(recipe, open_split(recipe, recipe.val_split), classes, "the model")
+    num_classes = count_classes(dataset, recipe)
+    if model.num_classes != num_classes:
+        raise UserError(f"{what!r} has {model.num_classes} classes, the data set has {num_classes}")
+    loader = ScoringLoader(dataset, recipe, data_config(model, recipe), processes, max_unreadable)
+    try:
+        return evaluate(model, loader, processes, recipe)
+    except (CommandError, UserError):
+        raise
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(f"{what!r} doesn't run on this data: {one_line(error)}") from error

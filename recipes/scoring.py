@@ -1,0 +1,40 @@
+"""Scoring a model on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from timm.task import ClassificationEvaluator
+from torch import Tensor, nn
+
+from .processes import Processes
+from .schema import Recipe
+from .task import autocast
+
+__all__ = ["evaluate"]
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], processes: Processes, recipe: Recipe | None = None
+) -> dict[str, float]:
+    """Score a model.
+
+    Args:
+        model: the model; moved to the device, in evaluation mode afterwards.
+        loader: a :class:`ScoringLoader`.
+        processes: this process; the scores are those of all processes together.
+        recipe: says in which precision; None takes float32.
+
+    Returns:
+        ``top1`` and ``top5`` in percent, and the mean cross-entropy ``loss``.
+    """
+    model = model.to(processes.device).eval()
+    evaluator = ClassificationEvaluator(processes.device)
+    for images, targets in loader:
+        # A batch of images none of which can be read is empty.
+        if len(targets):
+            with autocast(recipe, processes.device):
+                evaluator.update(model(images), targets)
+    return dict(evaluator.compute(distributed=processes.count > 1))

@@ -1,0 +1,97 @@
+"""What is trained: a model in timm's task with its loss, compiled and distributed as a recipe says."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from timm.task import ClassificationTask, LogitDistillationTask
+from torch import nn
+
+from cp_vision.errors import UserError, one_line
+
+from .processes import Processes
+from .schema import Recipe
+
+__all__ = ["amp_type", "autocast", "make_task"]
+
+
+def amp_type(recipe: Recipe) -> torch.dtype | None:
+    """The lower precision of a recipe, None where it has none."""
+    kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+    return kinds[recipe.amp_dtype] if recipe.amp else None
+
+
+def autocast(recipe: Recipe | None, device: torch.device) -> Any:
+    """A context that computes in the recipe's precision, or in float32 without one."""
+    kind = None if recipe is None else amp_type(recipe)
+    return contextlib.nullcontext() if kind is None else torch.autocast(device.type, kind)
+
+
+def make_task(
+    model: Any,
+    recipe: Recipe,
+    processes: Processes,
+    teacher: nn.Module | None = None,
+    data_config: dict[str, Any] | None = None,
+) -> tuple[nn.Module, Any]:
+    """Make timm's task for a recipe.
+
+    Args:
+        model: the model; moved to the device.
+        recipe: loss, distillation, memory format, compilation.
+        processes: this process.
+        teacher: for distillation, a model.
+        data_config: mean and standard deviation of the images that the task is given.
+
+    Returns:
+        The model itself, in no wrapper, and the task, which takes images and targets.
+
+    Raises:
+        UserError: a model without gradient checkpointing, a compiler that torch doesn't know.
+    """
+    model = model.to(processes.device).train()
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if recipe.grad_checkpointing:
+        try:
+            model.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError) as error:
+            name = type(model).__name__
+            raise UserError(f"{name} models have no gradient checkpointing; leave grad_checkpointing out") from error
+    if recipe.sync_bn and processes.count > 1:
+        model = convert_sync_batchnorm(model)
+    loss: dict[str, Any] = {
+        "loss_type": "bce" if recipe.bce_loss else "ce",
+        "smoothing": recipe.smoothing,
+        "soft_targets": recipe.mixes,
+    }
+    if recipe.bce_loss:
+        loss["bce_target_thresh"] = recipe.bce_target_thresh
+    shared: dict[str, Any] = {"criterion_kwargs": loss, "device": processes.device, "verbose": False}
+    if teacher is None:
+        task: Any = ClassificationTask(model, **shared)
+    else:
+        task = LogitDistillationTask(
+            model,
+            teacher.to(processes.device),
+            distill_loss_weight=recipe.distill_loss_weight,
+            task_loss_weight=recipe.task_loss_weight,
+            temperature=recipe.kd_temperature,
+            **shared,
+        )
+        if data_config is not None:
+            # timm takes those of the model's own weights, which a recipe may replace.
+            for key, buffer in (("mean", task.student_mean), ("std", task.student_std)):
+                buffer.copy_(torch.tensor(data_config[key]).view_as(buffer))
+    if recipe.torchcompile is not None:
+        try:
+            task.compile(backend=recipe.torchcompile)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"torchcompile {recipe.torchcompile!r}: {one_line(error)}") from error
+    if processes.count > 1:
+        device = processes.device
+        task.prepare_distributed(device_ids=[device.index] if device.type == "cuda" else None)
+    return model, task

@@ -1,0 +1,108 @@
+"""Training from every kind of data set that timm names, on real digits."""
+
+import io
+import json
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
+
+from cp_vision.recipes.cli import main
+
+SETTINGS = ["model=cp_test_vit", "img_size=32", "batch_size=8", "epochs=2", "opt=muon", "lr=0.02", "workers=1"]
+
+
+def images():
+    """Ninety real digits of three classes, in order: a split, a class, the bytes of a PNG file."""
+    digits = load_digits(n_class=3)
+    for i in range(90):
+        file = io.BytesIO()
+        Image.fromarray((digits.images[i] * 15).astype(np.uint8)).resize((32, 32)).save(file, "PNG")
+        yield "train" if i < 60 else "validation", int(digits.target[i]), file.getvalue()
+
+
+def add(tar, name, content):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def folder(root):
+    for i, (split, label, content) in enumerate(images()):
+        (root / split / str(label)).mkdir(parents=True, exist_ok=True)
+        (root / split / str(label) / f"{i}.png").write_bytes(content)
+    return [f"data_dir={root}"]
+
+
+def tar(root):
+    for split in ("train", "validation"):
+        with tarfile.open(root / f"{split}.tar", "w") as file:
+            for i, (own, label, content) in enumerate(images()):
+                if own == split:
+                    add(file, f"{label}/{i}.png", content)
+    return [f"data_dir={root}", "train_split=train.tar", "val_split=validation.tar"]
+
+
+def webdataset(root):
+    splits = {}
+    for split in ("train", "validation"):
+        own = [(label, content) for name, label, content in images() if name == split]
+        names = [f"digits-{split}-{part}.tar" for part in range(2)]
+        for part, name in enumerate(names):
+            with tarfile.open(root / name, "w") as file:
+                for i, (label, content) in enumerate(own[part::2]):
+                    add(file, f"{part}{i:04}.png", content)
+                    add(file, f"{part}{i:04}.cls", str(label).encode())
+        lengths = [len(own[part::2]) for part in range(2)]
+        splits[split] = {"name": split, "num_samples": len(own), "filenames": names, "shard_lengths": lengths}
+    (root / "_info.json").write_text(json.dumps({"splits": splits}))
+    return [f"data_dir={root}", "dataset=wds/digits", "num_classes=3"]
+
+
+def hugging_face(root):
+    folder(root / "files")
+    return [f"dataset=hfds/{root / 'files'}", f"data_dir={root / 'cache'}"]
+
+
+def torchvision(root):
+    # The format of MNIST's files: a magic number, the shape, then bytes.
+    raw = root / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for split, stem in (("train", "train"), ("validation", "t10k")):
+        own = [
+            (label, np.array(Image.open(io.BytesIO(file)).resize((28, 28))))
+            for s, label, file in images()
+            if s == split
+        ]
+        pixels = np.stack([image for _, image in own])
+        head = b"".join(n.to_bytes(4, "big") for n in (2051, *pixels.shape))
+        (raw / f"{stem}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+        head = b"".join(n.to_bytes(4, "big") for n in (2049, len(own)))
+        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(head + bytes(label for label, _ in own))
+    return [f"data_dir={root}", "dataset=torch/fashion_mnist"]
+
+
+@pytest.mark.parametrize("make", [folder, tar, webdataset, hugging_face, torchvision])
+def test_every_kind_of_data_set_is_trained_on_and_taken_up_again(make, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "data").mkdir()
+    settings = [*SETTINGS, *make(tmp_path / "data"), "recovery_interval=3"]
+    command = ["default", *(part for text in settings for part in ("--set", text)), "--output"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert main([*command, str(whole)]) == 0
+    assert "top-1 " in capsys.readouterr().out
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["epochs"] == 2
+    assert summary["unreadable"] == []
+    # From the checkpoint before the last, in the middle of the second epoch.
+    shutil.copytree(whole, stopped)
+    (stopped / "checkpoint.previous.pt").replace(stopped / "checkpoint.pt")
+    (stopped / "summary.json").unlink()
+    assert main([*command, str(stopped)]) == 0
+    one, other = (load_file(output / "last" / "model.safetensors") for output in (whole, stopped))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())

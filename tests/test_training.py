@@ -1,0 +1,474 @@
+"""The trainer: whatever happens to a training, it comes to the same end."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections import Counter
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from cp_vision import UserError
+from cp_vision.command_line import CommandError
+from cp_vision.recipes import Processes, Trainer, Training, TrainingError, TrainingLoader, evaluate, load_recipe
+from cp_vision.recipes.checkpoints import load_state, save_state
+from cp_vision.recipes.cli import main
+from cp_vision.recipes.data import open_split
+from cp_vision.recipes.loaders import ScoringLoader
+from cp_vision.recipes.models import build_model, data_config, load_teacher, model_args
+from cp_vision.recipes.order import Order
+from cp_vision.recipes.schema import BUNDLED, Recipe
+
+CPU = Processes(torch.device("cpu"))
+SMALL = ["model=cp_test_vit2", "model_kwargs={patch_size: 16, depth: 2, init_values: 1.0}", "epochs=3"]
+MIXED = ["mixup=0.2", "cutmix=0.5", "reprob=0.3", "drop_path=0.2", "color_jitter=0.3", "hflip=0.5"]
+
+
+def sets(settings):
+    return [part for text in settings for part in ("--set", text)]
+
+
+def digits(*settings):
+    return load_recipe("digits", [*SMALL, *settings])
+
+
+def parts(recipe, processes=CPU, images=1437):
+    """A fresh model, the training loader of so many images, and the scoring loader."""
+    torch.manual_seed(0)
+    model = build_model(recipe.model, model_args(recipe.model, recipe, 10, recipe.model_kwargs))
+    config = data_config(model, recipe)
+    loader = TrainingLoader(open_split(recipe, "train").part(range(images)), recipe, config, 10, processes)
+    return model, loader, ScoringLoader(open_split(recipe, "validation"), recipe, config, processes)
+
+
+# How a batch is shared.
+
+
+@pytest.mark.parametrize(
+    ("steps", "counts", "mixup"), [*product((1, 2, 4), ((1, 2, 4),), (0.0, 0.2)), (6, (1, 2, 3, 6), 0.2)]
+)
+def test_processes_share_every_batch(steps, counts, mixup):
+    recipe = Recipe(batch_size=8, grad_accum_steps=steps, mixup=mixup)
+    images = 8 * steps * 3 + 5
+    whole = [place for batch in Order(images, recipe) for place in batch]
+    assert len({index for _, _, index in whole}) == len(whole) == 8 * steps * 3
+    for count in counts:
+        orders = [list(Order(images, recipe, rank, count)) for rank in range(count)]
+        turns = {len(order) for order in orders}
+        assert turns == {max(1, steps // count) * 3}
+        for update in range(3):
+            size = len(orders[0]) // 3
+            shared = [p for order in orders for batch in order[update * size : (update + 1) * size] for p in batch]
+            assert sorted(shared) == sorted(whole[update * 8 * steps : (update + 1) * 8 * steps])
+        if mixup:
+            # The first and the last of a batch are those that mix in the whole micro-batch.
+            for batch in (batch for order in orders for batch in order):
+                for one, other in zip(batch, reversed(batch), strict=True):
+                    start = one[1] // 8 * 8
+                    assert (one[1] - start) + (other[1] - start) == 7
+
+
+def test_an_order_is_a_new_permutation_each_epoch_and_repeats_images():
+    recipe = Recipe(batch_size=8)
+    order = Order(32, recipe)
+    epochs = []
+    for epoch in range(2):
+        order.start(epoch)
+        epochs.append([place[2] for batch in order for place in batch])
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(32))
+    assert epochs[0] != epochs[1]
+    order.start(1, 3)
+    assert len(order) == 1
+    assert [place[2] for batch in order for place in batch] == epochs[1][24:]
+    repeated = [place[2] for batch in Order(32, recipe.with_values(aug_repeats=3)) for place in batch]
+    assert len(repeated) == 32
+    assert set(Counter(repeated).values()) <= {2, 3}
+    for processes, message in ((3, "can't be shared by 3 processes"), (16, "can't be shared by 16 processes")):
+        with pytest.raises(UserError, match=message):
+            Order(32, recipe, 0, processes)
+    with pytest.raises(UserError, match="batch_size 32 is more than the 31 training images"):
+        Order(31, recipe.with_values(batch_size=32))
+
+
+@pytest.mark.parametrize("settings", [[], MIXED])
+def test_batches_depend_on_their_place_alone(settings):
+    seen = {}
+    for workers in (0, 2):
+        recipe = digits(*settings, f"workers={workers}")
+        _, loader, _ = parts(recipe, images=512)
+        for epoch, first in ((0, 0), (1, 0), (1, 6)):
+            batches = list(loader.epoch(epoch, first))
+            assert len(batches) == loader.updates - first
+            for number, (images, targets) in enumerate(batches, first):
+                one = seen.setdefault((epoch, number), (images, targets))
+                assert torch.equal(one[0], images)
+                assert torch.equal(one[1], targets)
+    assert not torch.equal(seen[0, 3][0], seen[1, 3][0])
+
+
+def test_mixing_ends_where_the_recipe_says():
+    _, loader, _ = parts(images=512, recipe=digits("mixup=0.2", "mixup_off_epoch=1", "smoothing=0", "workers=1"))
+    for epoch in (0, 1):
+        # Also for workers that are there since the first epoch.
+        mixed = any(((targets > 0) & (targets < 1)).any() for _, targets in loader.epoch(epoch))
+        assert mixed is (epoch == 0)
+
+
+# The trainer.
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["grad_accum_steps=2", "batch_size=32"],
+        ["amp=true", "channels_last=true"],
+        ["amp=true", "amp_dtype=float16"],
+        ["grad_checkpointing=true", "clip_mode=value"],
+        ["bce_loss=true", "mixup=0.1", "cutmix=0.5", "mixup_off_epoch=2", "aug_repeats=3"],
+        ["model_ema=true", "model_ema_decay=0.9", "sched=none", "opt=adamw", "lr=0.003"],
+        ["model=cp_test_resnet", "model_kwargs={}", "reprob=0.2", "clip_mode=agc", "sched_on_updates=true"],
+    ],
+)
+def test_training_learns(settings):
+    recipe = digits(*settings)
+    model, loader, scoring = parts(recipe, images=512)
+    trainer = Trainer(model, recipe, loader, CPU)
+    losses = [trainer.train_epoch() for _ in range(trainer.epochs)]
+    assert losses[-1] < losses[0]
+    scores = evaluate(model if trainer.averaged is None else trainer.averaged, scoring, CPU, recipe)
+    assert scores["top5"] >= scores["top1"] > 15
+    assert trainer.skipped == 0
+
+
+def test_accumulated_micro_batches_make_the_same_update():
+    losses = {}
+    for steps in (1, 4):
+        recipe = digits(f"batch_size={64 // steps}", f"grad_accum_steps={steps}", "opt=sgd", "lr=0.1")
+        model, loader, _ = parts(recipe, images=512)
+        trainer = Trainer(model, loader.recipe, loader, CPU)
+        losses[steps] = []
+        trainer.train_epoch(losses[steps].append)
+    assert len(losses[1]) == loader.updates == 8
+    assert np.allclose(losses[1], losses[4], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_distillation_follows_the_teacher(tmp_path):
+    teacher = tmp_path / "teacher"
+    Training(digits("epochs=6"), teacher).run()
+    agreement = {}
+    for weight in (0.0, 1.0):
+        recipe = digits(f"kd_model_name=local-dir:{teacher / 'last'}", f"distill_loss_weight={weight}")
+        recipe = recipe.with_values(task_loss_weight=1 - weight, kd_temperature=2.0, smoothing=0.0)
+        folder = tmp_path / f"student{weight}"
+        Training(recipe, folder).run()
+        names = [f"local-dir:{path}" for path in (teacher / "last", folder / "last")]
+        models = [timm.create_model(name, pretrained=True).eval() for name in names]
+        _, _, scoring = parts(recipe)
+        with torch.inference_mode():
+            pairs = [[model(images).log_softmax(1) for model in models] for images, _ in scoring]
+        agreement[weight] = sum(float((one - two).abs().mean()) for one, two in pairs)
+    # A student of the teacher alone comes nearer to it than one of the labels alone.
+    assert agreement[1.0] < agreement[0.0]
+    with pytest.raises(UserError, match="tells 10 classes apart, the data set has 3"):
+        load_teacher(recipe, 3)
+
+
+def test_updates_with_a_bad_loss_are_skipped_and_counted():
+    recipe = digits("epochs=1")
+    model, loader, _ = parts(recipe, images=640)
+    trainer = Trainer(model, recipe, loader, CPU)
+    clean, bad = loader.epoch, {3, 7, 8}
+
+    def spoilt(epoch, first=0):
+        for number, (images, targets) in enumerate(clean(epoch, first)):
+            yield images * float("nan" if number in bad else 1), targets
+
+    loader.epoch = spoilt
+    sound, losses = [], []
+
+    def on_update(loss):
+        losses.append(loss)
+        sound.append(trainer.is_sound())
+
+    mean = trainer.train_epoch(on_update)
+    assert trainer.skipped == 3
+    assert {i for i, loss in enumerate(losses) if not np.isfinite(loss)} == bad
+    assert {i for i, ok in enumerate(sound) if not ok} == bad
+    assert np.isfinite(mean)
+
+
+def test_a_loss_that_stays_bad_stops_the_training_with_its_last_good_checkpoint(tmp_path, capsys):
+    settings = [*SMALL, "opt=sgd", "lr=1e30", "clip_grad=null", "warmup_epochs=0", "recovery_interval=1"]
+    assert main(["digits", *sets(settings), "--output", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the loss was nan 11 times in a row, in epoch 1; lower lr or set clip_grad" in error
+    assert not (tmp_path / "out" / "summary.json").exists()
+    state, _ = load_state(tmp_path / "out")
+    assert state is None or all(value.isfinite().all() for value in state["model"].values())
+    model, loader, _ = parts(digits(), images=1024)
+    trainer = Trainer(model, loader.recipe, loader, CPU)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(TrainingError, match="11 times in a row"):
+        trainer.train_epoch()
+
+
+# Killed and started again.
+
+KILLED = """
+import os, signal, sys
+import torch
+from cp_vision.recipes import checkpoints, cli, fit, trainer
+
+moment, number = sys.argv[1], int(sys.argv[2])
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+def at(module, name, before):
+    real, calls = getattr(module, name), [0]
+    def wrapped(*args, **kwargs):
+        calls[0] += 1
+        if calls[0] == number:
+            before(*args, **kwargs)
+        return real(*args, **kwargs)
+    setattr(module, name, wrapped)
+def half(state, file):
+    # The first half of what would have been written.
+    import io
+    whole = io.BytesIO()
+    torch.serialization.save(state, whole)
+    file.write(whole.getvalue()[: whole.tell() // 2])
+    file.flush()
+    die()
+if moment == "update":
+    at(trainer.Trainer, "_update", lambda *a: die())
+elif moment == "writing":
+    at(torch, "save", half)
+elif moment == "renaming":
+    at(checkpoints.os, "replace", lambda *a: die())
+elif moment == "model":
+    at(fit, "save_model", lambda *a: die())
+elif moment == "summary":
+    at(fit, "write_text", lambda *a: die())
+sys.exit(cli.main(sys.argv[3:]))
+"""
+
+
+def weights_of(folder):
+    return {path.parent.name: load_file(path) for path in sorted(folder.glob("*/model.safetensors"))}
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_training_ends_with_the_same_weights(tmp_path):
+    settings = ["model=cp_test_resnet", "model_kwargs={}", "workers=1", *MIXED, "model_ema=true", "model_ema_decay=0.9"]
+    settings += [
+        "grad_accum_steps=2",
+        "batch_size=32",
+        "val_interval=2",
+        "sched_on_updates=true",
+        "recovery_interval=5",
+    ]
+    command = ["digits", *sets([*SMALL, *settings])]
+    whole = tmp_path / "whole"
+    assert main([*command, "--output", str(whole)]) == 0
+    killed = [*command, "--output", str(tmp_path / "killed")]
+    # Of each run: the first checkpoint, its renaming, the second epoch's end, and so on until the summary.
+    moments = [("update", 3), ("writing", 1), ("update", 12), ("renaming", 4), ("writing", 2), ("model", 2)]
+    moments += [("update", 20), ("renaming", 1), ("writing", 3), ("summary", 3)]
+    died = 0
+    for moment, number in moments:
+        run = subprocess.run(
+            [sys.executable, "-c", KILLED, moment, str(number), *killed], capture_output=True, text=True, check=False
+        )
+        assert run.returncode in (0, -9), run.stderr
+        died += run.returncode == -9
+    assert died >= 8
+    assert main(killed) == 0
+    one, other = weights_of(whole), weights_of(tmp_path / "killed")
+    assert one.keys() == other.keys() >= {"best", "last"}
+    for name, tensors in one.items():
+        assert all(torch.equal(value, other[name][key]) for key, value in tensors.items())
+    for name in ("log.csv", "summary.json", "recipe.yaml"):
+        assert (whole / name).read_text() == (tmp_path / "killed" / name).read_text()
+
+
+TWO = """
+import json, sys
+import torch
+sys.path.insert(0, sys.argv[1])
+from test_training import parts
+from cp_vision.recipes import Trainer, joined_processes, load_recipe
+torch.set_num_threads(1)
+with joined_processes() as processes:
+    recipe = load_recipe("digits", sys.argv[3:])
+    model, loader, _ = parts(recipe, processes)
+    trainer = Trainer(model, recipe, loader, processes)
+    losses = []
+    trainer.train_epoch(losses.append)
+    if processes.primary:
+        open(sys.argv[2], "w").write(json.dumps(losses))
+"""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["mixup=0.2", "cutmix=0.5", "aug_repeats=3"],
+        pytest.param(
+            ["model=cp_test_resnet", "model_kwargs={}", "batch_size=32", "grad_accum_steps=2", "dist_bn=reduce"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_two_processes_and_one_have_the_same_losses(settings, tmp_path):
+    settings = [*SMALL, "opt=sgd", "lr=0.05", "warmup_epochs=0", *settings]
+    losses = {}
+    for count in (1, 2):
+        path = tmp_path / f"{count}.json"
+        script = tmp_path / "two.py"
+        script.write_text(TWO)
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        subprocess.run(
+            [*start, str(script), str(Path(__file__).parent), str(path), *settings],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        losses[count] = json.loads(path.read_text())
+    assert len(losses[1]) == len(losses[2]) >= 20
+    assert np.abs(np.subtract(losses[1], losses[2])).max() < 1e-4
+    assert losses[1][-1] < losses[1][0]
+
+
+# The folder of a training.
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a short training, and its command."""
+    folder = tmp_path_factory.mktemp("training") / "deep" / "run"
+    command = ["digits", *sets([*SMALL, "model_ema=true", "model_ema_decay=0.9"]), "--output", str(folder)]
+    assert main(command) == 0
+    return folder, command
+
+
+def test_a_training_leaves_models_logs_and_a_summary(trained, capsys):
+    folder, command = trained
+    names = {path.name for path in folder.iterdir()}
+    files = {"log.csv", "curves.svg", "recipe.yaml", "summary.json", "checkpoint.pt", "checkpoint.previous.pt"}
+    assert names == files | {"best", "last", "ema", "tensorboard"}
+    summary = json.loads((folder / "summary.json").read_text())
+    rows = (folder / "log.csv").read_text().splitlines()
+    assert rows[0] == "epoch,train_loss,loss,top1,top5,lr,skipped"
+    assert len(rows) == 4
+    assert float(rows[-1].split(",")[3]) == summary["top1"] <= summary["best"]["top1"]
+    capsys.readouterr()
+    for name in ("best", "ema"):
+        model = timm.create_model(f"local-dir:{folder / name}", pretrained=True)
+        assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+        assert main([*command[:-2], "--eval", str(folder / name)]) == 0
+        expected = summary["best"]["top1"] if name == "best" else summary["top1"]
+        assert f"top-1 {expected:.2f} %" in capsys.readouterr().out
+    # Weights alone, of the recipe's model.
+    assert main([*command[:-2], "--eval", str(folder / "ema" / "model.safetensors")]) == 0
+    assert f"top-1 {summary['top1']:.2f} %" in capsys.readouterr().out
+    # The same command again has nothing left to do.
+    before = (folder / "last" / "model.safetensors").stat().st_mtime_ns
+    assert main(command) == 0
+    assert f"top-1 {summary['top1']:.2f} %" in capsys.readouterr().out
+    assert (folder / "last" / "model.safetensors").stat().st_mtime_ns == before
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("validation/top1")] == [22, 44, 66]
+    assert [event.step for event in events.Scalars("train/loss")] == [50]
+
+
+def test_another_training_is_not_mixed_in(trained, capsys, tmp_path):
+    folder, command = trained
+    before = (folder / "checkpoint.pt").read_bytes()
+    for change, message in (
+        ("lr=0.5", "holds a training with lr 0.02, this one has 0.5; choose another --output"),
+        ("model=cp_resnet18", "holds a training with model 'cp_test_vit2', this one has 'cp_resnet18'"),
+        ("num_classes=12", "holds a training with num_classes None, this one has 12|on 10 classes, these are 12"),
+    ):
+        assert main([*command, "--set", change]) == 2
+        error = capsys.readouterr().err.splitlines()
+        assert len(error) == 1
+        assert any(part in error[0] for part in message.split("|")), error
+    assert (folder / "checkpoint.pt").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    assert main([*command[:-1], str(tmp_path / "other")]) == 2
+    assert "is there and holds no training; choose another --output" in capsys.readouterr().err
+
+
+def test_an_unreadable_checkpoint_loses_nothing(tmp_path, capsys):
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    command = ["digits", *sets([*SMALL, "epochs=1", "recovery_interval=10"])]
+    assert main([*command, "--output", str(whole)]) == 0
+    assert main([*command, "--output", str(damaged)]) == 0
+    (damaged / "summary.json").unlink()
+    (damaged / "checkpoint.pt").write_bytes((whole / "checkpoint.pt").read_bytes()[:1000])
+    capsys.readouterr()
+    assert main([*command, "--output", str(damaged)]) == 0
+    assert "checkpoint.pt' can't be read" in capsys.readouterr().err
+    one, other = (load_file(folder / "last" / "model.safetensors") for folder in (whole, damaged))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    (damaged / "summary.json").unlink()
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (damaged / name).write_bytes(b"no checkpoint")
+    assert main([*command, "--output", str(damaged)]) == 2
+    assert "to start again, or choose another --output" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path):
+    save_state({"progress": {"update": 1}}, tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(CommandError, match=r"can't write .*; make room and run the same command again"):
+            save_state({"progress": {"update": 2}, "model": torch.zeros(1_000_000)}, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert load_state(tmp_path)[0]["progress"] == {"update": 1}
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    torch.save({"progress": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="can't be read"):
+        load_state(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+# Recipes.
+
+
+def test_every_key_is_one_of_timms():
+    known = (Path(__file__).parent / "timm_train_arguments.txt").read_text().split()
+    assert set(Recipe.model_fields) <= set(known)
+    assert len(known) == len(set(known))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(BUNDLED.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_takes_a_step(path, capsys):
+    assert main([str(path), "--dry-run"]) == 0
+    model, step, run = capsys.readouterr().out.splitlines()
+    recipe = load_recipe(path)
+    assert model.startswith(f"{recipe.model}: ")
+    assert " GiB of memory" in step
+    assert ("fewer than the recipe's" in step) is (recipe.batch_size > 2)
+    assert f"{recipe.epochs} epochs of " in run
