@@ -6,16 +6,19 @@ BIN := .venv/bin
 
 OLDEST_TIMM = $(shell sed -n 's/^ *timm>=//p' setup.cfg)
 
+# A process for each core, each with one thread.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+
 .PHONY: demo test test-slow test-oldest benchmark lint format clean
 
 demo: .venv/installed
 	$(BIN)/cp-search $(BASE) --budget 0.7x --trials 30 --pool-kwargs support_range=0.25 --output $(OUTPUT)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(TEST) -m slow
 
 # The tests of models, on the oldest timm that setup.cfg admits; make test has the newest.
 test-oldest: .venv/installed
@@ -23,7 +26,7 @@ test-oldest: .venv/installed
 	    echo "timm $(OLDEST_TIMM) is the oldest admitted and the newest there is: make test runs on it"; \
 	else \
 	    $(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/oldest "timm==$(OLDEST_TIMM)" && \
-	    PYTHONPATH=build/oldest $(BIN)/python -m pytest -m "not slow" \
+	    PYTHONPATH=build/oldest $(TEST) -m "not slow" \
 	        tests/test_models.py tests/test_citizens.py tests/test_deployment.py tests/test_surgery.py; \
 	fi
 

@@ -3,12 +3,13 @@
 from .data import hold_out, open_splits
 from .dry_run import dry_run
 from .fit import Training
-from .loaders import ScoringLoader, TrainingLoader
+from .loaders import TrainingLoader
 from .models import build_model, load_model, save_model
 from .processes import Processes, joined_processes, single_process
 from .schema import Recipe, load_recipe
 from .score import score_model
 from .scoring import evaluate
+from .scoring_loader import ScoringLoader
 from .trainer import Trainer, TrainingError, train
 
 __all__ = [

@@ -41,7 +41,9 @@ class TrainingBatches(Dataset):
             return batch
         epoch, position, _ = places[0]
         self.mixup.mixup_enabled = self.recipe.mixes_in(epoch)
-        seed_all(seed, 1, epoch, position // self.recipe.batch_size)
+        # A micro-batch that processes share is mixed alike in all its parts, where it is mixed as a whole.
+        unit = divmod(position, self.recipe.update_size)[0], position % self.recipe.grad_accum_steps
+        seed_all(seed, 1, epoch, *(unit if self.recipe.mixup_mode == "batch" else (position,)))
         batch = self.mixup(samples)
         return batch
 
@@ -52,15 +54,16 @@ class SeededBatches:
     Args:
         loader: the loader.
         seed: the recipe's.
+        rank: number of this process.
     """
 
-    def __init__(self, loader: DataLoader, seed: int) -> None:
-        self.loader, self.seed, self.epoch, self.first = loader, seed, 0, 0
+    def __init__(self, loader: DataLoader, seed: int, rank: int) -> None:
+        self.loader, self.seed, self.rank, self.epoch, self.first = loader, seed, rank, 0, 0
         self.collate_fn = loader.collate_fn
 
     def __iter__(self) -> Iterator[Any]:
         for number, batch in enumerate(self.loader, self.first):
-            seed_all(self.seed, 2, self.epoch, number)
+            seed_all(self.seed, 2, self.epoch, number, self.rank)
             yield batch
 
 

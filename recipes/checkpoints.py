@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
 
-__all__ = ["load_state", "save_state"]
+__all__ = ["load_state", "save_state", "writing"]
 
 LATEST, RESERVE, UNFINISHED = "checkpoint.pt", "checkpoint.previous.pt", ".checkpoint.unfinished"
 
@@ -27,7 +31,7 @@ def save_state(state: dict[str, Any], folder: Path) -> None:
         CommandError: it can't be written (a full disk); the states that are there stay.
     """
     unfinished, latest = folder / UNFINISHED, folder / LATEST
-    try:
+    with writing(folder):
         with open(unfinished, "wb") as file:
             torch.save(state, file)
             file.flush()
@@ -35,12 +39,27 @@ def save_state(state: dict[str, Any], folder: Path) -> None:
         if latest.exists():
             os.replace(latest, folder / RESERVE)
         os.replace(unfinished, latest)
-    except (OSError, RuntimeError) as error:
-        unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Write something into a training's folder; what is half written is removed where that fails.
+
+    Raises:
+        CommandError: a full disk, no permission.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        for unfinished in folder.glob(".*.unfinished"):
+            if unfinished.is_dir():
+                shutil.rmtree(unfinished, ignore_errors=True)
+            else:
+                unfinished.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or one_line(error)
         raise CommandError(
-            f"can't write {str(latest)!r}: {reason}; make room and run the same command again: it goes on from the "
-            "checkpoint before"
+            f"can't write into {str(folder)!r}: {reason}; make room and run the same command again: it goes on from "
+            "the last checkpoint"
         ) from error
 
 

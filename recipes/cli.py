@@ -74,6 +74,8 @@ def _train(arguments: Sequence[str] | None) -> None:
         if args.eval is not None:
             scores = score_model(recipe, args.eval, processes, args.max_unreadable)
             if processes.primary:
+                if scores["unreadable"]:
+                    print(f"skipped {scores['unreadable']}")
                 print(f"{args.eval}: {_scores(scores)}, loss {scores['loss']:.4f}")
             return
         output = Path(args.output or f"runs/train-{Path(args.recipe).stem}")

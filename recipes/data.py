@@ -2,108 +2,30 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Mapping, Sequence
+import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from sklearn.model_selection import train_test_split
-from timm.data import ImageDataset, create_dataset
-from torch.utils.data import Dataset, IterableDataset
+from timm.data import create_dataset
+from torch.utils.data import IterableDataset
 
 from cp_vision.errors import UserError, listed, one_line
 
 from .digits import SPLIT_SEED, Digits
+from .images import Images
 from .schema import Recipe
 
-__all__ = ["Images", "UnreadableImageError", "count_classes", "hold_out", "open_split", "open_splits", "renumbered"]
+__all__ = ["count_classes", "hold_out", "open_split", "open_splits", "renumbered"]
 
 # Data sets that timm reads from somewhere other than a folder that must be there.
 _ELSEWHERE = ("hfds", "hfids", "tfds", "wds")
 
 
-# What Pillow raises for files that are damaged, cut off, no images or suspiciously large.
-_UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
-
-
-class UnreadableImageError(OSError):
-    """An image can't be read."""
-
-
-class Images(Dataset):
-    """Images of a data set, all or some of them, in the colours that a model takes.
-
-    ``transform`` is set by timm's loaders.
-
-    Args:
-        dataset: gives pairs of a PIL image and a class index.
-        mode: PIL's name of the colours, ``"RGB"`` or ``"L"``.
-        indices: which images; None takes all.
-    """
-
-    def __init__(self, dataset: Any, mode: str, indices: Sequence[int] | None = None) -> None:
-        self.dataset, self.mode = dataset, mode
-        self.indices = range(len(dataset)) if indices is None else indices
-        self.transform: Any = None
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        try:
-            image, target = self._read(self.indices[index])
-            image = image.convert(self.mode)
-        except _UNREADABLE as error:
-            raise UnreadableImageError(f"can't read image {self.describe(index)}: {one_line(error)}") from error
-        return (image if self.transform is None else self.transform(image)), target
-
-    def _read(self, index: int) -> tuple[Any, int]:
-        if not isinstance(self.dataset, ImageDataset):
-            image, target = self.dataset[index]
-            return image, target
-        # timm answers an unreadable file with the next image, which may be one of another part.
-        file, target = self.dataset.reader[index]
-        return Image.open(file), target
-
-    def describe(self, index: int) -> str:
-        """An image's file, or its number where it has none."""
-        index = self.indices[index]
-        if isinstance(self.dataset, ImageDataset):
-            return str(self.dataset.filename(index))
-        samples = self._samples()
-        return str(samples[index][0]) if samples else f"number {index}"
-
-    def part(self, indices: Sequence[int]) -> Images:
-        """Some of these images, with a transform of their own."""
-        return Images(self.dataset, self.mode, [self.indices[i] for i in indices])
-
-    @property
-    def classes(self) -> dict[str, int] | None:
-        """Class indices by name, where the data set knows them."""
-        reader = getattr(self.dataset, "reader", None)
-        return getattr(self.dataset, "class_to_idx", None) or getattr(reader, "class_to_idx", None)
-
-    def targets(self) -> list[int] | None:
-        """Class index of every image, where that is known without reading the images."""
-        targets = getattr(self.dataset, "targets", None)
-        if targets is None and self._samples():
-            targets = [target for _, target in self._samples()]
-        return None if targets is None else [int(targets[i]) for i in self.indices]
-
-    def files(self) -> set[str]:
-        """Paths of the images, for data sets that are folders."""
-        samples = self._samples()
-        return {str(Path(samples[i][0]).resolve()) for i in self.indices} if samples else set()
-
-    def _samples(self) -> list[tuple[str, int]]:
-        # timm's folder reader and torchvision's ImageFolder both keep (path, class index); other readers don't.
-        samples = getattr(getattr(self.dataset, "reader", self.dataset), "samples", None)
-        if samples is None or not len(samples) or not isinstance(samples[0][0], str):
-            return []
-        return list(samples)
+# What timm's readers raise for data sets that are not there, damaged, or of another kind.
+_UNOPENED = (AssertionError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError, tarfile.TarError)
 
 
 def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None = None) -> Any:
@@ -122,6 +44,8 @@ def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None =
     """
     mode = "L" if recipe.in_chans == 1 else "RGB"
     is_training = split == recipe.train_split
+    if recipe.class_map is not None and recipe.dataset.startswith("torch/"):
+        raise UserError(f"class_map {recipe.class_map!r}: torchvision's data sets number their classes themselves")
     if recipe.dataset == "digits":
         return Images(Digits(train=is_training), mode)
     if recipe.dataset.partition("/")[0].lower() not in _ELSEWHERE:
@@ -138,10 +62,12 @@ def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None =
             seed=recipe.seed,
             input_img_mode=mode,
         )
-    except (AssertionError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except _UNOPENED as error:
         where = f"data set {recipe.dataset or 'folder'!r}, split {split!r} of {recipe.data_dir}"
         raise UserError(f"{where}: {one_line(error)}") from error
     if isinstance(dataset, IterableDataset):
+        if recipe.aug_repeats:
+            raise UserError(f"aug_repeats {recipe.aug_repeats}: data set {recipe.dataset!r} is streamed, set it to 0")
         return dataset
     if is_training and getattr(dataset, "train", None) is False:
         raise UserError(f"data set {recipe.dataset!r} has the training split 'train', got train_split {split!r}")
@@ -167,7 +93,7 @@ def open_splits(recipe: Recipe) -> tuple[Any, Any]:
     if not train.files().isdisjoint(test.files()):
         raise UserError(
             f"data folder {recipe.data_dir!r} has no separate splits; put the images into {recipe.train_split}/ "
-            f"and {recipe.val_split}/ (or val/), one folder per class in each"
+            f"and {recipe.val_split}/ (or val/), one folder per class in each, or name two tar files in it as splits"
         )
     return train, renumbered(recipe, test, train.classes, repr(recipe.train_split))
 
@@ -228,15 +154,18 @@ def count_classes(dataset: Any, recipe: Recipe) -> int:
     """Number of classes: the recipe's where it says so, otherwise the data set's.
 
     Raises:
-        UserError: neither says, or the recipe says too few.
+        UserError: neither says, or both and not the same.
     """
     classes = getattr(dataset, "classes", None)
     if recipe.num_classes is None:
         if not classes:
             raise UserError(f"data set {recipe.dataset!r} doesn't say how many classes it has; set num_classes")
         return len(classes)
-    if classes and len(classes) > recipe.num_classes:
-        raise UserError(f"num_classes {recipe.num_classes} is less than the data set's {len(classes)} classes")
+    if classes and len(classes) != recipe.num_classes:
+        raise UserError(
+            f"num_classes {recipe.num_classes} is not the data set's: it has {len(classes)} classes; set num_classes "
+            "to that, or leave it out"
+        )
     return recipe.num_classes
 
 

@@ -14,7 +14,7 @@ from cp_vision import count_macs
 from cp_vision.errors import UserError, one_line
 
 from .data import count_classes, open_split
-from .models import build_model, data_config, load_teacher, model_args
+from .models import build_model, data_config, model_args
 from .order import Share
 from .processes import Processes, single_process
 from .schema import Recipe
@@ -58,7 +58,7 @@ class DryRun:
 
 
 def dry_run(recipe: Recipe) -> DryRun:
-    """Take two updates of a recipe on random images, the second of which is measured.
+    """Take a few updates of a recipe on random images and measure them.
 
     A step is taken with fewer images than the recipe's batch where the device has no room for it (on a GPU, half
     as many until it fits; on a CPU at most 2).
@@ -82,7 +82,7 @@ def dry_run(recipe: Recipe) -> DryRun:
         model = build_model(recipe.model, args)
         config = data_config(model, recipe)
         try:
-            seconds, memory, loss = _measure(model, recipe, config, classes, processes, size)
+            seconds, twice, memory, loss, epochs = _measure(model, recipe, config, processes, size)
         except torch.OutOfMemoryError:
             if size <= 2:
                 raise UserError(f"{recipe.model} doesn't fit into this device's memory with 2 images") from None
@@ -95,6 +95,9 @@ def dry_run(recipe: Recipe) -> DryRun:
             raise UserError(f"a step fails: {type(error).__name__}: {one_line(error)}") from error
         break
     channels, height, width = config["input_size"]
+    # An update is many micro-batches and one step of the optimiser.
+    micro = min(max(twice - seconds, 0.0), seconds)
+    whole = micro / size * images + (seconds - micro) * (images // recipe.update_size)
     return DryRun(
         macs=count_macs(model, (channels, height, width)),
         params=sum(parameter.numel() for parameter in model.parameters()),
@@ -105,42 +108,47 @@ def dry_run(recipe: Recipe) -> DryRun:
         seconds=seconds,
         loss=loss,
         dataset=images,
-        hours=seconds / size * images * recipe.epochs / 3600,
+        hours=whole * epochs / 3600,
     )
 
 
 def _measure(
-    model: Any, recipe: Recipe, config: dict[str, Any], classes: int, processes: Processes, size: int
-) -> tuple[float, int, float]:
-    """Seconds, bytes and loss of an update with ``size`` images."""
+    model: Any, recipe: Recipe, config: dict[str, Any], processes: Processes, size: int
+) -> tuple[float, float, int, float, int]:
+    """Seconds of updates with one and with two micro-batches of ``size``, bytes, loss, and epochs of the schedule."""
     device = processes.device
-    loader: Any = _Synthetic(recipe, config, classes, device, size)
-    teacher = load_teacher(recipe, classes, pretrained=False)
-    trainer = Trainer(model, recipe, loader, processes, teacher, config)
+    loader: Any = _Synthetic(recipe, config, model.num_classes, device, size)
+    trainer = Trainer(model, recipe, loader, processes, teacher_weights=False)
     # The first one compiles, allocates, and finds out which kernels are fast.
     trainer.one_update()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        torch.cuda.synchronize(device)
+    seconds, loss = _time(trainer, device)
+    # Kilobytes, of the whole process.
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident
+    loader.share = Share(size, 2, 1)
+    twice, _ = _time(trainer, device)
+    return seconds, twice, memory, loss, trainer.epochs
+
+
+def _time(trainer: Trainer, device: torch.device) -> tuple[float, float]:
+    """Seconds and loss of an update."""
     start = time.perf_counter()
+    # The loss is read, so a GPU has come to the end of it, but for the step.
     loss = trainer.one_update()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    seconds = time.perf_counter() - start
-    if device.type == "cuda":
-        return seconds, torch.cuda.max_memory_allocated(device), loss
-    # Kilobytes, of the whole process.
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, loss
+    return time.perf_counter() - start, loss
 
 
 class _Synthetic:
     """A training loader of random images."""
 
-    updates = 1
+    updates, unreadable = 1, ()
 
     def __init__(self, recipe: Recipe, config: dict[str, Any], classes: int, device: torch.device, size: int) -> None:
         self.recipe, self.shape, self.classes, self.device = recipe, (size, *config["input_size"]), classes, device
-        # Micro-batches follow one another, so one of them says how long all take.
         self.share = Share(size, 1, 1)
 
     def epoch(self, epoch: int, first: int = 0) -> Any:
@@ -149,4 +157,5 @@ class _Synthetic:
         targets: Tensor = torch.randint(self.classes, self.shape[:1], generator=generator)
         if self.recipe.mixes:
             targets = torch.nn.functional.one_hot(targets, self.classes).float()
-        yield images, targets.to(self.device)
+        for _ in range(self.share.count):
+            yield images, targets.to(self.device)

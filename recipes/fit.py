@@ -10,26 +10,25 @@ from typing import Any
 
 from cp_vision import count_macs
 from cp_vision.command_line import CommandError
-from cp_vision.errors import UserError
-from cp_vision.files import check_path, make_folder, write_text
+from cp_vision.errors import UserError, one_line
+from cp_vision.files import make_folder, write_text
 
-from .checkpoints import load_state, save_state
+from .checkpoints import load_state, save_state, writing
 from .data import count_classes, open_splits
-from .loaders import ScoringLoader, TrainingLoader
+from .folder import check_folder, has_checkpoint
+from .loaders import TrainingLoader, worker_count
 from .logs import Logs, Row
-from .models import build_model, data_config, load_teacher, model_args, save_model
+from .models import build_model, data_config, model_args, save_model
 from .processes import Processes, single_process
 from .rehearsal import rehearse
-from .schema import Recipe, load_recipe
+from .schema import Recipe
 from .scoring import evaluate
+from .scoring_loader import ScoringLoader
 from .seeding import seed_all
 from .trainer import Trainer, TrainingError
-from .unreadable import MAX_UNREADABLE
+from .unreadable import MAX_UNREADABLE, Unreadable
 
 __all__ = ["Training"]
-
-# What may differ when a training goes on: it changes nothing in the weights.
-_FREE = {"workers", "log_interval", "recovery_interval", "validation_batch_size", "data_dir", "dataset_download"}
 
 
 class Training:
@@ -64,13 +63,14 @@ class Training:
     ) -> None:
         self.recipe, self.output = recipe, output.absolute()
         self.processes = processes or single_process()
-        train_set, test_set = open_splits(recipe)
+        self.finished = self.processes.told(lambda: check_folder(self.output, recipe))
+        self.problems: list[str] = []
+        if self.finished is not None:
+            return
+        train_set, test_set = self.processes.in_turn(lambda: open_splits(recipe))
         self.classes = getattr(train_set, "classes", None)
         num_classes = count_classes(train_set, recipe)
-        self.images = len(train_set)
-        identity = {"images": self.images, "classes": num_classes}
-        found = _state_of(self.output, recipe, identity) if self.processes.primary else None
-        state, self.problems, self.finished = self.processes.told(found)
+        state, self.problems = self.processes.told(lambda: load_state(self.output))
         args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
         weights = (recipe.pretrained, recipe.initial_checkpoint) if state is None else (False, None)
         seed_all(recipe.seed)
@@ -79,14 +79,33 @@ class Training:
         self.loader = TrainingLoader(train_set, recipe, self.config, num_classes, self.processes, max_unreadable)
         self.test_loader = ScoringLoader(test_set, recipe, self.config, self.processes, max_unreadable)
         self.rows: list[Row] = []
+        self.identity = {"training images": len(train_set), "classes": num_classes, "updates": self.loader.updates}
+        if self.loader.unreadable is None:
+            # What a stream gives, and in what order, depends on who reads it.
+            self.identity["workers"] = worker_count(recipe)
         if state is None:
             rehearse(build_model(recipe.model, args), recipe, self.loader, self.test_loader, self.processes)
-        teacher = load_teacher(recipe, num_classes)
-        self.trainer = Trainer(model, recipe, self.loader, self.processes, teacher, self.config)
-        self.identity = identity
+        self.trainer = Trainer(model, recipe, self.loader, self.processes)
         if state is not None:
+            self._go_on(state)
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        for key, value in self.identity.items():
+            if state["identity"].get(key) != value:
+                raise UserError(
+                    f"output {str(self.output)!r} holds a training with {key} {state['identity'].get(key)}, now it is "
+                    f"{value}; choose another --output"
+                )
+        try:
             self.trainer.load_state_dict(state)
-            self.rows = state["rows"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint in {str(self.output)!r} is one of another model: {one_line(error)[:200]}; choose "
+                "another --output"
+            ) from error
+        self.rows = state["rows"]
+        for unreadable, found in zip(self._unreadable(), state["unreadable"], strict=True):
+            unreadable.table[found] = True
 
     def run(
         self,
@@ -111,7 +130,8 @@ class Training:
         primary, trainer = self.processes.primary, self.trainer
         if primary:
             make_folder(self.output)
-            write_text(self.output / "recipe.yaml", self.recipe.to_yaml())
+            with writing(self.output):
+                write_text(self.output / "recipe.yaml", self.recipe.to_yaml())
         logs = Logs(self.output, f"{self.recipe.model}, {self.recipe.epochs} epochs", self._step) if primary else None
         began, first = time.monotonic(), self._step
 
@@ -119,30 +139,40 @@ class Training:
             if logs is not None and self._step % self.recipe.log_interval == 0:
                 rate = (self._step - first) * self.recipe.update_size / (time.monotonic() - began)
                 logs.update(self._step, loss=loss, lr=trainer.lr, images_per_second=rate)
-            if self.recipe.recovery_interval and self._step % self.recipe.recovery_interval == 0:
+            # At an epoch's end there is more to come before a checkpoint.
+            interval = self.recipe.recovery_interval
+            if interval and self._step % interval == 0 and trainer.update < self.loader.updates:
                 self._save()
             if on_update is not None:
                 on_update(trainer, loss)
 
         try:
+            if trainer.epoch == trainer.epochs:
+                # It was killed right before.
+                self._write_logs(logs)
             while trainer.epoch < trainer.epochs:
                 lr = trainer.lr
                 loss = trainer.train_epoch(after_update)
                 self._end_epoch(loss, lr)
-                if logs is not None:
-                    logs.epoch(self.rows, self._step)
                 if on_epoch is not None:
                     on_epoch(self.rows[-1])
+                self._write_logs(logs)
         except TrainingError as error:
-            kept = f"; {str(self.output)!r} keeps the last good checkpoint" if _has_checkpoint(self.output) else ""
+            kept = f"; {str(self.output)!r} keeps the last good checkpoint" if has_checkpoint(self.output) else ""
             raise CommandError(f"{error}{kept}") from error
         finally:
             if logs is not None:
                 logs.close()
         summary = self._summary()
         if primary:
-            write_text(self.output / "summary.json", json.dumps(summary, indent=2) + "\n")
+            with writing(self.output):
+                write_text(self.output / "summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
+
+    def _write_logs(self, logs: Logs | None) -> None:
+        if logs is not None:
+            with writing(self.output):
+                logs.epoch(self.rows, self._step)
 
     @property
     def _step(self) -> int:
@@ -156,17 +186,27 @@ class Training:
         if trainer.epoch % recipe.val_interval == 0 or trainer.epoch == trainer.epochs:
             row |= evaluate(scored, self.test_loader, self.processes, recipe)
         self.rows.append(row)
-        if self.loader.unreadable is not None:
-            self.loader.unreadable.table |= self.processes.any(self.loader.unreadable.table)
-            self.loader.unreadable.check()
+        for unreadable in self._unreadable():
+            unreadable.table |= self.processes.any(unreadable.table)
+            unreadable.check()
+        if not trainer.is_sound():
+            raise TrainingError(
+                f"weights are not finite after epoch {trainer.epoch}; lower lr or set clip_grad, in another --output"
+            )
         # Before the checkpoint: a training killed in between does this epoch's end again.
-        if self.processes.primary and trainer.is_sound():
-            if row is self._best():
-                self._save_model(scored, "best")
-            self._save_model(trainer.model, "last")
-            if trainer.averaged is not None:
-                self._save_model(trainer.averaged, "ema")
+        if self.processes.primary:
+            with writing(self.output):
+                if row is self._best():
+                    self._save_model(scored, "best")
+                self._save_model(trainer.model, "last")
+                if trainer.averaged is not None:
+                    self._save_model(trainer.averaged, "ema")
         self._save()
+
+    def _unreadable(self) -> list[Unreadable]:
+        """The unreadable images of both splits; data that is streamed has no such table."""
+        found = (self.loader.unreadable, self.test_loader.unreadable)
+        return [unreadable for unreadable in found if unreadable is not None]
 
     def _best(self) -> Row | None:
         """The best epoch, of several the first."""
@@ -176,14 +216,15 @@ class Training:
 
     def _save(self) -> None:
         if self.processes.primary and self.trainer.is_sound():
-            save_state({**self.trainer.state_dict(), "rows": self.rows, "identity": self.identity}, self.output)
+            unreadable = [images.table.nonzero()[:, 0].tolist() for images in self._unreadable()]
+            more = {"rows": self.rows, "identity": self.identity, "unreadable": unreadable}
+            save_state({**self.trainer.state_dict(), **more}, self.output)
 
     def _save_model(self, model: Any, name: str) -> None:
         save_model(model, self.output / name, self.config, self.classes)
 
     def _summary(self) -> dict[str, Any]:
         best, last = self._best() or {}, self.rows[-1]
-        unreadable = [loader.unreadable for loader in (self.loader, self.test_loader) if loader.unreadable is not None]
         return {
             **{name: last[name] for name in ("top1", "top5", "loss")},
             "epochs": last["epoch"],
@@ -191,37 +232,5 @@ class Training:
             "macs": count_macs(self.trainer.model, self.config["input_size"]),
             "params": sum(parameter.numel() for parameter in self.trainer.model.parameters()),
             "skipped": self.trainer.skipped,
-            "unreadable": [str(images) for images in unreadable if images.count],
+            "unreadable": [str(images) for images in self._unreadable() if images.count],
         }
-
-
-def _has_checkpoint(output: Path) -> bool:
-    return any(output.glob("checkpoint*.pt"))
-
-
-def _state_of(output: Path, recipe: Recipe, identity: dict[str, Any]) -> tuple[Any, list[str], Any]:
-    """The state of this training in its folder (None at the start), problems with it, and a summary if it is done."""
-    check_path(output)
-    if output == Path.cwd():
-        raise UserError(f"output {str(output)!r} is the current folder; name a new one")
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return None, [], None
-    if not (output / "recipe.yaml").is_file():
-        raise UserError(f"output {str(output)!r} is there and holds no training; choose another --output")
-    theirs, ours = (one.model_dump(exclude=_FREE) for one in (load_recipe(output / "recipe.yaml"), recipe))
-    changed = [key for key in ours if ours[key] != theirs[key]]
-    state, problems = load_state(output)
-    for key, value in (state or {}).get("identity", {}).items():
-        if value != identity[key]:
-            raise UserError(
-                f"output {str(output)!r} holds a training on {value} {key}, these are {identity[key]}; choose another "
-                "--output"
-            )
-    if changed:
-        key = changed[0]
-        raise UserError(
-            f"output {str(output)!r} holds a training with {key} {theirs[key]!r}, this one has {ours[key]!r}; "
-            "choose another --output"
-        )
-    summary = output / "summary.json"
-    return state, problems, json.loads(summary.read_text()) if summary.is_file() else None

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from timm.data import create_loader, create_transform
-from timm.data.loader import PrefetchLoader, fast_collate
+from timm.data.loader import PrefetchLoader
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from cp_vision.errors import UserError, one_line
 
 from .batches import SeededBatches, TrainingBatches, as_it_is, mixing
-from .data import Images
+from .images import Images, UnreadableImageError
 from .order import Order, share_batch
 from .processes import Processes
 from .schema import Recipe
 from .seeding import seed_all
-from .unreadable import MAX_UNREADABLE, Unreadable, UnreadableImageError
+from .unreadable import MAX_UNREADABLE, Unreadable
 
-__all__ = ["ScoringLoader", "TrainingLoader", "worker_count"]
+__all__ = ["Batch", "TrainingLoader", "data_loader", "prefetched", "worker_count"]
 
 Batch = tuple[Tensor, Tensor]
 
@@ -31,8 +32,8 @@ class TrainingLoader:
     """Gives the micro-batches of a training, shuffled and augmented, on the device and normalised.
 
     What a batch holds depends on the recipe, the epoch and the update alone: not on the number of workers, and
-    on the number of processes no more than that they share it. Data that is streamed comes in the order that
-    timm's readers give it.
+    on the number of processes no more than that they share it (erased parts, and mixing in other modes than
+    ``batch``, are drawn by each process). Data that is streamed comes in the order that timm's readers give it.
 
     Args:
         dataset: a data set of :func:`open_split` or :func:`hold_out`.
@@ -60,21 +61,21 @@ class TrainingLoader:
         processes: Processes,
         max_unreadable: int = MAX_UNREADABLE,
     ) -> None:
-        self.recipe = recipe
+        self.recipe, self.rank = recipe, processes.rank
         self.share = share_batch(recipe, processes.count)
         self.unreadable: Unreadable | None = None
         try:
             if isinstance(dataset, Images):
                 size, mean = data_config["input_size"], data_config["mean"]
                 dataset.transform = create_transform(
-                    size, is_training=True, use_prefetcher=True, mean=mean, **_augmentation(recipe)
+                    size, is_training=True, use_prefetcher=True, mean=mean, **_augmentation(recipe, data_config)
                 )
                 self.unreadable = Unreadable(dataset, max_unreadable)
                 self.order = Order(len(dataset), recipe, processes.rank, processes.count)
                 batches = TrainingBatches(self.unreadable, recipe, num_classes)
-                loader = _data_loader(batches, recipe, processes, batch_sampler=self.order, collate_fn=as_it_is)
-                self.seeded = SeededBatches(loader, recipe.seed)
-                self.loader: Any = _prefetched(self.seeded, recipe, data_config, processes.device)
+                loader = data_loader(batches, recipe, processes, batch_sampler=self.order, collate_fn=as_it_is)
+                self.seeded = SeededBatches(loader, recipe.seed, processes.rank)
+                self.loader: Any = prefetched(self.seeded, recipe, data_config, processes.device)
                 self.updates = self.order.updates
             else:
                 self.loader = _streamed(dataset, recipe, data_config, num_classes, processes, self.share.size)
@@ -97,12 +98,7 @@ class TrainingLoader:
         """
         done = first * self.share.count
         if self.unreadable is None:
-            seed_all(self.recipe.seed, 4, epoch)
-            self.loader.mixup_enabled = self.recipe.mixes_in(epoch)
-            self.loader.dataset.set_epoch(epoch)
-            for number, batch in enumerate(self.loader):
-                if number >= done:
-                    yield batch
+            yield from self._stream(epoch, done)
             return
         self.order.start(epoch, first)
         self.seeded.epoch, self.seeded.first = epoch, done
@@ -113,73 +109,19 @@ class TrainingLoader:
         except UnreadableImageError as error:
             raise self.unreadable.error() from error
 
-
-class ScoringLoader:
-    """Gives a split in order and without augmentation; of several processes each one gets its part.
-
-    Args:
-        dataset: a data set of :func:`open_split` or :func:`hold_out`.
-        recipe: batch size, workers.
-        data_config: of ``timm.data.resolve_data_config``.
-        processes: this process.
-        max_unreadable: how many images may be unreadable; they are left out.
-    """
-
-    def __init__(
-        self,
-        dataset: Any,
-        recipe: Recipe,
-        data_config: dict[str, Any],
-        processes: Processes,
-        max_unreadable: int = MAX_UNREADABLE,
-    ) -> None:
-        size = recipe.validation_batch_size or recipe.batch_size
-        self.unreadable: Unreadable | None = None
-        if not isinstance(dataset, Images):
-            self.loader: Any = create_loader(
-                dataset,
-                data_config["input_size"],
-                size,
-                interpolation=data_config["interpolation"],
-                mean=data_config["mean"],
-                std=data_config["std"],
-                num_workers=worker_count(recipe),
-                crop_pct=data_config["crop_pct"],
-                device=processes.device,
-                persistent_workers=False,
-            )
-            return
-        dataset.transform = create_transform(
-            data_config["input_size"],
-            use_prefetcher=True,
-            interpolation=data_config["interpolation"],
-            crop_pct=data_config["crop_pct"],
-        )
-        self.unreadable = Unreadable(dataset, max_unreadable)
-        part = Subset(_Readable(self.unreadable), range(processes.rank, len(dataset), processes.count))
-        loader = _data_loader(part, recipe, processes, batch_size=size, collate_fn=_collate_readable)
-        self.loader = _prefetched(loader, None, data_config, processes.device)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
-            if self.unreadable is not None:
-                self.unreadable.check()
-            yield batch
-
-
-class _Readable(Dataset):
-    """Images, and None for those that can't be read."""
-
-    def __init__(self, images: Unreadable) -> None:
-        self.images = images
-
-    def __getitem__(self, index: int) -> tuple[Any, int] | None:
-        return self.images.read(index)
-
-
-def _collate_readable(samples: Sequence[tuple[Any, int] | None]) -> Any:
-    readable = [sample for sample in samples if sample is not None]
-    return fast_collate(readable) if readable else (torch.zeros(0, 3, 1, 1), torch.zeros(0, dtype=torch.long))
+    def _stream(self, epoch: int, done: int) -> Iterator[Batch]:
+        self.loader.mixup_enabled = self.recipe.mixes_in(epoch)
+        self.loader.dataset.set_epoch(epoch)
+        # Workers start from these random numbers; without workers, and for erasing, they are drawn from batch by batch.
+        seed_all(self.recipe.seed, 4, epoch, 0, self.rank)
+        batches = iter(self.loader)
+        for number in itertools.count():
+            seed_all(self.recipe.seed, 4, epoch, number + 1, self.rank)
+            batch = next(batches, None)
+            if batch is None:
+                return
+            if number >= done:
+                yield batch
 
 
 def worker_count(recipe: Recipe) -> int:
@@ -187,7 +129,8 @@ def worker_count(recipe: Recipe) -> int:
     return min(recipe.workers, len(os.sched_getaffinity(0)))
 
 
-def _data_loader(dataset: Dataset, recipe: Recipe, processes: Processes, **options: Any) -> DataLoader:
+def data_loader(dataset: Dataset, recipe: Recipe, processes: Processes, **options: Any) -> DataLoader:
+    """torch's loader with the recipe's workers."""
     workers = worker_count(recipe)
     return DataLoader(
         dataset,
@@ -198,18 +141,15 @@ def _data_loader(dataset: Dataset, recipe: Recipe, processes: Processes, **optio
     )
 
 
-def _prefetched(loader: Any, recipe: Recipe | None, data_config: dict[str, Any], device: torch.device) -> Any:
+def prefetched(loader: Any, recipe: Recipe | None, data_config: dict[str, Any], device: torch.device) -> Any:
     """The loader with its batches on the device, normalised, and where a recipe says so with parts erased."""
-    erasing: dict[str, Any] = {}
-    if recipe is not None and not recipe.no_aug:
-        erasing = {"re_prob": recipe.reprob, "re_mode": recipe.remode, "re_count": recipe.recount}
     return PrefetchLoader(
         loader,
         mean=data_config["mean"],
         std=data_config["std"],
         channels=data_config["input_size"][0],
         device=device,
-        **erasing,
+        **({} if recipe is None else _erasing(recipe)),
     )
 
 
@@ -221,9 +161,6 @@ def _streamed(
     processes: Processes,
     size: int,
 ) -> Any:
-    augmentation = _augmentation(recipe)
-    if not recipe.no_aug:
-        augmentation |= {"re_prob": recipe.reprob, "re_mode": recipe.remode, "re_count": recipe.recount}
     return create_loader(
         dataset,
         data_config["input_size"],
@@ -237,11 +174,16 @@ def _streamed(
         device=processes.device,
         # Workers that are started anew draw from seeds that depend on the epoch alone.
         persistent_workers=False,
-        **augmentation,
+        **_augmentation(recipe, data_config),
+        **_erasing(recipe),
     )
 
 
-def _augmentation(recipe: Recipe) -> dict[str, Any]:
+def _erasing(recipe: Recipe) -> dict[str, Any]:
+    return {} if recipe.no_aug else {"re_prob": recipe.reprob, "re_mode": recipe.remode, "re_count": recipe.recount}
+
+
+def _augmentation(recipe: Recipe, data_config: dict[str, Any]) -> dict[str, Any]:
     return {
         "no_aug": recipe.no_aug,
         "scale": recipe.scale,
@@ -250,5 +192,5 @@ def _augmentation(recipe: Recipe) -> dict[str, Any]:
         "vflip": recipe.vflip,
         "color_jitter": recipe.color_jitter,
         "auto_augment": recipe.aa,
-        "interpolation": recipe.train_interpolation,
+        "interpolation": data_config["interpolation"] if recipe.no_aug else recipe.train_interpolation,
     }

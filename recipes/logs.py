@@ -40,7 +40,7 @@ class Logs:
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step if step else None)
+            self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def update(self, step: int, **values: float) -> None:
         """Note an update: TensorBoard alone keeps those."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,8 +110,14 @@ def load_teacher(recipe: Recipe, num_classes: int, pretrained: bool = True) -> n
     return teacher
 
 
-def data_config(model: Any, recipe: Recipe) -> dict[str, Any]:
-    """Input size, mean, std, interpolation and crop: the recipe's where it says so, otherwise the model's."""
+def data_config(model: Any, recipe: Recipe, use_test_size: bool = False) -> dict[str, Any]:
+    """Input size, mean, std, interpolation and crop: the recipe's where it says so, otherwise the model's.
+
+    Args:
+        model: a timm model.
+        recipe: the recipe.
+        use_test_size: of the model's own, take those for testing where they differ.
+    """
     keys = ("img_size", "in_chans", "mean", "std", "interpolation", "crop_pct")
     args = {key: getattr(recipe, key) for key in keys if getattr(recipe, key) is not None}
     for key in ("mean", "std"):
@@ -118,7 +125,7 @@ def data_config(model: Any, recipe: Recipe) -> dict[str, Any]:
         own = model.pretrained_cfg.get(key)
         if key not in args and own is not None and len(own) != recipe.in_chans:
             args[key] = [sum(own) / len(own)] * recipe.in_chans
-    return resolve_data_config(args, model=model)
+    return resolve_data_config(args, model=model, use_test_size=use_test_size and recipe.img_size is None)
 
 
 def load_model(folder: Path | str) -> Any:
@@ -156,6 +163,9 @@ def save_model(
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     labels = {"label_names": {str(index): name for name, index in classes.items()}} if classes else {}
+    if not all(parameter.is_contiguous() for parameter in model.parameters()):
+        # Channels last is for computing; the file format takes no such strides.
+        model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     save_for_hf(model, unfinished, labels, safe_serialization=True, data_config=config)
     # safetensors makes files that their owner alone can read.
     shutil.copymode(unfinished / "config.json", unfinished / "model.safetensors")

@@ -101,8 +101,9 @@ class Order(Sampler[list[Place]]):
         for update in range(self.first, self.updates):
             for turn in range(self.share.count):
                 unit, part = divmod(self.rank + turn * self.processes, self.share.parts)
-                start = (update * recipe.grad_accum_steps + unit) * recipe.batch_size
-                yield [(epoch, start + i, indices[start + i]) for i in self._part(part)]
+                # Micro-batches take images in turns, so that the copies of one image go to several.
+                places = [update * recipe.update_size + unit + i * recipe.grad_accum_steps for i in self._part(part)]
+                yield [(epoch, place, indices[place]) for place in places]
 
     def _part(self, part: int) -> list[int]:
         """Positions in a micro-batch: mixup mixes the first image with the last, so pairs stay together."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from timm.utils.distributed import init_distributed_device_so
 from torch import Tensor, distributed
 
+from cp_vision.errors import UserError
+
 __all__ = ["Processes", "joined_processes", "single_process"]
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,17 +53,31 @@ class Processes:
             table = flags.bool().to(table.device)
         return table
 
-    def told(self, value: Any) -> Any:
-        """What the primary process passes, in all of them."""
-        values = [value]
+    def told(self, function: Callable[[], T]) -> T:
+        """What a function gives on the primary process, in all of them, be it a UserError."""
+        told: list[Any] = [None, None]
+        if self.primary:
+            try:
+                told[0] = function()
+            except UserError as error:
+                told[1] = error
         if self.count > 1:
-            distributed.broadcast_object_list(values)
-        return values[0]
+            distributed.broadcast_object_list(told)
+        if told[1] is not None:
+            raise told[1]
+        found: T = told[0]
+        return found
 
-    def wait(self) -> None:
-        """Wait for all processes."""
-        if self.count > 1:
+    def in_turn(self, function: Callable[[], T]) -> T:
+        """Call a function on the primary process first, then on all others (a download, then its reading)."""
+        if self.count == 1:
+            return function()
+        if not self.primary:
             distributed.barrier()
+        found = function()
+        if self.primary:
+            distributed.barrier()
+        return found
 
 
 def single_process() -> Processes:

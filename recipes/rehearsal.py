@@ -6,16 +6,14 @@ import itertools
 import math
 from typing import Any
 
-from torch import nn
-
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
 
-from .loaders import ScoringLoader, TrainingLoader
-from .models import data_config, load_teacher
+from .loaders import TrainingLoader
 from .processes import Processes
 from .schema import Recipe
 from .scoring import evaluate
+from .scoring_loader import ScoringLoader
 from .trainer import Trainer, TrainingError
 
 __all__ = ["rehearse"]
@@ -38,9 +36,7 @@ def rehearse(
         CommandError: too many images can't be read.
     """
     try:
-        teacher: nn.Module | None = load_teacher(recipe, model.num_classes)
-        trainer = Trainer(model, recipe, loader, processes, teacher, data_config(model, recipe))
-        loss = trainer.one_update()
+        loss = Trainer(model, recipe, loader, processes).one_update()
         if not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss}; look at mean, std and lr")
         evaluate(model, itertools.islice(scoring_loader, 1), processes, recipe)

@@ -9,11 +9,11 @@ from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
 
 from .data import count_classes, open_split, renumbered
-from .loaders import ScoringLoader
 from .models import build_model, data_config, load_model, model_args
 from .processes import Processes, single_process
 from .schema import Recipe
 from .scoring import evaluate
+from .scoring_loader import ScoringLoader
 from .unreadable import MAX_UNREADABLE
 
 __all__ = ["score_model"]
@@ -21,7 +21,7 @@ __all__ = ["score_model"]
 
 def score_model(
     recipe: Recipe, what: str, processes: Processes | None = None, max_unreadable: int = MAX_UNREADABLE
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Score a model on the recipe's validation split.
 
     Args:
@@ -32,14 +32,15 @@ def score_model(
         max_unreadable: how many images may be unreadable; they are left out.
 
     Returns:
-        ``top1`` and ``top5`` in percent, and ``loss``.
+        ``top1`` and ``top5`` in percent, ``loss``, and ``unreadable``: a line on the images that were left out, or
+        an empty one.
 
     Raises:
         UserError: no such model, other classes, a data set that can't be had.
         CommandError: too many images can't be read.
     """
     processes = processes or single_process()
-    path = Path(what.removeprefix("local-dir:"))
+    path, by_name = Path(what.removeprefix("local-dir:")), False
     if path.is_file():
         dataset = open_split(recipe, recipe.val_split)
         args = model_args(recipe.model, recipe, count_classes(dataset, recipe), recipe.model_kwargs)
@@ -49,7 +50,7 @@ def score_model(
             raise UserError(f"{what!r} is a training's folder; score {str(path / 'best')!r} or {str(path / 'last')!r}")
         model = load_model(path)
     else:
-        model = build_model(what, {"in_chans": recipe.in_chans}, pretrained=True)
+        model, by_name = build_model(what, {"in_chans": recipe.in_chans}, pretrained=True), True
     # Numbered as it was trained: the folders of this split alone may lack a class.
     names = model.pretrained_cfg.get("label_names")
     classes = {name: int(index) for index, name in names.items()} if isinstance(names, dict) else None
@@ -57,10 +58,15 @@ def score_model(
     num_classes = count_classes(dataset, recipe)
     if model.num_classes != num_classes:
         raise UserError(f"{what!r} has {model.num_classes} classes, the data set has {num_classes}")
-    loader = ScoringLoader(dataset, recipe, data_config(model, recipe), processes, max_unreadable)
+    config = data_config(model, recipe, use_test_size=by_name)
+    loader = ScoringLoader(dataset, recipe, config, processes, max_unreadable)
     try:
-        return evaluate(model, loader, processes, recipe)
+        scores = evaluate(model, loader, processes, recipe)
     except (CommandError, UserError):
         raise
     except (AssertionError, RuntimeError, ValueError) as error:
         raise UserError(f"{what!r} doesn't run on this data: {one_line(error)}") from error
+    if loader.unreadable is not None:
+        loader.unreadable.table |= processes.any(loader.unreadable.table)
+        return {**scores, "unreadable": str(loader.unreadable) if loader.unreadable.count else ""}
+    return {**scores, "unreadable": ""}

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
-from timm.task import ClassificationTask, LogitDistillationTask
+from timm.task import ClassificationTask, DistillationTeacher, LogitDistillationTask
 from torch import nn
 
 from cp_vision.errors import UserError, one_line
 
+from .models import data_config
 from .processes import Processes
 from .schema import Recipe
 
@@ -35,7 +36,6 @@ def make_task(
     recipe: Recipe,
     processes: Processes,
     teacher: nn.Module | None = None,
-    data_config: dict[str, Any] | None = None,
 ) -> tuple[nn.Module, Any]:
     """Make timm's task for a recipe.
 
@@ -44,7 +44,6 @@ def make_task(
         recipe: loss, distillation, memory format, compilation.
         processes: this process.
         teacher: for distillation, a model.
-        data_config: mean and standard deviation of the images that the task is given.
 
     Returns:
         The model itself, in no wrapper, and the task, which takes images and targets.
@@ -76,16 +75,17 @@ def make_task(
     else:
         task = LogitDistillationTask(
             model,
-            teacher.to(processes.device),
+            DistillationTeacher(teacher.to(processes.device), device=processes.device),
             distill_loss_weight=recipe.distill_loss_weight,
             task_loss_weight=recipe.task_loss_weight,
             temperature=recipe.kd_temperature,
             **shared,
         )
-        if data_config is not None:
-            # timm takes those of the model's own weights, which a recipe may replace.
-            for key, buffer in (("mean", task.student_mean), ("std", task.student_std)):
-                buffer.copy_(torch.tensor(data_config[key]).view_as(buffer))
+        # timm takes the statistics of the models' own weights, which a recipe may replace.
+        for key in ("mean", "std"):
+            for module, name, of in ((task, f"student_{key}", model), (task.teacher, f"{key}_kd", teacher)):
+                values = torch.tensor(data_config(of, recipe)[key], device=processes.device)
+                setattr(module, name, values.view(1, -1, 1, 1))
     if recipe.torchcompile is not None:
         try:
             task.compile(backend=recipe.torchcompile)

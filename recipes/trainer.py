@@ -13,9 +13,11 @@ from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.utils import ModelEmaV3, dispatch_clip_grad, distribute_bn
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import get_total_norm
 
 from .loaders import TrainingLoader
-from .models import data_config, load_teacher
+from .models import load_teacher
 from .processes import Processes
 from .schema import Recipe
 from .seeding import seed_all
@@ -39,8 +41,7 @@ class Trainer:
         recipe: the recipe.
         loader: its training loader.
         processes: this process.
-        teacher: for distillation, a model in evaluation mode.
-        data_config: mean and standard deviation of the images, for a teacher with others.
+        teacher_weights: for distillation, load the teacher's weights; without, the updates are for measuring only.
 
     Attributes:
         model: the model, in no wrapper.
@@ -50,20 +51,23 @@ class Trainer:
         skipped: updates that were skipped since their loss was not finite.
 
     Raises:
-        UserError: the model can't do what the recipe says (gradient checkpointing).
+        UserError: the model can't do what the recipe says (gradient checkpointing), a teacher that can't be had.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         recipe: Recipe,
         loader: TrainingLoader,
         processes: Processes,
-        teacher: nn.Module | None = None,
-        data_config: dict[str, Any] | None = None,
+        teacher_weights: bool = True,
     ) -> None:
         self.recipe, self.loader, self.processes = recipe, loader, processes
-        self.model, self.task = make_task(model, recipe, processes, teacher, data_config)
+        teacher = load_teacher(recipe, model.num_classes, teacher_weights)
+        self.model, self.task = make_task(model, recipe, processes, teacher)
+        # What a forward pass changes, even one whose loss is not finite.
+        norms = [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
+        self.running = [buffer for norm in norms for buffer in norm.buffers()]
         self.optimizer = create_optimizer_v2(self.model, **optimizer_kwargs(recipe))
         self.scheduler, self.epochs = create_scheduler_v2(
             self.optimizer, updates_per_epoch=loader.updates, **scheduler_kwargs(recipe)
@@ -115,6 +119,9 @@ class Trainer:
             self.scheduler.step(self.epoch)
         if self.processes.count > 1 and self.recipe.dist_bn and not self.recipe.sync_bn:
             distribute_bn(self.model, self.processes.count, reduce=self.recipe.dist_bn == "reduce")
+            if self.averaged is not None:
+                # Those of the primary process, which checkpoints hold.
+                distribute_bn(self.averaged, self.processes.count)
         return mean
 
     def one_update(self) -> float:
@@ -127,10 +134,14 @@ class Trainer:
     def _update(self, batches: Iterator[tuple[Tensor, Tensor]]) -> float | None:
         """One update; returns its loss, or None at the end of the data."""
         self.optimizer.zero_grad()
+        before = [buffer.clone() for buffer in self.running]
         total: Any = 0.0
         count = self.loader.share.count
         for number in range(count):
             images, targets = next(batches, (None, None))
+            # Streams may end a batch earlier on one process than on others.
+            if self.loader.unreadable is None and self.processes.any(torch.tensor([images is None])):
+                return None
             if images is None:
                 return None
             if self.recipe.channels_last:
@@ -143,21 +154,30 @@ class Trainer:
                 self.scaler.scale(loss).backward()
             total = total + loss.detach()
         value = float(self.processes.mean(total))
-        if math.isfinite(value):
+        self.scaler.unscale_(self.optimizer)
+        # With a scale, gradients that are not finite tell the scaler to lower it.
+        if math.isfinite(value) and (self.scaler.is_enabled() or self._gradients_are_finite()):
             self._step()
             self.losses, self.counted, self.skipped_in_row = self.losses + value, self.counted + 1, 0
             return value
+        for buffer, old in zip(self.running, before, strict=True):
+            buffer.copy_(old)
+        self.scaler.update()
         self.skipped, self.skipped_in_row = self.skipped + 1, self.skipped_in_row + 1
         if self.skipped_in_row > MAX_SKIPPED:
+            gradient = " with a gradient that is not finite" if math.isfinite(value) else ""
             raise TrainingError(
-                f"the loss was {value} {self.skipped_in_row} times in a row, in epoch {self.epoch + 1}; "
-                "lower lr or set clip_grad"
+                f"the loss was {value}{gradient} {self.skipped_in_row} times in a row, in epoch {self.epoch + 1}; "
+                "lower lr or set clip_grad, in another --output"
             )
-        return value
+        return math.nan
+
+    def _gradients_are_finite(self) -> bool:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        return bool(get_total_norm(gradients).isfinite())
 
     def _step(self) -> None:
         if self.recipe.clip_grad is not None:
-            self.scaler.unscale_(self.optimizer)
             parameters = model_parameters(self.model, exclude_head=self.recipe.clip_mode == "agc")
             dispatch_clip_grad(parameters, self.recipe.clip_grad, mode=self.recipe.clip_mode)
         self.scaler.step(self.optimizer)
@@ -166,8 +186,9 @@ class Trainer:
             self.ema.update(self.model, step=self.epoch * self.loader.updates + self.update + 1)
 
     def is_sound(self) -> bool:
-        """Whether the state is worth keeping: nothing is skipped just now, and all weights are finite."""
-        return not self.skipped_in_row and all(bool(p.isfinite().all()) for p in self.model.parameters())
+        """Whether the state is worth keeping: all weights are finite, running statistics among them."""
+        models = [self.model] if self.averaged is None else [self.model, self.averaged]
+        return all(bool(value.isfinite().all()) for model in models for value in model.state_dict().values())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a training needs to go on: tensors and plain values."""
@@ -215,8 +236,7 @@ def train(
     Raises:
         TrainingError: the loss was not finite too often.
     """
-    teacher = load_teacher(recipe, model.num_classes)
-    trainer = Trainer(model, recipe, loader, processes, teacher, data_config(model, recipe))
+    trainer = Trainer(model, recipe, loader, processes)
     for _ in range(trainer.epochs):
         loss = trainer.train_epoch()
         if on_epoch is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from cp_vision.command_line import CommandError
 from cp_vision.errors import listed
 
-from .data import Images, UnreadableImageError
+from .images import Images, UnreadableImageError
 
 __all__ = ["MAX_UNREADABLE", "Unreadable"]
 

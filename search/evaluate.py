@@ -14,12 +14,13 @@ from timm.utils import random_seed
 
 from cp_vision import Architecture
 
-from ..recipes.loaders import ScoringLoader, TrainingLoader
+from ..recipes.loaders import TrainingLoader
 from ..recipes.models import build_model, data_config, load_model, save_model
 from ..recipes.processes import Processes
 from ..recipes.rehearsal import rehearse
 from ..recipes.schema import Recipe
 from ..recipes.scoring import evaluate
+from ..recipes.scoring_loader import ScoringLoader
 from ..recipes.trainer import train
 
 __all__ = ["Evaluator", "OnEpoch", "Score", "TrainEvaluator", "weights_folder"]

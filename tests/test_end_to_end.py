@@ -18,8 +18,8 @@ from timm.data import create_transform, resolve_model_data_config
 
 import cp_vision
 from cp_vision import Architecture
-from cp_vision.recipes.data import Images
 from cp_vision.recipes.digits import Digits
+from cp_vision.recipes.images import Images
 from cp_vision.search import Search, SearchConfig
 
 pytestmark = pytest.mark.slow
@@ -55,6 +55,10 @@ def accuracy_by_hand(folder):
     with torch.inference_mode():
         right = [model(image[None]).argmax().item() == digits[i][1] for i, image in enumerate(images)]
     return 100 * sum(right) / len(right)
+
+
+# One search is looked at by all of these.
+pytestmark = pytest.mark.xdist_group("found")
 
 
 @pytest.fixture(scope="module")

@@ -132,8 +132,9 @@ def test_image_folder(image_folder):
     assert count_classes(train_part, recipe) == 3
     assert test_split[0][0].mode == "RGB"
     assert open_split(recipe.with_values(in_chans=1), "validation")[0][0].mode == "L"
-    with pytest.raises(UserError, match="num_classes 2 is less than the data set's 3"):
-        count_classes(train_part, recipe.with_values(num_classes=2))
+    for count in (2, 1000):
+        with pytest.raises(UserError, match=f"num_classes {count} is not the data set's: it has 3 classes"):
+            count_classes(train_part, recipe.with_values(num_classes=count))
 
 
 @pytest.mark.parametrize("dataset", ["", "torch/image_folder"])
@@ -208,6 +209,7 @@ def test_unreadable_images_are_counted_reported_and_skipped_up_to_a_limit(worker
         score_model(load_recipe("default", [*settings, f"data_dir={folder}"]), str(tmp_path / "out" / "last"))
         for folder in (root, tmp_path / "clean")
     ]
+    assert [scores.pop("unreadable")[:20] for scores in scored] == ["2 unreadable images:", ""]
     assert scored[0] == pytest.approx(scored[1])
     for path in (root / "train").rglob("*.png"):
         path.write_bytes(b"")

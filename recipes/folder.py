@@ -1,0 +1,52 @@
+"""Whether a folder is free for a training, or that of the same one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cp_vision.errors import UserError
+from cp_vision.files import check_path
+
+from .schema import Recipe, load_recipe
+
+__all__ = ["check_folder", "has_checkpoint"]
+
+# What may differ when a training goes on: it changes nothing in the weights.
+_FREE = {"workers", "log_interval", "recovery_interval", "validation_batch_size", "data_dir", "dataset_download"}
+
+
+def has_checkpoint(output: Path) -> bool:
+    """Whether a training can go on from this folder."""
+    return any(output.glob("checkpoint*.pt"))
+
+
+def check_folder(output: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """Make sure that a folder is free or of this training; returns its summary if it is done."""
+    check_path(output)
+    if output == Path.cwd():
+        raise UserError(f"output {str(output)!r} is the current folder; name a new one")
+    if _is_empty(output):
+        return None
+    if not (output / "recipe.yaml").is_file():
+        raise UserError(f"output {str(output)!r} is there and holds no training; choose another --output")
+    theirs, ours = (one.model_dump(exclude=_FREE) for one in (load_recipe(output / "recipe.yaml"), recipe))
+    for key in ours:
+        if ours[key] != theirs[key]:
+            raise UserError(
+                f"output {str(output)!r} holds a training with {key} {theirs[key]!r}, this one has {ours[key]!r}; "
+                "choose another --output"
+            )
+    summary = output / "summary.json"
+    if not summary.is_file():
+        return None
+    finished: dict[str, Any] = json.loads(summary.read_text())
+    return finished
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether a folder isn't there, or holds nothing but what a kill left half written."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(path.match(".*.unfinished") for path in folder.iterdir())
