@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .order import Place
 from .schema import Recipe
-from .seeding import seed_all
+from .seeding import random_seeds, seed_all, seed_from
 from .unreadable import Unreadable
 
 __all__ = ["SeededBatches", "TrainingBatches", "as_it_is", "mixing"]
@@ -32,18 +32,19 @@ class TrainingBatches(Dataset):
 
     def __getitems__(self, places: Sequence[Place]) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) as bytes, and their classes (B,), or shares of classes (B, classes) where they mix."""
-        seed, samples = self.recipe.seed, []
-        for epoch, position, index in places:
-            seed_all(seed, 0, epoch, position)
+        seed, size, samples = self.recipe.seed, self.recipe.update_size, []
+        epoch, first, _ = places[0]
+        seeds = random_seeds(size, seed, 0, epoch, first // size)
+        for _, position, index in places:
+            seed_from(seeds[position % size])
             samples.append(self.images.read_near(index))
         if self.mixup is None:
             batch: tuple[Tensor, Tensor] = fast_collate(samples)
             return batch
-        epoch, position, _ = places[0]
         self.mixup.mixup_enabled = self.recipe.mixes_in(epoch)
         # A micro-batch that processes share is mixed alike in all its parts, where it is mixed as a whole.
-        unit = divmod(position, self.recipe.update_size)[0], position % self.recipe.grad_accum_steps
-        seed_all(seed, 1, epoch, *(unit if self.recipe.mixup_mode == "batch" else (position,)))
+        unit = first // size, first % self.recipe.grad_accum_steps
+        seed_all(seed, 1, epoch, *(unit if self.recipe.mixup_mode == "batch" else (first,)))
         batch = self.mixup(samples)
         return batch
 

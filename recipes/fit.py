@@ -151,9 +151,7 @@ class Training:
                 # It was killed right before.
                 self._write_logs(logs)
             while trainer.epoch < trainer.epochs:
-                lr = trainer.lr
-                loss = trainer.train_epoch(after_update)
-                self._end_epoch(loss, lr)
+                self._end_epoch(trainer.train_epoch(after_update))
                 if on_epoch is not None:
                     on_epoch(self.rows[-1])
                 self._write_logs(logs)
@@ -178,10 +176,10 @@ class Training:
     def _step(self) -> int:
         return self.trainer.epoch * self.loader.updates + self.trainer.update
 
-    def _end_epoch(self, loss: float, lr: float) -> None:
+    def _end_epoch(self, loss: float) -> None:
         trainer, recipe = self.trainer, self.recipe
         row: Row = {"epoch": trainer.epoch, "train_loss": loss, "loss": None, "top1": None, "top5": None}
-        row |= {"lr": lr, "skipped": trainer.skipped}
+        row |= {"lr": trainer.last_lr, "skipped": trainer.skipped}
         scored = trainer.model if trainer.averaged is None else trainer.averaged
         if trainer.epoch % recipe.val_interval == 0 or trainer.epoch == trainer.epochs:
             row |= evaluate(scored, self.test_loader, self.processes, recipe)

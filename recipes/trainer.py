@@ -14,7 +14,7 @@ from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.utils import ModelEmaV3, dispatch_clip_grad, distribute_bn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from .loaders import TrainingLoader
 from .models import load_teacher
@@ -48,6 +48,7 @@ class Trainer:
         averaged: with ``model_ema``, the model of averaged weights.
         epoch: epochs that are done.
         update: updates that are done in this epoch.
+        last_lr: learning rate at the end of the last epoch.
         skipped: updates that were skipped since their loss was not finite.
 
     Raises:
@@ -78,7 +79,7 @@ class Trainer:
         scaled = amp_type(recipe) is torch.float16
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=scaled)
         self.epoch = self.update = self.skipped = self.skipped_in_row = self.counted = 0
-        self.losses = 0.0
+        self.losses = self.last_lr = 0.0
 
     @property
     def averaged(self) -> nn.Module | None:
@@ -113,7 +114,7 @@ class Trainer:
                 self.scheduler.step_update(num_updates=self.epoch * self.loader.updates + self.update)
             if on_update is not None:
                 on_update(loss)
-        mean = self.losses / max(1, self.counted)
+        mean, self.last_lr = self.losses / max(1, self.counted), self.lr
         self.epoch, self.update, self.counted, self.losses = self.epoch + 1, 0, 0, 0.0
         if self.scheduler is not None:
             self.scheduler.step(self.epoch)
@@ -154,15 +155,11 @@ class Trainer:
                 self.scaler.scale(loss).backward()
             total = total + loss.detach()
         value = float(self.processes.mean(total))
-        self.scaler.unscale_(self.optimizer)
-        # With a scale, gradients that are not finite tell the scaler to lower it.
-        if math.isfinite(value) and (self.scaler.is_enabled() or self._gradients_are_finite()):
-            self._step()
+        if math.isfinite(value) and self._step():
             self.losses, self.counted, self.skipped_in_row = self.losses + value, self.counted + 1, 0
             return value
         for buffer, old in zip(self.running, before, strict=True):
             buffer.copy_(old)
-        self.scaler.update()
         self.skipped, self.skipped_in_row = self.skipped + 1, self.skipped_in_row + 1
         if self.skipped_in_row > MAX_SKIPPED:
             gradient = " with a gradient that is not finite" if math.isfinite(value) else ""
@@ -172,18 +169,24 @@ class Trainer:
             )
         return math.nan
 
-    def _gradients_are_finite(self) -> bool:
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return bool(get_total_norm(gradients).isfinite())
-
-    def _step(self) -> None:
-        if self.recipe.clip_grad is not None:
-            parameters = model_parameters(self.model, exclude_head=self.recipe.clip_mode == "agc")
-            dispatch_clip_grad(parameters, self.recipe.clip_grad, mode=self.recipe.clip_mode)
+    def _step(self) -> bool:
+        """Change the weights; False where the gradient's norm, which clipping needs, is not finite."""
+        self.scaler.unscale_(self.optimizer)
+        limit, mode = self.recipe.clip_grad, self.recipe.clip_mode
+        if limit is not None and mode == "norm":
+            parameters = [p for p in self.model.parameters() if p.grad is not None]
+            norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+            # With a scale, the scaler itself leaves this step out and takes a smaller scale.
+            if not self.scaler.is_enabled() and not bool(norm.isfinite()):
+                return False
+            clip_grads_with_norm_(parameters, limit, norm)
+        elif limit is not None:
+            dispatch_clip_grad(model_parameters(self.model, exclude_head=mode == "agc"), limit, mode=mode)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
             self.ema.update(self.model, step=self.epoch * self.loader.updates + self.update + 1)
+        return True
 
     def is_sound(self) -> bool:
         """Whether the state is worth keeping: all weights are finite, running statistics among them."""
