@@ -158,7 +158,14 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(found, tmp_path):
 def test_ctrl_c_leaves_a_study_that_the_same_command_continues(found, tmp_path):
     output, _ = found
     folder = tmp_path / "stopped"
-    process = subprocess.Popen(cp_search(folder, 6), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        cp_search(folder, 6),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that a shell runs in the background inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     while process.poll() is None and not ((folder / "pareto.csv").exists() and len(table(folder)) >= 2):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)

@@ -137,6 +137,7 @@ def test_a_space_that_is_used_up_ends_the_proposals():
     assert all(sum(value == DROP for _, value in key) == 5 for key in seen)
 
 
+@pytest.mark.slow
 def test_two_hundred_proposals_and_none_over_the_budget(tmp_path):
     fake = FakeEvaluator()
     search = Search(config(tmp_path, trials=200))

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -34,6 +35,7 @@ from cp_vision.recipes.models import build_model, data_config, load_teacher, mod
 from cp_vision.recipes.order import Order
 from cp_vision.recipes.schema import BUNDLED, Recipe
 
+SINGLE = {**os.environ, "OMP_NUM_THREADS": "1"}
 CPU = Processes(torch.device("cpu"))
 SMALL = ["model=cp_test_vit2", "model_kwargs={patch_size: 16, depth: 2, init_values: 1.0}", "epochs=3"]
 MIXED = ["mixup=0.2", "cutmix=0.5", "reprob=0.3", "drop_path=0.2", "color_jitter=0.3", "hflip=0.5"]
@@ -143,6 +145,7 @@ def test_mixing_ends_where_the_recipe_says():
         ["bce_loss=true", "mixup=0.1", "cutmix=0.5", "mixup_off_epoch=2", "aug_repeats=3"],
         ["model_ema=true", "model_ema_decay=0.9", "sched=none", "opt=adamw", "lr=0.003"],
         ["model=cp_test_resnet", "model_kwargs={}", "reprob=0.2", "clip_mode=agc", "sched_on_updates=true"],
+        pytest.param(["torchcompile=inductor"], marks=pytest.mark.slow),
     ],
 )
 def test_training_learns(settings):
@@ -154,6 +157,9 @@ def test_training_learns(settings):
     scores = evaluate(model if trainer.averaged is None else trainer.averaged, scoring, CPU, recipe)
     assert scores["top5"] >= scores["top1"] > 15
     assert trainer.skipped == 0
+    # Whatever wraps the model in training, its weights keep their names.
+    plain = build_model(recipe.model, model_args(recipe.model, recipe, 10, recipe.model_kwargs))
+    assert trainer.state_dict()["model"].keys() == plain.state_dict().keys()
 
 
 def test_accumulated_micro_batches_make_the_same_update():
@@ -352,14 +358,12 @@ with joined_processes() as processes:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
         ["mixup=0.2", "cutmix=0.5", "aug_repeats=3"],
-        pytest.param(
-            ["model=cp_test_resnet", "model_kwargs={}", "batch_size=32", "grad_accum_steps=2", "dist_bn=reduce"],
-            marks=pytest.mark.slow,
-        ),
+        ["model=cp_test_resnet", "model_kwargs={}", "batch_size=32", "grad_accum_steps=2", "dist_bn=reduce"],
     ],
 )
 def test_two_processes_and_one_have_the_same_losses(settings, tmp_path):
@@ -374,12 +378,45 @@ def test_two_processes_and_one_have_the_same_losses(settings, tmp_path):
             [*start, str(script), str(Path(__file__).parent), str(path), *settings],
             check=True,
             capture_output=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=SINGLE,
         )
         losses[count] = json.loads(path.read_text())
     assert len(losses[1]) == len(losses[2]) >= 20
     assert np.abs(np.subtract(losses[1], losses[2])).max() < 1e-4
     assert losses[1][-1] < losses[1][0]
+
+
+@pytest.mark.slow
+def test_torchrun_trains_as_one_process_does_and_either_goes_on_for_the_other(tmp_path):
+    settings = sets(
+        [*SMALL, "epochs=2", "batch_size=128", "model_ema=true", "model_ema_decay=0.9", "recovery_interval=4"]
+    )
+    train = [str(Path(sys.executable).with_name("cp-train")), "digits", *settings]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    rows = {}
+    for name, starts in {"one": [[]], "two": [torchrun], "both": [torchrun, []]}.items():
+        folder = tmp_path / name
+        for start in starts:
+            if name == "both" and start:
+                # A killed one: from its checkpoint in the middle of the second epoch.
+                shutil.copytree(tmp_path / "two", folder)
+                (folder / "summary.json").unlink()
+                (folder / "checkpoint.previous.pt").replace(folder / "checkpoint.pt")
+                continue
+            run = subprocess.run(
+                [*start, *train, "--output", str(folder)], check=False, capture_output=True, text=True, env=SINGLE
+            )
+            assert run.returncode == 0, run.stderr
+            assert run.stdout.count("Load it:") == 1
+        rows[name] = np.genfromtxt(folder / "log.csv", delimiter=",", names=True)
+    for name in ("two", "both"):
+        assert np.abs(rows[name]["train_loss"] - rows["one"]["train_loss"]).max() < 1e-3
+        assert np.abs(rows[name]["top1"] - rows["one"]["top1"]).max() < 1.5
+    # A mistake is one line of the primary process's, and nobody waits for ever.
+    wrong = [*torchrun, *train, "--set", "lr=0.5", "--output", str(tmp_path / "two")]
+    run = subprocess.run(wrong, check=False, capture_output=True, text=True, env=SINGLE, timeout=120)
+    assert run.returncode != 0
+    assert "holds a training with lr 0.02, this one has 0.5" in run.stderr
 
 
 # The folder of a training.
