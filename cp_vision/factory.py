@@ -29,7 +29,10 @@ from .features import can_wrap, wrap_features
 from .hooks import CHILD
 from .surgery import check_pool_options, drop_blocks, insert_pools
 
-__all__ = ["build_context_pooled", "check_base", "pool_and_drop"]
+__all__ = ["STORED", "build_context_pooled", "check_base", "pool_and_drop"]
+
+# What a model's name begins with where it is kept outside of timm's registry.
+STORED = ("local-dir:", "hf-hub:")
 
 
 def build_context_pooled(

@@ -16,6 +16,7 @@ from .blocks import DroppedBlock
 from .command_line import CommandParser, parse_pairs, run_command
 from .cost import count_macs, default_input_size, format_macs, pool_macs
 from .errors import UserError, closest, one_line
+from .factory import STORED
 from .families import default_pools
 from .hooks import has_pool
 from .sites import Site, find_sites
@@ -58,7 +59,7 @@ def _models(arguments: Sequence[str] | None) -> None:
         raise UserError("--plot and --image go together: the picture to write, and the image to draw over")
     if args.checkpoint is not None and args.plot is None:
         raise UserError("--checkpoint is for --plot: name also --image and --plot")
-    if any(mark in args.name for mark in "*?[") and not args.name.startswith(_STORED):
+    if any(mark in args.name for mark in "*?[") and not args.name.startswith(STORED):
         if args.plot is not None:
             raise UserError(f"--plot needs one model, not the pattern {args.name!r}")
         _list(args.name, model_args)
@@ -101,8 +102,6 @@ def _count_sites(sites: Sequence[Any], pooled: int) -> str:
     return f"{', '.join(text for text in kinds if not text.startswith('0 '))}; {pooled} pooled"
 
 
-# What a model's name begins with where it is kept outside of timm; what follows is no pattern.
-_STORED = ("local-dir:", "hf-hub:")
 _KINDS = {"block": "blocks", "stem": "stem", "downsample": "down-samplings"}
 
 
@@ -164,7 +163,7 @@ def _build_meta(name: str, model_args: dict[str, Any]) -> Any:
 
 def _build(name: str, model_args: dict[str, Any]) -> Any:
     known = list_models()
-    if not name.startswith(_STORED) and name.partition(".")[0] not in known:
+    if not name.startswith(STORED) and name.partition(".")[0] not in known:
         raise UserError(f"unknown model {name!r}{closest(name, known)} (cp-models lists all)")
     if "features_only" in model_args:
         raise UserError("features_only makes an extractor of features; cp-models shows whole models, leave it out")

@@ -60,7 +60,6 @@ class SeededBatches:
 
     def __init__(self, loader: DataLoader, seed: int, rank: int) -> None:
         self.loader, self.seed, self.rank, self.epoch, self.first = loader, seed, rank, 0, 0
-        self.collate_fn = loader.collate_fn
 
     def __iter__(self) -> Iterator[Any]:
         for number, batch in enumerate(self.loader, self.first):

@@ -141,7 +141,8 @@ class Training:
                 logs.update(self._step, loss=loss, lr=trainer.lr, images_per_second=rate)
             # At an epoch's end there is more to come before a checkpoint.
             interval = self.recipe.recovery_interval
-            if interval and self._step % interval == 0 and trainer.update < self.loader.updates:
+            due = interval and self._step % interval == 0 and trainer.update < self.loader.updates
+            if primary and due and trainer.is_sound():
                 self._save()
             if on_update is not None:
                 on_update(trainer, loss)
@@ -199,7 +200,7 @@ class Training:
                 self._save_model(trainer.model, "last")
                 if trainer.averaged is not None:
                     self._save_model(trainer.averaged, "ema")
-        self._save()
+            self._save()
 
     def _unreadable(self) -> list[Unreadable]:
         """The unreadable images of both splits; data that is streamed has no such table."""
@@ -213,10 +214,9 @@ class Training:
         return max(scored, key=lambda row: sign * float(row[key] or 0)) if scored else None
 
     def _save(self) -> None:
-        if self.processes.primary and self.trainer.is_sound():
-            unreadable = [images.table.nonzero()[:, 0].tolist() for images in self._unreadable()]
-            more = {"rows": self.rows, "identity": self.identity, "unreadable": unreadable}
-            save_state({**self.trainer.state_dict(), **more}, self.output)
+        unreadable = [images.table.nonzero()[:, 0].tolist() for images in self._unreadable()]
+        more = {"rows": self.rows, "identity": self.identity, "unreadable": unreadable}
+        save_state({**self.trainer.state_dict(), **more}, self.output)
 
     def _save_model(self, model: Any, name: str) -> None:
         save_model(model, self.output / name, self.config, self.classes)

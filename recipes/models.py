@@ -15,7 +15,7 @@ from timm.models import save_for_hf
 from torch import nn
 
 from cp_vision.errors import UserError, one_line
-from cp_vision.factory import check_base
+from cp_vision.factory import STORED, check_base
 from cp_vision.files import replace_folder
 
 from .schema import NOT_MODEL_KWARGS, Recipe
@@ -68,7 +68,7 @@ def build_model(
     Raises:
         UserError: an unknown name, arguments that the model doesn't take, weights that can't be had.
     """
-    if not name.startswith(("local-dir:", "hf-hub:")):
+    if not name.startswith(STORED):
         check_base(name)
     args = dict(args)
     if checkpoint is not None:
