@@ -49,7 +49,7 @@ class Windows:
         device: torch.device,
     ) -> None:
         half, self.count = stride % 2 == 0, count
-        weights = _table(count, taps, half, signed).to(device)
+        weights = _find_table(count, taps, half, signed, device)
         # Every row has the weights and how they change to the next row.
         self.table = torch.cat([weights[:-1], weights.diff(dim=0)], 1)
         height, width = (axis_cells(size, count) for size in grid)
@@ -100,9 +100,29 @@ class Windows:
         return Reading(index.flatten(3).flatten(0, 2), weights, slopes)
 
 
+def _find_table(count: int, taps: int, half: bool, signed: bool, device: torch.device) -> Tensor:
+    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+        return _table_operator(count, taps, half, signed, device)
+    return _table(count, taps, half, signed).to(device)
+
+
 @torch.compiler.assume_constant_result
 def _table(count: int, taps: int, half: bool, signed: bool) -> Tensor:
     return torch.from_numpy(window_table(count, taps, half, signed))
+
+
+# To the compiler the table is the result of an operator: torch 2.14 can't compile a graph that gets two constants from
+# one function.
+@torch.library.custom_op("cp_vision::window_table", mutates_args=())
+def _table_operator(count: int, taps: int, half: bool, signed: bool, device: torch.device) -> Tensor:
+    # A copy: the compiled code may write to it.
+    return torch.tensor(window_table(count, taps, half, signed), device=device)
+
+
+@_table_operator.register_fake
+def _(count: int, taps: int, half: bool, signed: bool, device: torch.device) -> Tensor:
+    table = window_table(count, taps, half, signed)
+    return torch.empty(table.shape, dtype=torch.float32, device=device)
 
 
 class _Axis:
