@@ -222,7 +222,8 @@ def train(
     recipe: Recipe,
     loader: TrainingLoader,
     processes: Processes,
-    on_epoch: Callable[[int, int, float], None] | None = None,
+    on_epoch: Callable[[int, int, float, nn.Module], None] | None = None,
+    on_update: Callable[[], None] | None = None,
 ) -> nn.Module:
     """Train a model by a recipe from start to end.
 
@@ -231,7 +232,9 @@ def train(
         recipe: the recipe.
         loader: its training loader.
         processes: this process.
-        on_epoch: called after every epoch with its number from 1, the number of epochs and the mean loss.
+        on_epoch: called after every epoch with its number from 1, the number of epochs, the mean loss and what would be
+            returned as it is by then. What it raises ends the training, as what ``on_update`` raises.
+        on_update: called after every update.
 
     Returns:
         The trained model, or with ``model_ema`` the model of averaged weights, in evaluation mode.
@@ -240,8 +243,9 @@ def train(
         TrainingError: the loss was not finite too often.
     """
     trainer = Trainer(model, recipe, loader, processes)
+    trained = trainer.model if trainer.averaged is None else trainer.averaged
     for _ in range(trainer.epochs):
-        loss = trainer.train_epoch()
+        loss = trainer.train_epoch(None if on_update is None else lambda loss: on_update())
         if on_epoch is not None:
-            on_epoch(trainer.epoch, trainer.epochs, loss)
-    return (trainer.model if trainer.averaged is None else trainer.averaged).eval()
+            on_epoch(trainer.epoch, trainer.epochs, loss, trained)
+    return trained.eval()

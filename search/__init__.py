@@ -1,6 +1,7 @@
-"""The architecture search: where to pool and which blocks to drop under a MAC budget.
+"""The architecture search: where to pool and which blocks to drop under a budget.
 
-Needs Optuna (``pip install "cp-vision[search]"``), which is imported when a name of this module is first used.
+Needs Optuna, and for clusters Ray (``pip install "cp-vision[search]"``); they are imported when a name of this module
+is first used.
 """
 
 from __future__ import annotations
@@ -9,31 +10,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .budget import parse_budget
+    from .budget import parse_budgets
+    from .choices import Choices, load_choices
     from .config import SearchConfig
     from .driver import Search, run
     from .executor import Observer
-    from .results import BlockCost, Candidate, Results, pareto_front
-    from .space import Space, measure_space
+    from .measuring import measure_space
+    from .results import BlockCost, Candidate, Limit, Results, pareto_front
+    from .space import Space
 
 __all__ = [
     "BlockCost",
     "Candidate",
+    "Choices",
+    "Limit",
     "Observer",
     "Results",
     "Search",
     "SearchConfig",
     "Space",
+    "load_choices",
     "measure_space",
     "pareto_front",
-    "parse_budget",
+    "parse_budgets",
     "run",
 ]
+
+_HOMES = ("results", "budget", "choices", "config", "space", "measuring", "executor", "driver")
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        for home in ("results", "budget", "config", "space", "executor", "driver"):
+        for home in _HOMES:
             module = importlib.import_module(f".{home}", __name__)
             if name in module.__all__:
                 return getattr(module, name)

@@ -1,34 +1,77 @@
-"""The budget: MACs, absolute or as a share of the base's."""
+"""Budgets: MACs, parameters or latency, absolute or as a share of the base's."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
-from cp_vision.errors import UserError
+from cp_vision.cost import format_macs
+from cp_vision.errors import UserError, closest
 
-__all__ = ["parse_budget"]
+from .results import Limit, Measure
 
-_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+__all__ = ["MEASURES", "format_cost", "measures_of", "parse_budgets"]
+
+MEASURES: tuple[Measure, ...] = ("macs", "params", "latency")
+_COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_TIMES = {"US": 1e-3, "MS": 1.0, "S": 1e3}
+_EXAMPLES = {"macs": "0.7x, 2.9G or 35M", "params": "0.7x or 12M", "latency": "0.7x or 15ms"}
 
 
-def parse_budget(text: str, base_macs: int) -> int:
-    """Read a budget.
+def _split(text: str) -> list[tuple[Measure, str]]:
+    found: list[tuple[Measure, str]] = []
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals:
+            name, value = "macs", part
+        name = name.strip().lower()
+        measure = next((measure for measure in MEASURES if measure == name), None)
+        if measure is None:
+            raise UserError(f"budget {part!r}: {name!r} is not one of {', '.join(MEASURES)}{closest(name, MEASURES)}")
+        if measure in (earlier for earlier, _ in found):
+            raise UserError(f"budget {text!r} has two budgets of {measure}; give one")
+        found.append((measure, value.strip()))
+    return found
+
+
+def measures_of(text: str) -> tuple[Measure, ...]:
+    """What a budget is of, in its order."""
+    return tuple(measure for measure, _ in _split(text))
+
+
+def parse_budgets(text: str, base: Mapping[Measure, float]) -> tuple[Limit, ...]:
+    """Read one or several budgets.
 
     Args:
-        text: ``"0.7x"`` for a share of the base's cost, ``"2.9G"``, ``"35M"`` or a plain number for MACs.
-        base_macs: cost of the base in MACs.
+        text: separated by commas, each a share of the base's cost (``0.7x``) or a number (MACs: ``2.9G``, ``35M``;
+            ``params=12M``; ``latency=15ms``). One without a name is of MACs.
+        base: what the base costs, in MACs, parameters and milliseconds.
 
     Returns:
-        The budget in MACs, rounded down.
+        The budgets; counts are rounded down.
 
     Raises:
-        UserError: neither of the two, or not above zero.
+        UserError: none of these, or not above zero.
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)(e\d+)?\s*([xKMGT]?)\s*", text, re.IGNORECASE)
-    if match is None or not 0 < float(match[1] + (match[2] or "")) < math.inf:
-        raise UserError(
-            f"budget {text!r} is neither a share of the base's MACs (0.7x) nor a number of MACs (2.9G, 35M)"
-        )
-    value, unit = float(match[1] + (match[2] or "")), match[3].upper()
-    return int(value * base_macs) if unit == "X" else int(value * _UNITS[unit])
+    limits = []
+    for measure, value in _split(text):
+        units = _TIMES if measure == "latency" else _COUNTS
+        match = re.fullmatch(r"(\d+\.?\d*|\.\d+)(e\d+)?\s*([a-zA-Z]*)", value)
+        unit = match[3].upper() if match else ""
+        number = float(match[1] + (match[2] or "")) if match else math.nan
+        if not 0 < number < math.inf or (unit != "X" and unit not in units):
+            raise UserError(
+                f"budget {text!r}: {value!r} is neither a share of the base's {measure} nor a number of them, such as "
+                f"{_EXAMPLES[measure]}"
+            )
+        most = number * (base[measure] if unit == "X" else units[unit])
+        limits.append(Limit(measure, value, most if measure == "latency" else int(most), base[measure]))
+    return tuple(limits)
+
+
+def format_cost(measure: Measure, cost: float) -> str:
+    """A cost for people: ``4.09G MACs``, ``25.6M parameters``, ``12.3 ms``."""
+    if measure == "latency":
+        return f"{cost:.3g} ms"
+    return f"{format_macs(cost)} {'MACs' if measure == 'macs' else 'parameters'}"

@@ -6,100 +6,186 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cp_vision.command_line import CommandParser, parse_pairs, run_command
 from cp_vision.errors import UserError
 
-from .config import SearchConfig
+if TYPE_CHECKING:
+    from .config import SearchConfig
 
 __all__ = ["main"]
 
 DESCRIPTION = """\
-Search where to pool and which blocks to drop, so that accuracy holds under a MAC budget.
+Search where to pool and which blocks to drop, so that accuracy holds under a budget.
 
-Nothing over the budget is built or trained, but for the base itself, which sets the scale. Stop it with
-Ctrl-C and the same command goes on. Example:
+Nothing over the budget is built or trained, but for the base itself, which sets the scale. Stop it in any way and
+the same command goes on; start it several times and they share the work. Examples:
 
   cp-search test_vit2 --budget 0.7x --trials 24 --output runs/digits
+  cp-search test_vit2 --keep-accuracy 0.5 --plan
+  cp-search resnet50 --data-dir ~/pets --recipe my.yaml --executor ray --parallel 4 --cpus 4 --gpus 1
+
+On a search that was begun:
 """
 
 
 def parser() -> CommandParser:
     """The arguments of ``cp-search``."""
+    from .commands import COMMANDS
+    from .config import EVALUATORS, EXECUTORS, OBJECTIVES, SearchConfig
+    from .samplers import SAMPLERS
+    from .stopping import STOPPERS
+
     defaults = SearchConfig("")
-    made = CommandParser("cp-search", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    more = "".join(
+        f"\n  cp-search {name} FOLDER{' NUMBER' if name == 'export' else ''}: {text}" for name, text in COMMANDS.items()
+    )
+    made = CommandParser(
+        "cp-search", description=DESCRIPTION + more, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("base", help="timm name of the base, such as resnet50 or vit_small_patch16_224")
-    made.add_argument("--budget", default=defaults.budget, help="share of the base's MACs (0.7x) or MACs (2.9G)")
-    made.add_argument("--dataset", help="data set by timm's name (torch/cifar10); default the recipe's")
-    made.add_argument("--data-dir", help="folder of the data set; alone: an image folder with train/ and val/")
-    made.add_argument("--recipe", help="recipe file or bundled name; default digits, or default with other data")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a recipe's value")
-    made.add_argument(
-        "--model-kwargs",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="arguments of the base; default the recipe's, if its own",
+
+    what = made.add_argument_group("what to look for")
+    what.add_argument(
+        "--budget",
+        metavar="BUDGETS",
+        help="separated by commas: a share of the base's MACs (0.7x) or MACs (2.9G); params=12M; latency=15ms. "
+        "Default 0.7x, or 1x with --keep-accuracy",
     )
-    made.add_argument(
-        "--pool-kwargs",
-        nargs="*",
-        default=[],
-        metavar="KEY=VALUE",
-        help="options of every pool (mode, support_range)",
-    )
-    made.add_argument("--trials", type=int, default=defaults.trials, help="candidates to try, the base included")
-    made.add_argument("--sampler", default=defaults.sampler, help="tpe, nsgaii or random")
-    made.add_argument(
-        "--val-fraction",
+    what.add_argument(
+        "--keep-accuracy",
         type=float,
-        default=defaults.val_fraction,
-        help="share of the training split held out",
+        metavar="POINTS",
+        help="the cheapest within so many points of the base, in place of the most accurate",
     )
-    made.add_argument("--seed", type=int, default=defaults.seed, help="seed of sampler and trainings")
-    made.add_argument("--output", help="folder to write; default runs/BASE")
+    what.add_argument("--space", metavar="FILE", help="YAML file of what may be chosen; default suits the base")
+    what.add_argument(
+        "--pool-kwargs", nargs="*", default=[], metavar="KEY=VALUE", help="options of every pool (mode, support_range)"
+    )
+    what.add_argument(
+        "--model-kwargs", nargs="*", metavar="KEY=VALUE", help="arguments of the base; default the recipe's, if its own"
+    )
+
+    data = made.add_argument_group("data and training")
+    data.add_argument("--dataset", help="data set by timm's name (torch/cifar10); default the recipe's")
+    data.add_argument("--data-dir", help="folder of the data set; alone: an image folder with train/ and val/")
+    data.add_argument("--recipe", help="recipe file or bundled name; default digits, or default with other data")
+    data.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a recipe's value")
+    data.add_argument(
+        "--val-fraction", type=float, default=defaults.val_fraction, help="share of the training split held out"
+    )
+
+    how = made.add_argument_group("how to search")
+    how.add_argument("--trials", type=int, default=defaults.trials, help="candidates to try, the base included")
+    how.add_argument("--evaluator", default=defaults.evaluator, help=", ".join(EVALUATORS))
+    how.add_argument("--sampler", default=defaults.sampler, help=", ".join(SAMPLERS))
+    how.add_argument("--objective", default=defaults.objective, help=", ".join(OBJECTIVES))
+    how.add_argument("--early-stop", default=defaults.early_stop, help=", ".join(STOPPERS))
+    how.add_argument("--trial-seconds", type=float, metavar="S", help="the longest that a candidate may train")
+    how.add_argument(
+        "--supernet-epochs", type=int, metavar="N", help="epochs of training shared weights; default the recipe's"
+    )
+    how.add_argument(
+        "--finalists", type=int, default=defaults.finalists, help="trained after shared weights scored all"
+    )
+    how.add_argument("--compiled", action="store_true", help="latencies are those of what torch.compile makes")
+    how.add_argument("--seed", type=int, default=defaults.seed, help="seed of sampler and trainings")
+
+    where = made.add_argument_group("where")
+    where.add_argument("--output", help="folder to write; default runs/BASE")
+    where.add_argument(
+        "--storage", metavar="ADDRESS", help="of the study: journal:PATH or a database; default a file in the output"
+    )
+    where.add_argument(
+        "--keep-checkpoints",
+        type=int,
+        default=defaults.keep_checkpoints,
+        metavar="N",
+        help="members of the front whose weights are kept, beside winner and baselines",
+    )
+    where.add_argument("--executor", default=defaults.executor, help=", ".join(EXECUTORS))
+    where.add_argument("--parallel", type=int, metavar="N", help="candidates at a time under Ray")
+    where.add_argument("--address", help="of a Ray cluster; default one on this machine")
+    where.add_argument("--cpus", type=float, default=defaults.cpus, help="processors of a candidate under Ray")
+    where.add_argument("--gpus", type=float, default=defaults.gpus, help="GPUs of a candidate under Ray")
+    made.add_argument("--plan", action="store_true", help="tell what the search takes, and search nothing")
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``cp-search``; returns the exit code."""
-    return run_command(_search, arguments, "cp-search")
+    return run_command(_run, arguments, "cp-search")
 
 
-def _search(arguments: Sequence[str] | None) -> None:
-    args = parser().parse_args(arguments)
+def _run(arguments: Sequence[str] | None) -> None:
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        from .driver import Search
-        from .terminal import Progress, plan, summary
+        from .commands import COMMANDS, run_subcommand
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
         raise UserError("cp-search needs Optuna, which is not installed; pip install 'cp-vision[search]'") from error
-    words = sys.argv[1:] if arguments is None else arguments
-    search = Search(
-        SearchConfig(
-            base=args.base,
-            budget=args.budget,
-            recipe=args.recipe,
-            dataset=args.dataset,
-            data_dir=args.data_dir,
-            overrides=tuple(args.set),
-            model_kwargs=None if args.model_kwargs is None else parse_pairs(args.model_kwargs, "--model-kwargs"),
-            pool_options=parse_pairs(args.pool_kwargs, "--pool-kwargs"),
-            trials=args.trials,
-            output=args.output or f"runs/{args.base}",
-            seed=args.seed,
-            sampler=args.sampler,
-            val_fraction=args.val_fraction,
-            command=shlex.join(["cp-search", *words]),
-        )
+    from .config import SearchConfig
+
+    if words and words[0] in COMMANDS:
+        config = run_subcommand(words[0], words[1:])
+        if config is not None:
+            _search(config, plan_only=False)
+        return
+    args = parser().parse_args(words)
+    plain = (
+        *(
+            "base",
+            "budget",
+            "keep_accuracy",
+            "space",
+            "evaluator",
+            "recipe",
+            "dataset",
+            "data_dir",
+            "trials",
+            "storage",
+        ),
+        *(
+            "seed",
+            "sampler",
+            "objective",
+            "early_stop",
+            "trial_seconds",
+            "val_fraction",
+            "supernet_epochs",
+            "finalists",
+        ),
+        *("compiled", "keep_checkpoints", "executor", "parallel", "address", "cpus", "gpus"),
     )
+    config = SearchConfig(
+        **{name: getattr(args, name) for name in plain},
+        overrides=tuple(args.set),
+        model_kwargs=None if args.model_kwargs is None else parse_pairs(args.model_kwargs, "--model-kwargs"),
+        pool_options=parse_pairs(args.pool_kwargs, "--pool-kwargs"),
+        output=args.output or f"runs/{args.base}",
+        command=shlex.join(["cp-search", *words]),
+    )
+    _search(config, args.plan)
+
+
+def _search(config: SearchConfig, plan_only: bool) -> None:
+    from .driver import Search
+    from .forecast import forecast
+    from .terminal import Progress, plan, show_forecast, summary
+
+    search = Search(config)
     print(plan(search), flush=True)
-    progress = Progress(search.config.trials)
+    if plan_only:
+        print(show_forecast(forecast(search), search))
+        return
+    progress = Progress(config.trials)
     try:
         results = search.run(progress)
     except KeyboardInterrupt:
-        print(f"\nStopped. The same command goes on: {search.config.command}", file=sys.stderr)
+        print(f"\nStopped. The same command goes on: {config.command}", file=sys.stderr)
         raise
     finally:
         progress.close()
-    print(summary(results, search))
+    print(summary(results, search, search.refused, search.exhausted))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..recipes.schema import Recipe, load_recipe
+from cp_vision.errors import UserError, closest
+from cp_vision.files import write_text
 
-__all__ = ["SearchConfig", "recipe_source", "search_recipe"]
+from ..recipes.schema import Recipe, load_recipe
+from .choices import Choices, load_choices
+from .samplers import check_sampler
+from .stopping import check_stopper
+
+__all__ = ["CONFIG_FILE", "EVALUATORS", "EXECUTORS", "SearchConfig", "load_config", "recipe_source", "search_recipe"]
+
+CONFIG_FILE = "search.json"
+EVALUATORS = ("train", "supernet", "sensitivity")
+EXECUTORS = ("local", "ray")
+OBJECTIVES = ("pareto", "single")
 
 
 @dataclass(frozen=True)
@@ -18,7 +31,13 @@ class SearchConfig:
 
     Attributes:
         base: timm name of the base, with or without a pretrained tag.
-        budget: share of the base's MACs (``"0.7x"``) or MACs (``"2.9G"``).
+        budget: budgets, separated by commas: a share of the base's MACs (``"0.7x"``) or MACs (``"2.9G"``);
+            ``"params=12M"``, ``"latency=15ms"``. None is 0.7x, or 1x where an accuracy is to be kept.
+        keep_accuracy: look for the cheapest within so many points of the base's accuracy, in place of the most
+            accurate.
+        space: what may be chosen: a YAML file, a mapping of its keys, or a :class:`Choices`; None is the default.
+        evaluator: ``train`` (each candidate by the recipe), ``supernet`` (shared weights, then the finalists by the
+            recipe) or ``sensitivity`` (no training: what the base loses without each block).
         recipe: path or name of the recipe that trains every candidate; None takes ``digits`` where no data set
             is named and ``default`` otherwise.
         dataset: data set in place of the recipe's, by timm's name.
@@ -28,14 +47,32 @@ class SearchConfig:
         pool_options: options of every pool, see :func:`cp_vision.insert_pools`.
         trials: candidates to try, the base included.
         output: folder for everything that is written.
+        storage: where the study is kept: None is a SQLite file in the output folder; ``journal:PATH``, or the address
+            of a database as SQLAlchemy writes it.
         seed: seed of the sampler and of every training.
-        sampler: ``tpe``, ``nsgaii`` or ``random``.
+        sampler: one of Optuna's by name, such as ``tpe``, ``nsgaii``, ``random``.
+        objective: ``pareto`` (accuracy and cost) or ``single`` (accuracy within the budget).
+        early_stop: how candidates that are among the worse are stopped: ``halving``, ``hyperband``, ``median``,
+            ``none``. Under Ray ``halving`` and ``hyperband`` are its asynchronous forms.
+        trial_seconds: the longest that a candidate may train; None for no limit.
         val_fraction: share of the training split that is held out to compare candidates on.
+        supernet_epochs: epochs of training shared weights; None is those of the recipe.
+        finalists: how many candidates are trained after shared weights scored all, beside the baselines.
+        compiled: latency, as a budget and in the report, is that of what torch.compile makes.
+        keep_checkpoints: of how many members of the front the weights are kept, beside winner and baselines.
+        executor: ``local`` (this process, and others that run the same command) or ``ray``.
+        parallel: candidates at a time under Ray; None is as many as there are resources.
+        address: of a Ray cluster; None starts one on this machine.
+        cpus: processors of a candidate under Ray.
+        gpus: graphics processors of a candidate under Ray.
         command: the command line, for the report.
     """
 
     base: str
-    budget: str = "0.7x"
+    budget: str | None = None
+    keep_accuracy: float | None = None
+    space: str | Path | Mapping[str, Any] | Choices | None = None
+    evaluator: str = "train"
     recipe: str | None = None
     dataset: str | None = None
     data_dir: str | None = None
@@ -44,10 +81,79 @@ class SearchConfig:
     pool_options: Mapping[str, Any] = field(default_factory=dict)
     trials: int = 30
     output: str | Path = "runs/search"
+    storage: str | None = None
     seed: int = 0
     sampler: str = "tpe"
+    objective: str = "pareto"
+    early_stop: str = "halving"
+    trial_seconds: float | None = None
     val_fraction: float = 0.2
+    supernet_epochs: int | None = None
+    finalists: int = 4
+    compiled: bool = False
+    keep_checkpoints: int = 8
+    executor: str = "local"
+    parallel: int | None = None
+    address: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
     command: str = ""
+
+    @property
+    def budget_text(self) -> str:
+        """The budgets, with the default filled in."""
+        return self.budget if self.budget is not None else "0.7x" if self.keep_accuracy is None else "1x"
+
+    def check(self) -> None:
+        """Raise a UserError that names the first value that is out of its range."""
+        for name, allowed in (("evaluator", EVALUATORS), ("executor", EXECUTORS), ("objective", OBJECTIVES)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise UserError(f"{name} {value!r} is not one of {', '.join(allowed)}{closest(value, allowed)}")
+        check_sampler(self.sampler)
+        check_stopper(self.early_stop)
+        least = {"trials": 1, "supernet_epochs": 1, "finalists": 1, "keep_checkpoints": 0, "parallel": 1, "cpus": 0}
+        least |= {"gpus": 0, "keep_accuracy": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            # "Not at least", so that a number that is none is refused too.
+            if value is not None and not value >= low:
+                raise UserError(f"{name} {value} must be {low} or more")
+        if self.trial_seconds is not None and not self.trial_seconds > 0:
+            raise UserError(f"trial_seconds {self.trial_seconds} must be above 0")
+        if self.executor == "local":
+            for name in ("parallel", "address"):
+                if getattr(self, name) is not None:
+                    raise UserError(
+                        f"{name} {getattr(self, name)!r} needs the executor ray; with local, start the same command "
+                        "several times and they share the work"
+                    )
+
+    def save(self, folder: Path) -> None:
+        """Write it into the output folder, from where :func:`load_config` reads it."""
+        values = dataclasses.asdict(self) | {"space": load_choices(self.space).model_dump(mode="json")}
+        for key in ("data_dir", "recipe"):
+            if values[key] is not None and Path(values[key]).exists():
+                values[key] = str(Path(values[key]).resolve())
+        write_text(folder / CONFIG_FILE, json.dumps(values | {"output": str(self.output)}, indent=2) + "\n")
+
+
+def load_config(folder: Path, **changes: Any) -> SearchConfig:
+    """The config of a search that was begun.
+
+    Args:
+        folder: its output folder.
+        **changes: values in place of those written there.
+
+    Raises:
+        UserError: no search was begun there.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return SearchConfig(**{**values, "overrides": tuple(values["overrides"]), "output": str(folder), **changes})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{str(folder)!r} holds no search: {path.name} is missing or can't be read") from error
 
 
 def recipe_source(config: SearchConfig) -> str:
@@ -69,4 +175,7 @@ def search_recipe(config: SearchConfig) -> Recipe:
         values["dataset"] = config.dataset
     if config.data_dir is not None:
         values["data_dir"] = config.data_dir
+    sizes = load_choices(config.space).img_size
+    if sizes:
+        values["img_size"] = sizes[0]
     return recipe.with_values(**values)

@@ -1,9 +1,10 @@
-"""Scoring a candidate by training it with the recipe; its weights are kept while it has a role."""
+"""How candidates are scored: what every evaluator takes and gives, and the one that trains each candidate."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,27 @@ from ..recipes.scoring import evaluate
 from ..recipes.scoring_loader import ScoringLoader
 from ..recipes.trainer import train
 
-__all__ = ["Evaluator", "OnEpoch", "Score", "TrainEvaluator", "weights_folder"]
+__all__ = ["Evaluator", "OnEpoch", "OutOfTimeError", "Score", "StoppedEarly", "TrainEvaluator", "weights_folder"]
 
-OnEpoch = Callable[[int, int, float], None]
-"""Called after every epoch with its number from 1, the number of epochs and the mean loss."""
+OnEpoch = Callable[[int, int, float, Callable[[], float]], None]
+"""Called after every epoch with its number from 1, the number of epochs, the mean loss, and a function that gives
+the validation accuracy as it is now; raises :class:`StoppedEarly` where the candidate is one of the worse."""
+
+
+class StoppedEarly(Exception):  # noqa: N818 - no error, but the end of a training
+    """A candidate is not worth more training.
+
+    Args:
+        accuracy: its validation accuracy by then, percent.
+    """
+
+    def __init__(self, accuracy: float) -> None:
+        super().__init__(f"stopped early at {accuracy} %")
+        self.accuracy = accuracy
+
+
+class OutOfTimeError(RuntimeError):
+    """A candidate took longer than it may."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +58,28 @@ class Score:
 class Evaluator(Protocol):
     """Scores one architecture; raises ``RuntimeError`` with a one-line reason where that fails."""
 
-    def __call__(self, architecture: Architecture, on_epoch: OnEpoch) -> Score:
-        """Score one architecture, calling ``on_epoch`` as it goes."""
+    def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
+        """Score one architecture, calling ``on_epoch`` as it goes.
+
+        Args:
+            architecture: the architecture.
+            img_size: side of the images in pixels; None is the recipe's.
+            on_epoch: what it raises ends the training.
+        """
 
 
-def weights_folder(output: Path, architecture: Architecture) -> Path:
+def weights_folder(output: Path, architecture: Architecture, img_size: int | None = None) -> Path:
     """Where the weights of a candidate are kept."""
-    return output / "weights" / hashlib.sha256(architecture.to_json().encode()).hexdigest()[:12]
+    text = architecture.to_json() + ("" if img_size is None else f" {img_size}")
+    return output / "weights" / hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class TrainEvaluator:
     """Trains a candidate on the training part and scores it on the held-out part.
 
-    Every candidate starts from the same seed, so the same candidate gets the same score (on a CPU).
+    Every candidate starts from the same seed, so the same candidate gets the same score (on a CPU). Where the
+    recipe names weights (``pretrained``, ``initial_checkpoint``), it starts from those of the base, as far as the
+    names match.
 
     Args:
         recipe: how to train; its seed is the seed.
@@ -61,6 +88,7 @@ class TrainEvaluator:
         num_classes: number of classes.
         output: output folder of the search.
         processes: this process, and where it trains.
+        most_seconds: the longest that a candidate may take; None for no limit.
     """
 
     def __init__(
@@ -71,55 +99,76 @@ class TrainEvaluator:
         num_classes: int,
         output: Path,
         processes: Processes,
+        most_seconds: float | None = None,
     ) -> None:
         self.recipe, self.num_classes, self.output, self.processes = recipe, num_classes, output, processes
-        self.train_set, self.held_out = train_set, held_out
+        self.train_set, self.held_out, self.most_seconds = train_set, held_out, most_seconds
 
-    def __call__(self, architecture: Architecture, on_epoch: OnEpoch) -> Score:
+    def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
         """Train, score, and keep the weights."""
         random_seed(self.recipe.seed)
-        model = self._build(architecture)
-        model = train(model, self.recipe, self._training_loader(model), self.processes, on_epoch)
-        folder = weights_folder(self.output, architecture)
-        folder.parent.mkdir(exist_ok=True)
-        save_model(model, folder, data_config(model, self.recipe), self.train_set.classes)
-        params = sum(parameter.numel() for parameter in model.parameters())
-        return Score(self.score(model, self.held_out), params)
+        model = self.build(architecture)
+        recipe = self.sized(img_size)
+        deadline = None if self.most_seconds is None else time.monotonic() + self.most_seconds
 
-    def rehearse(self, architecture: Architecture) -> None:
+        def after_update() -> None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise OutOfTimeError(f"it took longer than the {self.most_seconds:g} seconds that a candidate may")
+
+        def after_epoch(epoch: int, epochs: int, loss: float, scored: torch.nn.Module) -> None:
+            on_epoch(epoch, epochs, loss, lambda: self.score(scored, self.held_out, img_size))
+
+        model = train(model, recipe, self.training_loader(model, img_size), self.processes, after_epoch, after_update)
+        folder = weights_folder(self.output, architecture, img_size)
+        folder.parent.mkdir(exist_ok=True)
+        save_model(model, folder, data_config(model, recipe), self.train_set.classes)
+        params = sum(parameter.numel() for parameter in model.parameters())
+        return Score(self.score(model, self.held_out, img_size), params)
+
+    def rehearse(self, architecture: Architecture, img_size: int | None = None) -> None:
         """Take one step of a training, so that mistakes show before anything is written.
 
         Raises:
             UserError: model, recipe and data don't go together.
         """
-        model = self._build(architecture)
-        loaders = self._training_loader(model), self._scoring_loader(model, self.held_out)
-        rehearse(model, self.recipe, *loaders, self.processes)
+        model = self.build(architecture)
+        loaders = self.training_loader(model, img_size), self.scoring_loader(model, self.held_out, img_size)
+        rehearse(model, self.sized(img_size), *loaders, self.processes)
 
-    def score(self, model: torch.nn.Module, dataset: Any) -> float:
+    def score(self, model: torch.nn.Module, dataset: Any, img_size: int | None = None) -> float:
         """Top-1 of a model on a data set, in percent."""
-        return evaluate(model, self._scoring_loader(model, dataset), self.processes, self.recipe)["top1"]
+        return evaluate(model, self.scoring_loader(model, dataset, img_size), self.processes, self.recipe)["top1"]
 
-    def kept_model(self, architecture: Architecture) -> torch.nn.Module:
+    def kept_model(self, architecture: Architecture, img_size: int | None = None) -> torch.nn.Module:
         """A candidate's trained model, loaded as any user would load it; trained again if it wasn't kept."""
-        folder = weights_folder(self.output, architecture)
+        folder = weights_folder(self.output, architecture, img_size)
         if not folder.is_dir():
-            self(architecture, lambda epoch, epochs, loss: None)
+            self(architecture, img_size, lambda epoch, epochs, loss, score: None)
         return load_model(folder)
 
-    def keep(self, architectures: Iterable[Architecture]) -> None:
+    def keep(self, kept: Iterable[tuple[Architecture, int | None]]) -> None:
         """Delete the weights of all candidates but these, so that the disk stays bounded."""
-        kept = {weights_folder(self.output, architecture) for architecture in architectures}
+        folders = {weights_folder(self.output, *candidate) for candidate in kept}
         for folder in (self.output / "weights").glob("*/"):
-            if folder not in kept:
-                shutil.rmtree(folder)
+            # One that is being written begins with a dot.
+            if folder not in folders and not folder.name.startswith("."):
+                shutil.rmtree(folder, ignore_errors=True)
 
-    def _build(self, architecture: Architecture) -> torch.nn.Module:
-        return build_model(architecture.model_name, architecture.create_args, self.recipe.pretrained)
+    def build(self, architecture: Architecture) -> torch.nn.Module:
+        """The model of an architecture, with the weights that the recipe starts from."""
+        weights = self.recipe.pretrained, self.recipe.initial_checkpoint
+        return build_model(architecture.model_name, architecture.create_args, *weights)
 
-    def _training_loader(self, model: torch.nn.Module) -> TrainingLoader:
-        config = data_config(model, self.recipe)
-        return TrainingLoader(self.train_set, self.recipe, config, self.num_classes, self.processes)
+    def sized(self, img_size: int | None) -> Recipe:
+        """The recipe for images of this size."""
+        return self.recipe if img_size is None else self.recipe.with_values(img_size=img_size)
 
-    def _scoring_loader(self, model: torch.nn.Module, dataset: Any) -> ScoringLoader:
-        return ScoringLoader(dataset, self.recipe, data_config(model, self.recipe), self.processes)
+    def training_loader(self, model: torch.nn.Module, img_size: int | None = None) -> TrainingLoader:
+        """The batches that a model trains on."""
+        recipe = self.sized(img_size)
+        return TrainingLoader(self.train_set, recipe, data_config(model, recipe), self.num_classes, self.processes)
+
+    def scoring_loader(self, model: torch.nn.Module, dataset: Any, img_size: int | None = None) -> ScoringLoader:
+        """The batches that a model is scored on."""
+        recipe = self.sized(img_size)
+        return ScoringLoader(dataset, recipe, data_config(model, recipe), self.processes)

@@ -1,63 +1,25 @@
-"""Running a search in this process: what is tried next, and who leads."""
+"""Running a search in this process, alone or beside others that share its study."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
 
-from .evaluate import Evaluator, OnEpoch
-from .proposals import Key, Proposer, key_of, starting_points, without_pools
-from .record import Record
+from .evaluate import Evaluator, OnEpoch, StoppedEarly
+from .record import MOST_ATTEMPTS, Claim, Record
 from .results import Candidate
 from .space import Choice
+from .stopping import Stopper, is_rung
+from .strategy import Leaders, Strategy, leaders
 
-__all__ = ["Leaders", "Observer", "leaders", "run_trials"]
+__all__ = ["Observer", "describe_failure", "finite", "run_trials", "take_next"]
 
-
-@dataclass(frozen=True)
-class Leaders:
-    """The candidates that have a role; None where there is none yet.
-
-    Attributes:
-        base: no pools, no drops. It sets the scale; where it is over the budget it can't win.
-        best: the most accurate within the budget, the cheaper of equals.
-        best_drops_only: the same among those that drop blocks and don't pool.
-    """
-
-    base: Candidate | None
-    best: Candidate | None
-    best_drops_only: Candidate | None
-
-    def all(self) -> list[Candidate]:
-        """Those that there are, each once."""
-        found = [c for c in (self.best, self.base, self.best_drops_only) if c is not None]
-        return [c for i, c in enumerate(found) if c not in found[:i]]
-
-
-def leaders(candidates: Iterable[Candidate], budget: int) -> Leaders:
-    """Find who leads.
-
-    Args:
-        candidates: finished candidates.
-        budget: the budget in MACs.
-    """
-    complete = [c for c in candidates if c.accuracy is not None]
-    within = [c for c in complete if c.macs <= budget]
-
-    def first(those: list[Candidate]) -> Candidate | None:
-        return min(those, key=lambda c: (-(c.accuracy or 0.0), c.macs, c.number), default=None)
-
-    return Leaders(
-        base=first([c for c in complete if c.is_base]),
-        best=first(within),
-        best_drops_only=first([c for c in within if c.drops_only]),
-    )
+_POLL = 0.5
 
 
 class Observer:
@@ -66,78 +28,121 @@ class Observer:
     def on_begin(self, finished: int) -> None:
         """The search begins, with so many candidates in the record."""
 
-    def on_start(self, choice: Choice) -> OnEpoch:
-        """A candidate is about to be trained; returns what to call after each of its epochs."""
+    def on_phase(self, name: str, parts: int) -> None:
+        """Something other than trying candidates begins (shared weights, finalists), in so many parts."""
+
+    def on_part(self, name: str, done: float) -> None:
+        """So many parts of it are done."""
+
+    def on_start(self, choice: Choice) -> Callable[[int, int, float], None]:
+        """A candidate is about to be tried; returns what to call after each of its epochs."""
         return lambda epoch, epochs, loss: None
 
     def on_finish(self, candidate: Candidate, now: Leaders) -> None:
-        """A candidate was trained or has failed."""
+        """A candidate was tried or has failed."""
+
+    def on_wait(self, running: int) -> None:
+        """There is nothing to do until others finish what they run."""
+
+
+def take_next(record: Record, strategy: Strategy) -> Claim | None:
+    """Claim what comes next: what a dead process left first; None where there is nothing for now."""
+    while True:
+        record.sync()
+        claim = record.take_over()
+        if claim is not None:
+            return claim
+        proposal = strategy.next()
+        if proposal is None:
+            return None
+        claim = record.claim(*proposal)
+        if claim is not None:
+            return claim
 
 
 def run_trials(
     record: Record,
-    proposer: Proposer,
+    strategy: Strategy,
     evaluator: Evaluator,
-    trials: int,
+    stopper: Stopper,
     observer: Observer,
-) -> int:
-    """Try candidates until the record holds as many as asked for.
-
-    First the base and a few candidates that only drop; then what the sampler proposes. When a candidate with
-    pools takes the lead, the same drops without pools come next, also beyond the number of trials, so that it
-    is known what the winner's pools bring.
-    What the record already holds is answered from it: a search that is started again goes through the same
-    steps, without training, to where it was.
+    after_trial: Callable[[Candidate], None],
+) -> None:
+    """Try candidates until the record holds as many as asked for, and nobody runs any.
 
     Args:
         record: what was tried.
-        proposer: where candidates come from.
-        evaluator: how they are scored.
-        trials: how many to try, the base included.
-        observer: is told of each candidate that is trained.
+        strategy: what is tried next.
+        evaluator: how candidates are scored.
+        stopper: which of them are stopped early.
+        observer: is told of each candidate that is tried.
+        after_trial: called after each, before the next is chosen.
 
-    Returns:
-        How many were tried: fewer than asked for where no new candidate within the budget is left.
+    Raises:
+        CommandError: the base itself can't be scored.
+        UserError: raised by an evaluator.
     """
-    space, budget = record.space, record.budget
-    queue: deque[dict[str, str]] = deque(starting_points(space, budget))
-    tried: dict[Key, Candidate] = {}
-    twin: dict[str, str] | None = None
-    while twin is not None or len(tried) < trials:
-        choice = twin or (queue.popleft() if queue else proposer.propose(tried))
-        twin = None
-        if choice is None:
-            break
-        if key_of(choice) in tried:
-            continue
-        candidate = record.find(choice) or _try(record, evaluator, choice, observer)
-        tried[key_of(choice)] = candidate
-        proposer.learn(choice, candidate.accuracy)
-        if candidate.pools and candidate.drops and candidate == leaders(tried.values(), budget).best:
-            twin = without_pools(choice)
-    return len(tried)
+    while True:
+        claim = take_next(record, strategy)
+        if claim is not None:
+            candidate = _try(record, evaluator, stopper, claim, observer)
+            after_trial(candidate)
+            observer.on_finish(candidate, leaders(record.candidates(), strategy.keep_accuracy))
+        elif record.running:
+            observer.on_wait(len(record.running))
+            time.sleep(_POLL)
+        else:
+            return
 
 
-def _try(record: Record, evaluator: Evaluator, choice: dict[str, str], observer: Observer) -> Candidate:
-    """Train one candidate and record it."""
-    is_base = choice == record.space.choice()
-    if not is_base and record.space.excess(choice, record.budget) > 0:
-        raise CommandError(f"a candidate over the budget was about to be trained: {choice}")
-    began = time.monotonic()
+def _try(record: Record, evaluator: Evaluator, stopper: Stopper, claim: Claim, observer: Observer) -> Candidate:
+    """Score one candidate and record it."""
+    choice, space = claim.choice, record.space
+    is_base = choice == space.choice()
+    if not is_base and space.excess(choice) > 0:
+        raise CommandError(f"a candidate over the budget was about to be tried: {choice}")
+    if is_base and claim.attempts > MOST_ATTEMPTS:
+        record.void(claim.trial_id)
+        raise CommandError(f"the base itself ended this process {MOST_ATTEMPTS} times before it was scored")
     try:
-        score = evaluator(record.space.architecture(choice), observer.on_start(choice))
-        accuracy, params, reason = score.accuracy, score.params, ""
-        if not math.isfinite(accuracy):
-            raise RuntimeError(f"the score is {accuracy}")
+        score = evaluator(space.architecture(choice), space.img_size(choice), _watch(stopper, claim, observer))
+        return record.finish(claim, "complete", accuracy=finite(score.accuracy), params=score.params)
+    except StoppedEarly as stop:
+        return record.finish(claim, "stopped", accuracy=stop.accuracy)
     except UserError:
+        record.void(claim.trial_id)
         raise
     except Exception as error:
-        # Out of memory, a loss that is not finite, images that can't be read: recorded with its reason, and the
-        # search goes on.
-        reason = one_line(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {one_line(error)}"
+        # Out of memory or time, a loss that is not finite, images that can't be read: recorded with its reason, and
+        # the search goes on.
+        reason = describe_failure(error)
         if is_base:
+            record.void(claim.trial_id)
             raise CommandError(f"the base itself can't be trained: {reason}") from error
-        accuracy, params = None, 0
-    candidate = record.add(choice, accuracy=accuracy, params=params, seconds=time.monotonic() - began, reason=reason)
-    observer.on_finish(candidate, leaders(record.candidates(), record.budget))
-    return candidate
+        return record.finish(claim, "failed", reason=reason)
+
+
+def _watch(stopper: Stopper, claim: Claim, observer: Observer) -> OnEpoch:
+    show = observer.on_start(claim.choice)
+
+    def on_epoch(epoch: int, epochs: int, loss: float, score: Callable[[], float]) -> None:
+        show(epoch, epochs, loss)
+        if is_rung(stopper.name, epoch, epochs):
+            accuracy = finite(score())
+            if stopper.stops(claim, epoch, accuracy, epochs):
+                raise StoppedEarly(accuracy)
+
+    return on_epoch
+
+
+def finite(accuracy: float) -> float:
+    """An accuracy that is a number; anything else is a failure of the candidate's."""
+    if not math.isfinite(accuracy):
+        raise RuntimeError(f"the score is {accuracy}")
+    return accuracy
+
+
+def describe_failure(error: BaseException) -> str:
+    """Why a candidate failed, in one line."""
+    kind: Any = type(error)
+    return one_line(error) if isinstance(error, RuntimeError) else f"{kind.__name__}: {one_line(error)}"

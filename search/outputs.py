@@ -1,4 +1,4 @@
-"""What a search leaves behind: the table of candidates, the report, and the winner's folder."""
+"""What a search leaves behind: the table of candidates, the report, and folders of candidates."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from cp_vision.files import replace_folder, write_text
 
 from ..recipes.schema import NOT_MODEL_KWARGS, Recipe
 from .report import write_report
+from .report_sensitivity import render_sensitivity_svg
 from .results import Candidate, Results
 
-__all__ = ["write_best", "write_tables"]
+__all__ = ["write_member", "write_tables"]
 
-COLUMNS = ("number", "pools", "drops", "macs", "params", "accuracy", "state", "front", "seconds", "reason")
+COLUMNS = (
+    *("number", "pools", "drops", "mode", "support_range", "img_size", "macs", "params", "latency_ms", "accuracy"),
+    *("trained_accuracy", "state", "front", "seconds", "reason"),
+)
 
 
 def write_tables(results: Results, output: Path) -> None:
@@ -28,41 +32,45 @@ def write_tables(results: Results, output: Path) -> None:
     writer.writerow(COLUMNS)
     front = results.front
     for c in results.candidates:
-        accuracy = "" if c.accuracy is None else repr(c.accuracy)
-        row = [c.number, " ".join(c.pools), " ".join(c.drops), c.macs, c.params, accuracy, c.state]
+        latency = results.measured_latency.get(c.number, c.latency)
+        figures = ["" if figure is None else repr(figure) for figure in (latency, c.accuracy, c.trained)]
+        settings = [c.settings.get(name, "") for name in ("mode", "support_range", "img_size")]
+        row = [c.number, " ".join(c.pools), " ".join(c.drops), *settings, c.macs, c.params, *figures, c.state]
         writer.writerow([*row, int(c.number in front), f"{c.seconds:.1f}", c.reason])
     write_text(output / "pareto.csv", text.getvalue())
     write_report(results, output / "report.html")
+    if results.sensitivity:
+        lines = [f"{name},{lost!r}" for name, lost in results.sensitivity.items()]
+        write_text(output / "sensitivity.csv", "\n".join(["block,points_lost", *lines, ""]))
+        write_text(output / "sensitivity.svg", render_sensitivity_svg(results))
 
 
-def write_best(
+def write_member(
     results: Results,
     winner: Candidate,
     architecture: Architecture,
     recipe: Recipe,
     weights: Path,
-    output: Path,
+    folder: Path,
 ) -> None:
-    """Write ``best/``: the winner as a timm ``local-dir:`` folder, with recipe, metrics and model card.
+    """Write a candidate as a timm ``local-dir:`` folder, with recipe, metrics and model card.
 
     Args:
-        results: of the finished search.
-        winner: the winner.
+        results: of the search.
+        winner: the candidate.
         architecture: what it is.
         recipe: what trained it.
         weights: folder with its weights.
-        output: output folder of the search.
+        folder: the folder to write; one of that name is replaced.
     """
-    folder = output / "best"
-    unfinished = output / ".best.unfinished"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(weights, unfinished)
     args = {key: value for key, value in architecture.create_args.items() if key not in NOT_MODEL_KWARGS}
     data_dir = str(Path(recipe.data_dir).resolve()) if recipe.data_dir else None
     own = recipe.with_values(model=architecture.model_name, model_kwargs=args, data_dir=data_dir)
-    train = shlex.join(
-        ["cp-train", str(folder / "recipe.yaml"), "--output", str(output.parent / f"{output.resolve().name}-best")]
-    )
+    train = shlex.join(["cp-train", str(folder / "recipe.yaml"), "--output", f"{folder.parent}-{folder.name}"])
     score = shlex.join(["cp-train", str(folder / "recipe.yaml"), "--eval", str(folder)])
     header = f"# Trains the winner of this search again, on the whole training split.\n# Command: {train}\n"
     metrics = {
@@ -71,7 +79,8 @@ def write_best(
         "macs": winner.macs,
         "macs_of_base": results.base_macs,
         "params": winner.params,
-        "validation_top1": winner.accuracy,
+        "latency_ms": results.measured_latency.get(winner.number),
+        "validation_top1": winner.accuracy if winner.trained is None else winner.trained,
         "test_top1": results.test_accuracy.get(winner.number),
         "search_command": results.command,
         "train_command": train,
@@ -100,7 +109,7 @@ def _model_card(results: Results, winner: Candidate, folder: Path, train: str, s
 | Blocks left out | {", ".join(winner.drops) or "none"} |
 | MACs | {winner.macs:,} ({winner.macs / results.base_macs:.3f} of the base's {results.base_macs:,}) |
 | Parameters | {winner.params:,} |
-| Validation top-1 | {winner.accuracy:.2f} % |
+| Validation top-1 | {winner.accuracy if winner.trained is None else winner.trained:.2f} % |
 | Test top-1 | {"not measured" if tested is None else f"{tested:.2f} %"} |
 
 Load it:

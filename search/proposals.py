@@ -1,160 +1,162 @@
-"""Where candidates come from: an Optuna sampler that learns what is over the budget, and fixed starting points."""
+"""Where candidates come from: one of Optuna's samplers, which learns what is over the budget."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, Literal
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
-from cp_vision.errors import UserError, closest
+from .mending import Mender
+from .samplers import check_sampler, make_sampler
+from .space import Choice, Key, Space, key_of
 
-from .space import DROP, KEEP, POOL, Choice, Space
+__all__ = ["Objective", "Proposal", "Proposer", "distributions"]
 
-__all__ = ["SAMPLERS", "Key", "Proposer", "check_sampler", "key_of", "starting_points", "without_pools"]
-
-Key = tuple[tuple[str, str], ...]
-
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: TPESampler(seed=seed),
-    "nsgaii": lambda seed: NSGAIISampler(population_size=20, seed=seed),
-    "random": lambda seed: RandomSampler(seed=seed),
-}
+Objective = Literal["pareto", "single"]
+Proposal = tuple[dict[str, Any], list[list[Any]]]
 
 # So many proposals in a row may be refused, over the budget or tried before, until the last is repaired.
 _REFUSALS = 10
-_REPAIRS = 1000
 
 
-def key_of(choice: Choice) -> Key:
-    """A hashable value that is equal for equal choices."""
-    return tuple(sorted(choice.items()))
-
-
-def distributions(choices: Mapping[str, tuple[str, ...]]) -> dict[str, BaseDistribution]:
+def distributions(choices: Mapping[str, tuple[Any, ...]]) -> dict[str, BaseDistribution]:
     """The choices as Optuna's distributions."""
     return {name: CategoricalDistribution(allowed) for name, allowed in choices.items()}
 
 
-def without_pools(choice: Choice) -> dict[str, str]:
-    """The same drops without any pool."""
-    return {name: KEEP if value == POOL else value for name, value in choice.items()}
-
-
-def starting_points(space: Space, budget: int) -> list[dict[str, str]]:
-    """The base itself, then up to three ways to meet the budget by dropping alone.
-
-    Blocks, one at least, are left out from the end, from the start, and spread evenly, until the budget is met. So the
-    race always holds candidates that drop and don't pool.
-    """
-    names = [block.name for block in space.blocks if block.droppable]
-    # Every other, then the remaining ones: any prefix of this order is spread over the depth.
-    spread = [names[i] for step in (0, 1) for i in range(step, len(names), 2)]
-    points = [space.choice()]
-    for order in (names[::-1], names, spread):
-        for count in range(1, len(names) + 1):
-            choice = space.choice(drops=order[:count])
-            if space.excess(choice, budget) <= 0:
-                if choice not in points:
-                    points.append(choice)
-                break
-    return points
-
-
-def check_sampler(sampler: str) -> None:
-    """Raise a UserError that names the samplers unless ``sampler`` is one."""
-    if sampler not in SAMPLERS:
-        raise UserError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}{closest(sampler, SAMPLERS)}")
-
-
 class Proposer:
-    """Asks an Optuna sampler for candidates within the budget.
+    """Asks an Optuna sampler for candidates within the budgets.
 
-    The sampler lives in memory; what it is told is replayed from the record when a search goes on, so it
-    proposes the same again. Candidates over the budget are told to it as infeasible and come no further. Where
-    it insists on those, or on what was tried before, its last proposal is changed in a few places at random,
-    and repaired: pools are taken away and blocks dropped until the budget is met.
+    The sampler lives in memory. What it proposes depends on the seed, on the number of the proposal and on what
+    it was told, in that order, so a search that goes on from its record proposes what it would have proposed.
+    Candidates over a budget are told to it as infeasible and come no further. Where it insists on those, or on
+    what was tried before, its last proposal is changed in a few places at random, and repaired: pools are taken
+    away and blocks dropped until the budgets are met.
 
     Args:
-        space: the search space.
-        budget: the budget in MACs.
+        space: the search space, with its budgets.
         sampler: a name in :data:`SAMPLERS`.
         seed: seed of the sampler and of the repairs.
+        objective: ``pareto`` (accuracy against cost) or ``single``: accuracy, or where an accuracy is to be kept
+            the cost.
+        keep_accuracy: candidates more than so many points below the base are infeasible; None for no such bound.
+
+    Attributes:
+        refused: how many proposals were over a budget.
+        proposed: the keys of what was proposed.
 
     Raises:
         UserError: an unknown sampler.
     """
 
-    def __init__(self, space: Space, budget: int, sampler: str, seed: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        sampler: str,
+        seed: int,
+        objective: Objective = "pareto",
+        keep_accuracy: float | None = None,
+    ) -> None:
         check_sampler(sampler)
-        self.space, self.budget = space, budget
+        self.space, self.sampler, self.seed = space, sampler, seed
+        self.objective, self.keep_accuracy = objective, keep_accuracy
         self.refused = 0
-        self._choices = space.choices(budget)
-        self._distributions = distributions(self._choices)
-        self._random = random.Random(seed)  # noqa: S311 - no secret depends on it
-        self._study = optuna.create_study(directions=["maximize", "minimize"], sampler=SAMPLERS[sampler](seed))
+        self._measure = space.limits[0].measure if space.limits else "macs"
+        self._floor: float | None = None
+        self._mender = Mender(space)
+        self._distributions = distributions(self._mender.choices)
+        directions = {
+            "pareto": ["maximize", "minimize"],
+            "single": ["maximize" if keep_accuracy is None else "minimize"],
+        }
+        self._study = optuna.create_study(directions=directions[objective], sampler=make_sampler(sampler, seed))
         self._open: dict[Key, Trial] = {}
+        self.proposed: set[Key] = set()
 
-    def propose(self, tried: Container[Key]) -> dict[str, str] | None:
-        """Propose a candidate within the budget that was not tried before.
+    def propose(self, tried: Container[Key], number: int) -> Proposal | None:
+        """Propose a candidate within the budgets that was not tried before.
 
         Args:
-            tried: the keys of all candidates that were tried.
+            tried: the keys of all candidates that were tried or are being tried.
+            number: how many those are.
 
         Returns:
-            The candidate, or None when no new one was found.
+            The candidate, and the proposals that were refused on the way (see :meth:`refuse`); None when no new
+            candidate was found.
         """
+        seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        self._study.sampler = make_sampler(self.sampler, seed)
+        refused: list[list[Any]] = []
+        choice: dict[str, Any] = {}
         for _ in range(_REFUSALS):
             trial = self._study.ask(self._distributions)
-            choice: dict[str, str] = dict(trial.params)
-            excess = self.space.excess(choice, self.budget)
-            trial.set_constraint("macs", excess)
-            if excess > 0:
-                self.refused += 1
-                self._study.tell(trial, [0.0, self.space.macs(choice)])
+            choice = dict(trial.params)
+            if self.space.excess(choice) > 0:
+                refused.append(list(choice.values()))
+                self._tell_refused(trial, choice)
                 continue
-            if key_of(choice) not in tried:
-                self._open[key_of(choice)] = trial
-                return choice
+            normal = self.space.normal(choice)
+            if key_of(normal) not in tried:
+                if normal == choice:
+                    self._open[key_of(normal)] = trial
+                else:
+                    self._study.tell(trial, state=TrialState.FAIL)
+                self.proposed.add(key_of(normal))
+                return normal, refused
             # It has been told of this candidate already; once more would only count it twice.
             self._study.tell(trial, state=TrialState.FAIL)
-        for repaired in self._repairs(choice):
+        for repaired in self._mender.variants(choice, random.Random(seed)):
             if key_of(repaired) not in tried:
-                return repaired
+                self.proposed.add(key_of(repaired))
+                return repaired, refused
         return None
 
+    def refuse(self, values: Sequence[Any]) -> None:
+        """Tell the sampler again of a proposal that was refused in an earlier run: its values, in order."""
+        choice = dict(zip(self._distributions, values, strict=True))
+        self._tell_refused(self._asked(choice), choice)
+
     def learn(self, choice: Choice, accuracy: float | None) -> None:
-        """Tell the sampler what came of a candidate, proposed or not; None where its training failed."""
-        trial = self._open.pop(key_of(choice), None)
-        if trial is None:
-            self._study.enqueue_trial(dict(choice))
-            trial = self._study.ask(self._distributions)
-            trial.set_constraint("macs", self.space.excess(choice, self.budget))
+        """Tell the sampler what came of a candidate, proposed or not.
+
+        Args:
+            choice: the candidate.
+            accuracy: its accuracy; of one that was stopped early what it had by then; None where it failed.
+        """
+        if self.keep_accuracy is not None and self._floor is None and accuracy is not None:
+            # The base comes first.
+            self._floor = accuracy - self.keep_accuracy
+        trial = self._open.pop(key_of(choice), None) or self._asked(choice)
         if accuracy is None:
             self._study.tell(trial, state=TrialState.FAIL)
-        else:
-            self._study.tell(trial, [accuracy, self.space.macs(choice)])
+            return
+        for name, value in self.space.constraints(choice).items():
+            trial.set_constraint(name, value)
+        if self._floor is not None:
+            trial.set_constraint("accuracy", self._floor - accuracy)
+        self._study.tell(trial, self._values(choice, accuracy))
 
-    def _repairs(self, choice: dict[str, str]) -> Iterator[dict[str, str]]:
-        blocks = {block.name: block for block in self.space.blocks}
-        for _ in range(_REPAIRS):
-            choice = {
-                name: self._random.choice(allowed) if self._random.random() < 0.2 else choice[name]
-                for name, allowed in self._choices.items()
-            }
-            repaired = dict(choice)
-            order = list(repaired)
-            for cheaper in (KEEP, DROP):
-                self._random.shuffle(order)
-                for name in order:
-                    if self.space.excess(repaired, self.budget) <= 0:
-                        break
-                    if cheaper == KEEP and repaired[name] == POOL:
-                        repaired[name] = KEEP
-                    elif cheaper == DROP and blocks[name].droppable and repaired[name] == KEEP:
-                        repaired[name] = DROP
-            if self.space.excess(repaired, self.budget) <= 0:
-                yield repaired
+    def _tell_refused(self, trial: Trial, choice: Choice) -> None:
+        self.refused += 1
+        for name, value in self.space.constraints(choice).items():
+            trial.set_constraint(name, value)
+        if self.keep_accuracy is not None:
+            # Unknown, and beside the point.
+            trial.set_constraint("accuracy", 0.0)
+        # What an infeasible candidate would be worth is never looked at.
+        self._study.tell(trial, self._values(choice, 0.0))
+
+    def _asked(self, choice: Choice) -> Trial:
+        self._study.enqueue_trial(dict(choice))
+        return self._study.ask(self._distributions)
+
+    def _values(self, choice: Choice, accuracy: float) -> list[float]:
+        cost = self.space.cost(choice, self._measure)
+        if self.objective == "pareto":
+            return [accuracy, cost]
+        return [accuracy if self.keep_accuracy is None else cost]

@@ -1,175 +1,245 @@
-"""The record of a search: an Optuna study in a SQLite file, the one place that tells what was tried."""
+"""The record of a search: an Optuna study, the one place that tells what was tried and what is being tried."""
 
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-import warnings
-from contextlib import closing
-from pathlib import Path
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from cp_vision.errors import UserError
-from cp_vision.files import check_path
+from .proposals import distributions
+from .results import Candidate, State
+from .space import Choice, Key, Space, key_of
+from .workers import Worker
 
-from .proposals import distributions, key_of
-from .results import Candidate
-from .space import Choice, Space
+__all__ = ["MOST_ATTEMPTS", "Claim", "Record"]
 
-__all__ = ["STUDY_FILE", "Record", "check_output"]
+MOST_ATTEMPTS = 5
+"""How often a candidate is begun whose process ends before it does."""
 
-STUDY_FILE = "study.db"
-_STUDY_NAME = "cp-search"
+_STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A candidate that this process tries.
+
+    Attributes:
+        trial_id: of its trial in the storage.
+        choice: what it is.
+        attempts: how often it was begun, this time included.
+        began: time by the clock that runs evenly.
+    """
+
+    trial_id: int
+    choice: dict[str, Any]
+    attempts: int
+    began: float
 
 
 class Record:
-    """Finished trials by candidate, each written in one transaction when it is finished.
+    """Everything that was tried, in any of the processes that share the study.
 
-    What was running when a process was killed is not in the record, and is run again.
+    A candidate is claimed, as a running trial, before it is tried, and finished in one transaction. What was running
+    when its process died is taken over by another one. Two that claim the same candidate at once settle it by the
+    order of their trials; the later one is void.
 
     Args:
-        folder: output folder, which exists; the study is made there or opened.
-        settings: everything that a result depends on; :func:`check_output` was asked about them.
+        study: the study, opened from this storage.
+        storage: the storage.
         space: the search space.
-        budget: the budget in MACs.
+        worker: this process.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], space: Space, budget: int) -> None:
-        self.space, self.budget = space, budget
-        self._distributions = distributions(space.choices(budget))
-        path = folder / STUDY_FILE
-        if not path.exists():
-            _make_study(path, settings)
-        self.study = optuna.load_study(storage=_open(path), study_name=_STUDY_NAME)
-        if not self.study.get_trials(deepcopy=False):
-            self.study.set_user_attr("settings", settings)
-        self._trials = {key_of(trial.params): trial for trial in self.study.get_trials()}
+    def __init__(self, study: optuna.Study, storage: BaseStorage, space: Space, worker: Worker) -> None:
+        self.study, self.space, self.worker, self._storage = study, space, worker, storage
+        self._study_id = storage.get_study_id_from_name(study.study_name)
+        self._distributions = distributions(space.choices())
+        self._finished: dict[int, Candidate] = {}
+        self.trials: list[FrozenTrial] = []
+        self.sync()
 
-    def find(self, choice: Choice) -> Candidate | None:
-        """The finished candidate of a choice, or None."""
-        trial = self._trials.get(key_of(choice))
-        return None if trial is None else self._candidate(trial)
+    def sync(self) -> None:
+        """Look what the other processes did."""
+        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        self.trials = [trial for trial in trials if "void" not in trial.user_attrs]
 
-    def add(
-        self, choice: Choice, *, accuracy: float | None, params: int, seconds: float, reason: str = ""
-    ) -> Candidate:
-        """Write a finished candidate.
+    @property
+    def finished(self) -> list[FrozenTrial]:
+        """Finished trials by number."""
+        return [trial for trial in self.trials if trial.state.is_finished()]
+
+    @property
+    def running(self) -> list[FrozenTrial]:
+        """Trials that somebody runs, or ran when it died."""
+        return [trial for trial in self.trials if not trial.state.is_finished()]
+
+    def keys(self) -> dict[Key, int]:
+        """The candidates that were tried or are being tried, with their numbers."""
+        return {key_of(trial.params): number for number, trial in enumerate(self.trials)}
+
+    def claim(self, choice: Choice, refused: list[list[Any]]) -> Claim | None:
+        """Claim a candidate; None where another process was quicker, or it was tried before.
 
         Args:
-            choice: what was trained.
-            accuracy: validation top-1 in percent; None where it failed.
-            params: number of parameters.
-            seconds: wall time.
-            reason: why it failed.
+            choice: the candidate.
+            refused: the proposals that were refused on the way to it.
         """
-        attrs: dict[str, Any] = {
+        attrs = {
             "architecture": self.space.architecture(choice).to_json(),
-            "params": params,
-            "seconds": round(seconds, 3),
+            "owner": self.worker.name,
+            "attempts": 1,
+            **({"refused": refused} if refused else {}),
         }
-        if reason:
-            attrs["reason"] = reason
-        self.study.add_trial(
+        trial_id = self._storage.create_new_trial(
+            self._study_id,
             create_trial(
-                state=TrialState.FAIL if accuracy is None else TrialState.COMPLETE,
-                values=None if accuracy is None else [accuracy, self.space.macs(choice)],
+                state=TrialState.RUNNING,
                 params=dict(choice),
                 distributions=self._distributions,
                 user_attrs=attrs,
-                constraints={"macs": self.space.excess(choice, self.budget)},
-            )
+                constraints=self.space.constraints(choice),
+            ),
         )
-        trial = self.study.get_trials(deepcopy=False)[-1]
-        self._trials[key_of(choice)] = trial
-        return self._candidate(trial)
+        self.sync()
+        same = [trial for trial in self.trials if trial.params == choice]
+        if same and same[0]._trial_id != trial_id:
+            self.void(trial_id)
+            return None
+        return Claim(trial_id, dict(choice), 1, time.monotonic())
+
+    def take_over(self) -> Claim | None:
+        """Take over a candidate whose process died, so that it is run again; None where there is none."""
+        for trial in self.running:
+            attempts, owner = trial.user_attrs.get("attempts", 1), trial.user_attrs.get("owner", "")
+            if trial.state == TrialState.RUNNING and self.worker.is_alive(owner):
+                continue
+            trial_id = trial._trial_id
+            now = self._storage.get_trial(trial_id)
+            if now.state.is_finished() or now.user_attrs.get("owner", "") != owner:
+                continue
+            # Of several that see it only one gets it from waiting to running.
+            if trial.state == TrialState.RUNNING:
+                self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+            if not self._storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                continue
+            self._storage.set_trial_user_attr(trial_id, "owner", self.worker.name)
+            self._storage.set_trial_user_attr(trial_id, "attempts", attempts + 1)
+            self.sync()
+            claim = Claim(trial_id, dict(trial.params), attempts + 1, time.monotonic())
+            if attempts < MOST_ATTEMPTS or trial.params == self.space.choice():
+                return claim
+            self.finish(claim, "failed", reason=f"its process ended {attempts} times before it was finished")
+        return None
+
+    def report(self, claim: Claim, epoch: int, accuracy: float) -> None:
+        """Note the validation accuracy after an epoch."""
+        self._storage.set_trial_intermediate_value(claim.trial_id, epoch, accuracy)
+
+    def finish(
+        self,
+        claim: Claim,
+        state: State,
+        *,
+        accuracy: float | None = None,
+        params: int = 0,
+        reason: str = "",
+    ) -> Candidate:
+        """Write what came of a candidate, in one transaction.
+
+        Args:
+            claim: the candidate.
+            state: what became of it.
+            accuracy: validation top-1 in percent; None where it failed.
+            params: number of parameters.
+            reason: why it failed.
+        """
+        attrs: dict[str, Any] = {"params": params, "seconds": round(time.monotonic() - claim.began, 3)}
+        if accuracy is not None:
+            attrs["accuracy"] = accuracy
+        if reason:
+            attrs["reason"] = reason
+        states = {name: trial_state for trial_state, name in _STATES.items()}
+        values = (
+            [accuracy, float(self.space.macs(claim.choice))] if state == "complete" and accuracy is not None else None
+        )
+        try:
+            self._storage.set_trial_user_attr(claim.trial_id, "result", attrs)
+            self._storage.set_trial_state_values(claim.trial_id, states[state], values)
+        except UpdateFinishedTrialError:
+            # It was taken for dead, and another process finished it meanwhile: that one counts.
+            pass
+        self.sync()
+        return next(c for c, trial in zip(self.all(), self.trials, strict=True) if trial._trial_id == claim.trial_id)
+
+    def void(self, trial_id: int) -> None:
+        """Take a claim back, as if it had never been."""
+        self._storage.set_trial_user_attr(trial_id, "void", True)
+        self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        self.sync()
+
+    def all(self) -> list[Candidate]:
+        """Every candidate by number, those that run as failed ones without a reason."""
+        return [self._candidate(number, trial) for number, trial in enumerate(self.trials)]
 
     def candidates(self) -> list[Candidate]:
         """Every finished candidate by number."""
-        return sorted((self._candidate(t) for t in self._trials.values()), key=lambda c: c.number)
+        return [c for c, trial in zip(self.all(), self.trials, strict=True) if trial.state.is_finished()]
 
-    @property
-    def test_accuracy(self) -> dict[int, float]:
-        """Test top-1 in percent by candidate number, where it was measured."""
-        return {int(number): value for number, value in self.study.user_attrs.get("test_accuracy", {}).items()}
+    def choice_of(self, number: int) -> dict[str, Any]:
+        """The choice of a candidate."""
+        return dict(self.trials[number].params)
 
-    def set_test_accuracy(self, number: int, accuracy: float) -> None:
-        """Write the test accuracy of a candidate."""
-        self.study.set_user_attr("test_accuracy", {**self.test_accuracy, number: accuracy})
+    def figures(self, name: str) -> dict[int, float]:
+        """Further figures (``test_accuracy``, ``trained``, ``latency``) by candidate number."""
+        attrs = self.study.user_attrs
+        keys = {number: f"{name} {trial.number}" for number, trial in enumerate(self.trials)}
+        return {number: float(attrs[key]) for number, key in keys.items() if key in attrs}
 
-    def _candidate(self, trial: FrozenTrial) -> Candidate:
-        architecture = self.space.architecture(trial.params)
-        complete = trial.state == TrialState.COMPLETE
-        return Candidate(
-            number=trial.number,
+    def set_figure(self, name: str, number: int, value: float) -> None:
+        """Note a further figure of a finished candidate."""
+        self.study.set_user_attr(f"{name} {self.trials[number].number}", value)
+
+    def get(self, key: str) -> Any:
+        """What was noted of the study under a key, or None."""
+        return self.study.user_attrs.get(key)
+
+    def set(self, key: str, value: Any) -> None:
+        """Note something of the study as a whole: JSON values."""
+        self.study.set_user_attr(key, json.loads(json.dumps(value)))
+
+    def _candidate(self, number: int, trial: FrozenTrial) -> Candidate:
+        kept = self._finished.get(trial.number)
+        if kept is not None and kept.number == number:
+            return kept
+        choice: Mapping[str, Any] = trial.params
+        architecture = self.space.architecture(choice)
+        result = trial.user_attrs.get("result", {})
+        finished = trial.state.is_finished()
+        candidate = Candidate(
+            number=number,
             pools=architecture.pools,
             drops=architecture.drops,
-            macs=self.space.macs(trial.params),
-            params=trial.user_attrs["params"],
-            accuracy=trial.values[0] if complete else None,
-            state="complete" if complete else "failed",
-            reason=trial.user_attrs.get("reason", ""),
-            seconds=trial.user_attrs["seconds"],
+            macs=self.space.macs(choice),
+            params=result.get("params", 0),
+            accuracy=result.get("accuracy"),
+            state=_STATES.get(trial.state, "failed"),
+            reason=result.get("reason", ""),
+            seconds=result.get("seconds", 0.0),
+            within_budget=self.space.excess(choice) <= 0,
+            latency=self.space.cost(choice, "latency") if "latency" in self.space.base_costs else None,
+            settings={name: choice[name] for name in self.space.settings},
         )
-
-
-def check_output(folder: Path, settings: dict[str, Any]) -> None:
-    """Raise a UserError unless a search of these settings may write to this folder. Writes nothing.
-
-    Args:
-        folder: output folder, which need not exist.
-        settings: as for :class:`Record`.
-    """
-    check_path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"output {str(folder)!r} is a file; choose another --output")
-    path = folder / STUDY_FILE
-    if not path.exists():
-        others = [p.name for p in folder.glob("*") if not p.name.startswith(".")] if folder.exists() else []
-        if others:
-            raise UserError(f"output {str(folder)!r} holds other files ({others[0]}); choose another --output")
-        return
-    try:
-        # Not through Optuna, which makes its tables in any database that it opens. Writable, since SQLite has
-        # to roll back what a killed process left half-written.
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as database:
-            rows = database.execute(
-                "SELECT study_name, key, value_json FROM studies JOIN study_user_attributes USING (study_id)"
-            ).fetchall()
-            trials = database.execute("SELECT COUNT(*) FROM trials").fetchone()[0]
-    except sqlite3.Error as error:
-        raise UserError(f"{path} is no study of cp-search ({error}); choose another --output") from error
-    held = next((json.loads(text) for name, key, text in rows if (name, key) == (_STUDY_NAME, "settings")), None)
-    if held is None:
-        raise UserError(f"{path} is no study of cp-search; choose another --output")
-    wanted = json.loads(json.dumps(settings))
-    for key in sorted({*held, *wanted}):
-        # A study whose base could not be trained holds nothing; it takes new settings.
-        if trials and held.get(key) != wanted.get(key):
-            raise UserError(
-                f"{folder} holds another study: {key} is {json.dumps(held.get(key))} there, not "
-                f"{json.dumps(wanted.get(key))}; choose another --output"
-            )
-
-
-def _make_study(path: Path, settings: dict[str, Any]) -> None:
-    """Make an empty study under a temporary name first, so that one cut short is never taken for a study."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    storage = _open(unfinished)
-    study = optuna.create_study(storage=storage, study_name=_STUDY_NAME, directions=["maximize", "minimize"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names(["validation accuracy", "MACs"])
-    study.set_user_attr("settings", settings)
-    storage.remove_session()
-    storage.engine.dispose()
-    os.replace(unfinished, path)
-
-
-def _open(path: Path) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}")
+        if finished:
+            self._finished[trial.number] = candidate
+        return candidate

@@ -1,4 +1,4 @@
-"""How the report words numbers, names and candidates; every value that reaches the page passes here."""
+"""How the report words numbers, and which figures of a candidate it may show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import html
 import math
 from typing import Literal
 
-from .results import Candidate, Results
+from .results import Candidate, Results, pareto_front
 
 Kind = Literal["pooled", "drops", "base"]
 
@@ -14,6 +14,11 @@ Kind = Literal["pooled", "drops", "base"]
 def esc(value: object) -> str:
     """Text that is safe between tags and inside quoted attributes."""
     return html.escape(str(value), quote=True)
+
+
+def finite(value: float | None) -> float | None:
+    """The value if it is a finite number, else None."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def percent(value: float, digits: int = 2) -> str:
@@ -39,19 +44,28 @@ def unit_of(value: float) -> tuple[float, str]:
     return 1e12, "T"
 
 
+def _three_digits(value: float) -> str:
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+
+
 def count(value: float) -> str:
     """A number of MACs or parameters in three digits and a unit: ``12.3 M``."""
-    factor, letter = unit_of(value)
-    scaled = value / factor
-    if not letter:
-        return f"{scaled:.0f}"
-    digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
-    return f"{scaled:.{digits}f} {letter}"
+    if not math.isfinite(value):
+        return "?"
+    sign = "\N{MINUS SIGN}" if value < 0 else ""
+    factor, letter = unit_of(abs(value))
+    scaled = abs(value) / factor
+    return f"{sign}{_three_digits(scaled)} {letter}" if letter else f"{sign}{scaled:.0f}"
 
 
-def ratio(macs: float, base_macs: float) -> str:
-    """MACs relative to the base: ``0.69x``."""
-    return f"{macs / base_macs:.2f}x" if base_macs > 0 else "?x"
+def milliseconds(value: float) -> str:
+    """A time in three digits: ``12.3 ms``."""
+    return f"{_three_digits(value)} ms" if math.isfinite(value) else "? ms"
+
+
+def ratio(cost: float, base: float) -> str:
+    """A cost relative to the base's: ``0.69x``."""
+    return f"{cost / base:.2f}x" if base > 0 and math.isfinite(cost / base) else "?x"
 
 
 def plural(number: int, noun: str) -> str:
@@ -60,11 +74,13 @@ def plural(number: int, noun: str) -> str:
 
 
 def score(candidate: Candidate) -> float | None:
-    """Validation accuracy of a complete candidate; None for one that failed or has no finite accuracy."""
-    accuracy = candidate.accuracy
-    if candidate.state != "complete" or accuracy is None or not math.isfinite(accuracy):
-        return None
-    return accuracy
+    """Validation accuracy of a complete candidate; None for others, and for one that has no finite accuracy."""
+    return finite(candidate.accuracy) if candidate.state == "complete" else None
+
+
+def partial_score(candidate: Candidate) -> float | None:
+    """Validation accuracy of a candidate at the epoch where it was stopped early; None for others."""
+    return finite(candidate.accuracy) if candidate.state == "stopped" else None
 
 
 def known_score(candidate: Candidate) -> float:
@@ -79,11 +95,21 @@ def known_score(candidate: Candidate) -> float:
     return accuracy
 
 
+def own_score(candidate: Candidate) -> float:
+    """Accuracy after a training of its own where there is one, else that with shared weights.
+
+    Raises:
+        ValueError: it has none, as it isn't complete.
+    """
+    trained = finite(candidate.trained)
+    return known_score(candidate) if trained is None else trained
+
+
 def kind(candidate: Candidate) -> Kind:
     """What sort of architecture a candidate is, which sets its shape and colour."""
     if candidate.pools:
         return "pooled"
-    return "drops" if candidate.drops else "base"
+    return "base" if candidate.is_base else "drops"
 
 
 def find(results: Results, number: int | None) -> Candidate | None:
@@ -94,24 +120,8 @@ def find(results: Results, number: int | None) -> Candidate | None:
     return None
 
 
-def front(results: Results) -> list[Candidate]:
-    """Complete members of the Pareto front, cheapest first."""
-    return [member for number in results.front if (member := find(results, number)) is not None]
-
-
-def architecture(candidate: Candidate) -> str:
-    """Pools and drops in words, unescaped: ``pools: blocks.2; drops: none``."""
-    pools = ", ".join(candidate.pools) or "none"
-    drops = ", ".join(candidate.drops) or "none"
-    return f"pools: {pools}; drops: {drops}"
-
-
-def describe(candidate: Candidate, results: Results) -> str:
-    """One line about a candidate, unescaped, for tooltips and screen readers."""
-    accuracy = score(candidate)
-    figure = "failed" if accuracy is None else percent(accuracy)
-    roles = ["winner"] if candidate.number == results.best else []
-    roles += ["base"] if candidate.number == 0 else []
-    label = f"candidate {candidate.number}" + (f" ({', '.join(roles)})" if roles else "")
-    cost = f"{count(candidate.macs)} MACs, {ratio(candidate.macs, results.base_macs)}"
-    return f"{label}: {figure}, {cost}; {architecture(candidate)}"
+def front(results: Results, pooled: bool = True) -> list[Candidate]:
+    """Members of the Pareto front, cheapest first; without ``pooled`` that of the candidates that don't pool."""
+    among = [c for c in results.candidates if score(c) is not None and (pooled or not c.pools)]
+    numbers = {c.number: c for c in among}
+    return [numbers[number] for number in pareto_front(among)]

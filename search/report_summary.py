@@ -1,121 +1,136 @@
-"""The top of the report: what was found, against which baselines, and what pooling buys."""
+"""The top of the report: what was found, and what pooling buys."""
 
 from __future__ import annotations
 
-import math
+import re
 
-from .report_format import count, esc, find, known_score, percent, plural, points, ratio, score
+from .report_baselines import tested
+from .report_format import (
+    esc,
+    find,
+    finite,
+    known_score,
+    own_score,
+    percent,
+    plural,
+    points,
+    ratio,
+    score,
+)
+from .report_sensitivity import least_missed
+from .report_words import limit_in_short, limits_of, shared, tally
 from .results import Candidate, Results
 
 
-def _test(results: Results, number: int) -> float | None:
-    """Test accuracy of a candidate if it was measured."""
-    accuracy = results.test_accuracy.get(number)
-    return accuracy if accuracy is not None and math.isfinite(accuracy) else None
+def _keeps(candidate: Candidate, results: Results) -> bool | None:
+    """Whether a candidate keeps the accuracy that was asked for; None where none was, or the base has none."""
+    base, keep = find(results, 0), finite(results.keep_accuracy)
+    if base is None or keep is None:
+        return None
+    return own_score(candidate) >= own_score(base) - keep
+
+
+def _near(results: Results) -> str:
+    """The accuracy to keep in words."""
+    keep = finite(results.keep_accuracy) or 0.0
+    return f"within {keep:g} {'point' if keep == 1 else 'points'} of the base" if keep else "as accurate as the base"
 
 
 def headline(results: Results) -> str:
     """What was found in one sentence, unescaped; the page's title as well."""
+    if results.evaluator == "sensitivity":
+        least = least_missed(results)
+        if least is None:
+            return f"{results.base}, untrained"
+        return f"{results.base} misses {least[0]} least: {points(-least[1])} without it, untrained"
     best = find(results, results.best)
     if best is None:
         return f"Nothing within the budget of {results.budget} is complete yet"
     cost = ratio(best.macs, results.base_macs)
-    return f"{percent(known_score(best), 1)} at {cost} the MACs of {results.base}"
+    how = " with shared weights" if shared(results) and finite(best.trained) is None else ""
+    accuracy = f"{percent(own_score(best), 1)}{how}"
+    if _keeps(best, results):
+        if best.is_base:
+            return f"Nothing cheaper than {results.base} is {_near(results)}"
+        return f"{accuracy}, {_near(results)} at {cost} its MACs"
+    return f"{accuracy} at {cost} the MACs of {results.base}"
+
+
+def _budget(results: Results) -> str:
+    """Every budget in one sentence, escaped; empty where there is none."""
+    limits = [esc(limit_in_short(limit)) for limit in limits_of(results)]
+    return f" Budget: {', '.join(limits)}." if limits else ""
 
 
 def _detail(results: Results) -> str:
     """Which accuracies the headline means, and what the winner is; escaped."""
-    best = find(results, results.best)
+    best, base = find(results, results.best), find(results, 0)
+    if results.evaluator == "sensitivity":
+        alone = (
+            "" if base is None else f" Whole it has <strong>{percent(known_score(base))}</strong> validation accuracy"
+        )
+        return f"Nothing was trained: the base was scored with its own weights.{alone} on {esc(results.dataset)}."
     if best is None:
-        trained = plural(len(results.candidates), "candidate")
-        failed = sum(score(c) is None for c in results.candidates)
-        return f"{trained} trained so far, {failed} failed. Budget: {count(results.budget_macs)} MACs."
-    tested = _test(results, best.number)
-    test = f" and <strong>{percent(tested)} test accuracy</strong>" if tested is not None else ""
+        return f"{tally(results)} tried so far.{_budget(results)}"
+    test = tested(results, best.number)
+    also = f" and <strong>{percent(test)} test accuracy</strong>" if test is not None else ""
+    weights = ""
+    if shared(results):
+        by_itself = finite(best.trained) is not None
+        weights = (
+            f", trained by itself ({percent(known_score(best))} with shared weights)"
+            if by_itself
+            else (", with shared weights: it was not trained by itself yet")
+        )
     pools = f"pools at {plural(len(best.pools), 'site')}" if best.pools else "pools nowhere"
     drops = "keeps every block"
     if best.drops:
-        drops = f"leaves out {len(best.drops)} of {plural(len(results.blocks), 'block')}"
-    return (
-        f"<strong>{percent(known_score(best))} validation accuracy</strong>{test} "
-        f"on {esc(results.dataset)}. The winner, candidate {best.number}, {pools} and {drops}."
+        blocks = sum(block.macs > 0 for block in results.blocks)
+        drops = f"leaves out {len(best.drops)} of {plural(blocks, 'block')}"
+    text = (
+        f"<strong>{percent(own_score(best))} validation accuracy</strong>{also} "
+        f"on {esc(results.dataset)}{weights}. The winner, candidate {best.number}, {pools} and {drops}."
     )
-
-
-def _sites(names: tuple[str, ...]) -> str:
-    """How many, and which."""
-    return f"{len(names)} <small>{esc(', '.join(names))}</small>" if names else "none"
-
-
-def _line(role: str, candidate: Candidate, results: Results, tests: bool) -> str:
-    """One architecture in the table of baselines."""
-    tested = _test(results, candidate.number)
-    cells = [("validation accuracy", percent(known_score(candidate)))]
-    if tests:
-        cells.append(("test accuracy", "not measured" if tested is None else percent(tested)))
-    over = ' <span class="badge over">over budget</span>' if candidate.macs > results.budget_macs else ""
-    cost = f"{count(candidate.macs)} <small>{ratio(candidate.macs, results.base_macs)}</small>{over}"
-    cells += [("MACs", cost), ("parameters", count(candidate.params))]
-    cells += [("pools", _sites(candidate.pools)), ("drops", _sites(candidate.drops))]
-    body = "".join(f'<td data-label="{name}"><span>{value}</span></td>' for name, value in cells)
-    return (
-        f'<tr data-n="{candidate.number}"><th scope="row">{role} '
-        f'<a href="#row-{candidate.number}">#{candidate.number}</a></th>{body}</tr>'
-    )
-
-
-def render_baselines(results: Results) -> str:
-    """Winner, base and best drops-only side by side; one that is missing is named as missing."""
-    roles = [("winner", results.best), ("base", 0), ("best drops-only", results.best_drops_only)]
-    tests = any(_test(results, number) is not None for number in results.test_accuracy)
-    titles = ["validation accuracy", "test accuracy", "MACs", "parameters", "pools", "drops"]
-    if not tests:
-        titles.remove("test accuracy")
-    rows, seen = [], set()
-    for _, number in roles:
-        candidate = find(results, number)
-        if candidate is not None and number not in seen:
-            seen.add(number)
-            shared = " and ".join(name for name, other in roles if other == number)
-            rows.append(_line(shared, candidate, results, tests))
-    for role, number in roles:
-        if find(results, number) is None:
-            rows.append(
-                f'<tr class="none"><th scope="row">{role}</th><td colspan="{len(titles)}">none is complete</td></tr>'
-            )
-    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
-    return (
-        '<table class="baselines"><thead><tr><th scope="col"><span class="unseen">architecture</span></th>'
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        '<p class="note">The base has no pools and no drops; the budget is relative to it, so it may be over '
-        "the budget, and then it cannot win.</p>"
-    )
+    keeps = _keeps(best, results)
+    if keeps is not None and base is not None:
+        text += f" The base, {esc(results.base)}, has <strong>{percent(own_score(base))}</strong>."
+        if not keeps:
+            text += f" None within the budget is {_near(results)}, so the most accurate won."
+    return text + _budget(results)
 
 
 def _against(one: Candidate, other: Candidate, results: Results) -> str:
     """Accuracy of one minus that of another, with both costs; test accuracies where both are known."""
-    gain = points(known_score(one) - known_score(other))
-    tests = [_test(results, c.number) for c in (one, other)]
+    own = all(finite(c.trained) is not None for c in (one, other))
+    measure = own_score if own else known_score
+    kind = "validation accuracy" + (" with shared weights" if shared(results) and not own else "")
+    gain = points(measure(one) - measure(other))
+    tests = [tested(results, c.number) for c in (one, other)]
     test = ""
     if tests[0] is not None and tests[1] is not None:
         test = f" ({points(tests[0] - tests[1])} of test accuracy)"
-    costs = [ratio(c.macs, results.base_macs) for c in (one, other)]
-    return f"<strong>{gain}</strong> of validation accuracy{test}, at {costs[0]} against {costs[1]} MACs"
+    costs = " against ".join(ratio(c.macs, results.base_macs) for c in (one, other))
+    if results.keep_accuracy is not None:
+        # The cheapest wins, so what pooling buys is MACs.
+        return f"<strong>{costs} MACs</strong>, at {gain} of {kind}{test}"
+    return f"<strong>{gain}</strong> of {kind}{test}, at {costs} MACs"
 
 
 def render_gain(results: Results) -> str:
     """What pooling buys: the winner against the best that only leaves blocks out; empty without a winner."""
     best = find(results, results.best)
-    if best is None:
+    if best is None or results.evaluator == "sensitivity":
         return ""
     plain = find(results, results.best_drops_only)
-    pooled = [c for c in results.candidates if c.pools and score(c) is not None and c.macs <= results.budget_macs]
+    pooled = [c for c in results.candidates if c.pools and score(c) is not None and c.within_budget]
+    # A training of its own stands against another one's, as far as there are any.
+    pooled = [c for c in pooled if finite(c.trained) is not None] or pooled
     if best.pools and plain is not None:
         text = f"{_against(best, plain, results)}: the winner against the best drops-only, #{plain.number}."
     elif best.pools:
         text = "not known: no architecture that only drops blocks is complete, so nothing stands against it."
     elif pooled:
-        rival = max(pooled, key=lambda c: (known_score(c), -c.macs))
+        rival = max(pooled, key=lambda c: (own_score(c), -c.macs))
         text = (
             f"nothing here. No pooling won: the best pooled candidate, #{rival.number}, stands at "
             f"{_against(rival, best, results)}."
@@ -127,4 +142,6 @@ def render_gain(results: Results) -> str:
 
 def render_headline(results: Results) -> str:
     """The headline and the sentence under it."""
-    return f'<h1>{esc(headline(results))}</h1><p class="detail">{_detail(results)}</p>'
+    # Long names of models break where a part of them ends.
+    title = re.sub(r"([_,/]|\.(?=[a-z]))", r"\1<wbr>", esc(headline(results)))
+    return f'<h1>{title}</h1><p class="detail">{_detail(results)}</p>'

@@ -1,122 +1,222 @@
-"""The search space: for each block keep, pool or drop, and what each choice costs."""
+"""The search space: for each site keep, pool or drop, what all pools are like, and what each choice costs."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-
-from cp_vision import Architecture, ContextPool2d, count_macs, find_sites, insert_pools, pool_macs
-from cp_vision.cost import format_macs
+from cp_vision import Architecture
 from cp_vision.errors import UserError
-from cp_vision.surgery import check_pool_options
 
-from .results import BlockCost
+from .budget import format_cost
+from .results import BlockCost, Limit, Measure
 
-__all__ = ["Choice", "Space", "measure_space"]
+__all__ = ["DROP", "KEEP", "POOL", "SETTINGS", "Choice", "Key", "PartCosts", "Space", "key_of"]
 
 KEEP, POOL, DROP = "keep", "pool", "drop"
-Choice = Mapping[str, str]
-"""What becomes of each block, by name: ``"keep"``, ``"pool"`` (keep it and pool after it) or ``"drop"``."""
+SETTINGS = ("mode", "support_range", "img_size")
+"""What may be chosen once for a whole candidate."""
+
+Choice = Mapping[str, Any]
+"""What becomes of each site, by name: ``"keep"``, ``"pool"`` or ``"drop"``; and the settings of the candidate."""
+
+Key = tuple[tuple[str, Any], ...]
+
+
+def key_of(choice: Choice) -> Key:
+    """A hashable value that is equal for equal choices."""
+    return tuple(sorted(choice.items()))
+
+
+@dataclass(frozen=True)
+class PartCosts:
+    """Cost of a base and of its parts, in one measure: a candidate's cost is a sum of these.
+
+    Attributes:
+        base: the whole base.
+        own: of each site, what is saved where it is left out.
+        pool: of each site, what a pool there adds.
+    """
+
+    base: float
+    own: Mapping[str, float]
+    pool: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Space:
-    """Blocks of a base with their costs, counted once; a candidate's cost is then a sum.
+    """Sites of a base with their costs, counted once.
 
     Attributes:
         base: the base without pools and drops; its pool options are those of every candidate.
-        base_macs: its cost in MACs.
-        blocks: its blocks in order.
+        blocks: its sites in order.
+        settings: what else may be chosen, with the allowed values; the base has the first of each.
+        costs: for each combination of settings, the costs in each measure.
+        limits: the budgets.
+        max_pools: the most pools of a candidate; None for no limit.
+        max_drops: the most blocks that a candidate leaves out.
+        fixed_grid: whether the image size is an argument of the model.
     """
 
     base: Architecture
-    base_macs: int
     blocks: tuple[BlockCost, ...]
+    settings: Mapping[str, tuple[Any, ...]]
+    costs: Mapping[tuple[Any, ...], Mapping[Measure, PartCosts]]
+    limits: tuple[Limit, ...] = ()
+    max_pools: int | None = None
+    max_drops: int | None = None
+    fixed_grid: bool = False
+    names: tuple[str, ...] = field(init=False)
+    _changes: dict[tuple[Any, ...], dict[Measure, list[dict[str, float]]]] = field(
+        init=False, repr=False, compare=False
+    )
+    _real: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(block.name for block in self.blocks))
+        # What every choice at every site changes, looked up a few times for each proposal.
+        changes = {
+            values: {
+                measure: [{KEEP: 0.0, DROP: -parts.own[name], POOL: parts.pool[name]} for name in self.names]
+                for measure, parts in costs.items()
+            }
+            for values, costs in self.costs.items()
+        }
+        object.__setattr__(self, "_changes", changes)
+        object.__setattr__(self, "_real", sum(block.macs > 0 for block in self.blocks))
 
     @property
-    def least_macs(self) -> int:
-        """The least cost that can be reached: everything dropped that can be, one block kept at least."""
-        droppable = [block.macs for block in self.blocks if block.droppable]
-        least = self.base_macs - sum(droppable)
-        return least if len(droppable) < len(self.blocks) else least + min(droppable)
+    def base_costs(self) -> dict[Measure, float]:
+        """What the base costs, by measure."""
+        first = next(iter(self.costs.values()))
+        return {measure: parts.base for measure, parts in first.items()}
 
-    def check_budget(self, budget: int) -> None:
-        """Raise a UserError that names the least reachable cost if no architecture keeps the budget."""
-        if budget >= self.least_macs:
-            return
-        hint = "" if any(block.droppable for block in self.blocks) else "; none of its blocks may be dropped"
-        raise UserError(
-            f"budget of {format_macs(budget)} MACs can't be met: the least reachable cost of {self.base.base} "
-            f"is {format_macs(self.least_macs)} ({self.least_macs / self.base_macs:.3f}x){hint}"
-        )
+    @property
+    def base_macs(self) -> int:
+        """Cost of the base in MACs."""
+        return int(self.base_costs["macs"])
 
-    def choices(self, budget: int) -> dict[str, tuple[str, ...]]:
-        """What may become of each block. A pool that alone would break the budget is no choice."""
-        allowed = {}
+    def cost(self, choice: Choice, measure: Measure = "macs") -> float:
+        """Cost of a candidate: the base's, less the dropped blocks, plus the pools."""
+        settings = tuple([choice[name] for name in self.settings])
+        changes = self._changes[settings][measure]
+        total = self.costs[settings][measure].base
+        for name, change in zip(self.names, changes, strict=True):
+            total += change[choice[name]]
+        return total
+
+    def macs(self, choice: Choice) -> int:
+        """Cost of a candidate in MACs."""
+        return int(self.cost(choice))
+
+    def constraints(self, choice: Choice) -> dict[str, float]:
+        """How far a candidate is over each budget, as a share of it; with one above 0 it must not be built."""
+        found = {limit.measure: self.cost(choice, limit.measure) / limit.most - 1 for limit in self.limits}
+        values = [choice[name] for name in self.names]
+        drops, pools = values.count(DROP), values.count(POOL)
+        # One block at least stays. Samplers want the same constraints for all.
+        found["blocks"] = 1.0 if drops and drops == self._real else 0.0
+        if self.max_pools is not None:
+            found["pools"] = float(pools - self.max_pools)
+        if self.max_drops is not None:
+            found["drops"] = float(drops - self.max_drops)
+        return found
+
+    def excess(self, choice: Choice) -> float:
+        """The worst of a candidate's constraints; above 0 means that it must not be built."""
+        return max(self.constraints(choice).values(), default=0.0)
+
+    def least(self, measure: Measure) -> float:
+        """The least cost that can be reached: what can be left out is, but for one block, and pools where they save."""
+        least = math.inf
+        for costs in self.costs.values():
+            parts = costs[measure]
+            saved = sorted((parts.own[b.name] for b in self.blocks if b.droppable), reverse=True)
+            most = len(saved) if self.max_drops is None else min(len(saved), self.max_drops)
+            if most == self._real:
+                most -= 1
+            pools = sorted(min(0.0, parts.pool[b.name]) for b in self.blocks if b.poolable and not b.droppable)
+            least = min(least, parts.base - sum(saved[:most]) + sum(pools[: self.max_pools]))
+        return least
+
+    def most(self, measure: Measure) -> float:
+        """The most that a candidate may cost where no budget bounds it: nothing dropped, pools wherever they may be."""
+        most = 0.0
+        for costs in self.costs.values():
+            parts = costs[measure]
+            pools = sorted((max(0.0, parts.pool[b.name]) for b in self.blocks if b.poolable), reverse=True)
+            most = max(most, parts.base + sum(pools[: self.max_pools]))
+        return most
+
+    def check_limits(self) -> None:
+        """Raise a UserError that names the least reachable cost if no architecture keeps a budget."""
+        for limit in self.limits:
+            least = self.least(limit.measure)
+            if limit.most < least * (1 - 1e-9):
+                hint = "" if any(block.droppable for block in self.blocks) else "; none of its blocks may be dropped"
+                raise UserError(
+                    f"budget of {format_cost(limit.measure, limit.most)} can't be met: the least reachable cost of "
+                    f"{self.base.base} is {format_cost(limit.measure, least)} ({least / limit.base:.3f}x){hint}"
+                )
+
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """What may become of each site, and the settings. A pool that alone would break a budget is no choice."""
+        allowed: dict[str, tuple[Any, ...]] = {}
         for block in self.blocks:
             choices = [KEEP]
-            if self.least_macs + block.pool_macs <= budget:
+            affordable = all(
+                min(self.least(limit.measure) + costs[limit.measure].pool[block.name] for costs in self.costs.values())
+                <= limit.most
+                for limit in self.limits
+            )
+            if block.poolable and affordable:
                 choices.append(POOL)
             if block.droppable:
                 choices.append(DROP)
             allowed[block.name] = tuple(choices)
-        return allowed
+        return {**allowed, **self.settings}
 
-    def macs(self, choice: Choice) -> int:
-        """Cost of a candidate in MACs: the base's, less the dropped blocks, plus the pools."""
-        total = self.base_macs
-        for block in self.blocks:
-            if choice[block.name] == DROP:
-                total -= block.macs
-            elif choice[block.name] == POOL:
-                total += block.pool_macs
-        return total
+    def size(self) -> int:
+        """How many candidates there are, over the budget or not."""
+        return math.prod(len(values) for values in self.choices().values())
 
-    def excess(self, choice: Choice, budget: int) -> float:
-        """How far a candidate is over the budget, as a share of it; above 0 means that it must not be built."""
-        if all(value == DROP for value in choice.values()):
-            return 1.0
-        return self.macs(choice) / budget - 1
-
-    def choice(self, pools: Iterable[str] = (), drops: Iterable[str] = ()) -> dict[str, str]:
-        """The choice that pools and drops these blocks and keeps the others."""
+    def choice(self, pools: Iterable[str] = (), drops: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
+        """The choice that pools and drops these sites and keeps the others; settings are the base's, or as named."""
         pools, drops = set(pools), set(drops)
-        return {b.name: POOL if b.name in pools else DROP if b.name in drops else KEEP for b in self.blocks}
+        chosen: dict[str, Any] = {b: POOL if b in pools else DROP if b in drops else KEEP for b in self.names}
+        for name, values in self.settings.items():
+            chosen[name] = settings.get(name, values[0])
+        return chosen
+
+    def normal(self, choice: Choice) -> dict[str, Any]:
+        """The choice itself, or where it pools nowhere the one that has the first values for what pools are like."""
+        normal = dict(choice)
+        if POOL not in (choice[name] for name in self.names):
+            for name in ("mode", "support_range"):
+                if name in self.settings:
+                    normal[name] = self.settings[name][0]
+        return normal
 
     def architecture(self, choice: Choice) -> Architecture:
         """The architecture of a choice."""
-        pools = tuple(name for name, value in choice.items() if value == POOL)
-        drops = tuple(name for name, value in choice.items() if value == DROP)
-        return Architecture(self.base.base, pools, drops, self.base.pool_options, self.base.model_args)
+        pools = tuple(name for name in self.names if choice[name] == POOL)
+        drops = tuple(name for name in self.names if choice[name] == DROP)
+        options, args = dict(self.base.pool_options), dict(self.base.model_args)
+        if pools:
+            options |= {name: choice[name] for name in ("mode", "support_range") if name in self.settings}
+        if self.fixed_grid and "img_size" in self.settings:
+            args["img_size"] = choice["img_size"]
+        return Architecture(self.base.base, pools, drops, options, args)
+
+    def img_size(self, choice: Choice) -> int | None:
+        """Side of a candidate's images, None where it is the recipe's."""
+        size: int | None = choice.get("img_size")
+        return size
 
 
-def measure_space(base: Architecture, input_size: tuple[int, int, int]) -> Space:
-    """Count the cost of every block and pool of a base.
-
-    Args:
-        base: the base, without pools and drops.
-        input_size: (channels, height, width) of the images.
-
-    Raises:
-        UserError: a base that is unknown or not supported, or wrong pool options.
-    """
-    with torch.device("meta"):
-        model = base.build()
-    try:
-        sites = [site for site in find_sites(model, input_size) if site.kind == "block"]
-    except RuntimeError as error:
-        raise UserError(f"{base.base}: {error}") from error
-    if not sites:
-        raise UserError(f"{base.base} has no blocks with {dict(base.model_args)}; take a deeper one")
-    base_macs = count_macs(model, input_size)
-    check_pool_options(base.pool_options)
-    with torch.device("meta"):
-        insert_pools(model, [site.name for site in sites], **base.pool_options)
-    blocks = []
-    for site in sites:
-        pool = cast(ContextPool2d, model.get_submodule(f"{site.name}.context_pool"))
-        blocks.append(BlockCost(site.name, site.macs, pool_macs(pool, site.grid), site.droppable))
-    return Space(base, base_macs, tuple(blocks))
+def combinations(settings: Mapping[str, tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Every combination of settings, that of the base first."""
+    return list(itertools.product(*settings.values()))

@@ -136,7 +136,7 @@ def test_the_same_seed_gives_the_same_study(found, tmp_path):
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_end(found, tmp_path):
     output, _ = found
-    chance = random.Random(0)  # noqa: S311 - moments to kill at
+    chance = random.Random(0)
     folder = tmp_path / "killed"
     for _ in range(5):
         process = subprocess.Popen(cp_search(folder, 6), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

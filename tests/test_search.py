@@ -1,11 +1,11 @@
 """The search around its trainings: budget, space, proposals, record, mistakes."""
 
 import csv
+import random
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -17,12 +17,14 @@ import cp_vision
 from cp_vision import Architecture, UserError
 from cp_vision.command_line import CommandError
 from cp_vision.cost import format_macs
-from cp_vision.search import Search, SearchConfig, measure_space, parse_budget
+from cp_vision.search import Search, SearchConfig, measure_space, parse_budgets
 from cp_vision.search.cli import main
-from cp_vision.search.executor import leaders
-from cp_vision.search.proposals import SAMPLERS, Proposer, key_of, starting_points, without_pools
-from cp_vision.search.results import Candidate
-from cp_vision.search.space import DROP
+from cp_vision.search.mending import Mender
+from cp_vision.search.proposals import Proposer
+from cp_vision.search.results import Candidate, Limit
+from cp_vision.search.samplers import SAMPLERS
+from cp_vision.search.space import DROP, key_of
+from cp_vision.search.strategy import leaders, starting_points, without_pools
 
 BASES = {
     "test_vit": {"img_size": 32, "patch_size": 8},
@@ -31,8 +33,10 @@ BASES = {
 }
 
 
-def space_of(base, **options):
-    return measure_space(Architecture(base, pool_options=options, model_args=BASES[base]), (3, 32, 32))
+def space_of(base, share=10.0, **options):
+    space = measure_space(Architecture(base, pool_options=options, model_args=BASES[base]), (3, 32, 32))
+    most = max(int(share * space.base_macs), int(space.least("macs")))
+    return replace(space, limits=(Limit("macs", f"{share}x", most, space.base_macs),))
 
 
 def config(output, **changes):
@@ -45,15 +49,38 @@ def config(output, **changes):
     [("0.7x", 700), ("1X", 1000), (".5x", 500), ("2.9G", 2.9e9), ("35M", 35e6), ("3k", 3000), ("1e3", 1000), ("7", 7)],
 )
 def test_budgets(text, macs):
-    assert parse_budget(text, 1000) == macs
+    (limit,) = parse_budgets(text, {"macs": 1000})
+    assert (limit.measure, limit.most, limit.base) == ("macs", macs, 1000)
+
+
+def test_several_budgets():
+    base = {"macs": 1000, "params": 500, "latency": 8.0}
+    limits = parse_budgets("0.7x, params=0.4K,latency=0.5x", base)
+    assert [(limit.measure, limit.most) for limit in limits] == [("macs", 700), ("params", 400), ("latency", 4.0)]
+    (limit,) = parse_budgets("latency=1500us", base)
+    assert limit.most == 1.5
 
 
 @pytest.mark.parametrize(
     "text", ["", "x", "0x", "-1x", "70%", "nan", "infx", "1e-3x", "2.9GB", "0.7 of it", "0", "1e999"]
 )
 def test_texts_that_are_no_budget(text):
-    with pytest.raises(UserError, match=re.escape(f"budget {text!r} is neither a share")):
-        parse_budget(text, 1000)
+    with pytest.raises(UserError, match=re.escape(f"budget {text!r}: {text.strip()!r} is neither a share")):
+        parse_budgets(text, {"macs": 1000})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("parms=0.5x", "'parms' is not one of macs, params, latency; did you mean 'params'"),
+        ("0.5x,macs=3", "has two budgets of macs"),
+        ("latency=3G", "'3G' is neither a share of the base's latency"),
+        ("params=5ms", "'5ms' is neither a share of the base's params"),
+    ],
+)
+def test_budgets_that_are_none(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_budgets(text, {"macs": 1000, "params": 10, "latency": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -66,27 +93,26 @@ def test_macs_for_people(macs, text):
 @pytest.mark.parametrize("base", BASES)
 def test_the_sum_is_the_cost_of_the_built_model(base):
     space = space_of(base, hidden=3)
-    proposer = Proposer(space, 10 * space.base_macs, "random", 0)
-    for _ in range(5):
-        choice = proposer.propose(())
+    proposer = Proposer(space, "random", 0)
+    for number in range(5):
+        choice, _ = proposer.propose((), number)
         assert space.macs(choice) == space.architecture(choice).macs((3, 32, 32))
     assert space.macs(space.choice()) == space.base_macs
     droppable = [block for block in space.blocks if block.droppable]
     kept = min(droppable, key=lambda block: block.macs) if len(droppable) == len(space.blocks) else None
     least = space.choice(drops=[block.name for block in droppable if block is not kept])
-    assert space.macs(least) == space.least_macs
-    assert space.excess(least, space.least_macs) == 0
+    assert space.macs(least) == space.least("macs")
+    assert replace(space, limits=(Limit("macs", "", space.least("macs"), 1),)).excess(least) == 0
 
 
 def test_dropping_everything_is_never_within_a_budget():
     space = space_of("test_vit")
     everything = space.choice(drops=[block.name for block in space.blocks])
-    assert space.excess(everything, 10 * space.base_macs) > 0
+    assert space.excess(everything) > 0
 
 
 def test_a_pool_that_breaks_the_budget_alone_is_no_choice():
-    space = space_of("resnet18")
-    choices = space.choices(space.least_macs)
+    choices = space_of("resnet18", 0.0).choices()
     assert all("pool" not in allowed for allowed in choices.values())
     assert choices["layer2.0"] == ("keep",)
     assert choices["layer2.1"] == ("keep", "drop")
@@ -95,31 +121,32 @@ def test_a_pool_that_breaks_the_budget_alone_is_no_choice():
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.95, 1.0, 2.0])
 def test_starting_points_keep_the_budget_and_only_drop(base, share):
-    space = space_of(base)
-    budget = max(int(share * space.base_macs), space.least_macs)
-    first, *others = starting_points(space, budget)
+    space = space_of(base, share)
+    first, *others = starting_points(space)
     assert first == space.choice()
     assert len({key_of(choice) for choice in others}) == len(others)
     assert others
     for choice in others:
-        assert space.excess(choice, budget) <= 0
+        assert space.excess(choice) <= 0
         assert without_pools(choice) == choice
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+# Gaussian processes over so many choices take seconds a proposal.
+@pytest.mark.parametrize("sampler", [*(s for s in SAMPLERS if s != "gp"), pytest.param("gp", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("base", "share"), [("test_vit2", 0.7), ("test_vit2", 0.3), ("resnet18", 0.6)])
 def test_no_proposal_is_over_the_budget_or_made_twice(sampler, base, share):
-    space = space_of(base)
-    budget = int(share * space.base_macs)
+    space = space_of(base, share)
     runs = []
     for _ in range(2):
-        proposer, seen = Proposer(space, budget, sampler, 5), {}
-        for i in range(40):
-            choice = proposer.propose(seen)
-            if choice is None:
+        proposer, seen = Proposer(space, sampler, 5), {}
+        for i in range(4 if sampler == "gp" else 40):
+            proposal = proposer.propose(seen, len(seen))
+            if proposal is None:
                 break
+            choice, refused = proposal
             assert key_of(choice) not in seen
-            assert space.macs(choice) <= budget
+            assert space.macs(choice) <= share * space.base_macs
+            assert len(refused) <= 10
             seen[key_of(choice)] = None if i % 7 == 0 else 50.0 + i % 5
             proposer.learn(choice, seen[key_of(choice)])
         runs.append(list(seen.items()))
@@ -127,14 +154,23 @@ def test_no_proposal_is_over_the_budget_or_made_twice(sampler, base, share):
 
 
 def test_a_space_that_is_used_up_ends_the_proposals():
-    space = space_of("test_vit")
     # The budget of one block: six candidates, one for each block that stays.
-    proposer, seen = Proposer(space, space.least_macs, "tpe", 0), {}
-    while (choice := proposer.propose(seen)) is not None:
+    proposer, seen = Proposer(space_of("test_vit", 0.0), "tpe", 0), {}
+    while (proposal := proposer.propose(seen, len(seen))) is not None:
+        choice, _ = proposal
         seen[key_of(choice)] = 50.0
         proposer.learn(choice, 50.0)
     assert len(seen) == 6
     assert all(sum(value == DROP for _, value in key) == 5 for key in seen)
+
+
+def test_ten_thousand_proposals_in_seconds():
+    space = measure_space(Architecture("resnet50"), (3, 224, 224))
+    space = replace(space, limits=(Limit("macs", "0.7x", 0.7 * space.base_macs, space.base_macs),))
+    mender, chance = Mender(space), random.Random(0)
+    drawn = [mender.draw(chance) for _ in range(10_000)]
+    assert all(choice is not None and space.excess(choice) <= 0 for choice in drawn)
+    assert len({key_of(choice) for choice in drawn}) > 3_000
 
 
 @pytest.mark.slow
@@ -169,8 +205,8 @@ def test_base_and_drops_only_are_in_the_race(tmp_path):
 
 def test_the_base_can_win_when_the_budget_allows_it(tmp_path):
     class NothingHelps(FakeEvaluator):
-        def __call__(self, architecture, on_epoch):
-            score = super().__call__(architecture, on_epoch)
+        def __call__(self, architecture, img_size, on_epoch):
+            score = super().__call__(architecture, img_size, on_epoch)
             return type(score)(50.0 + (not architecture.pools and not architecture.drops), score.params)
 
     results = Search(config(tmp_path, budget="1x")).run(evaluator=NothingHelps())
@@ -179,20 +215,28 @@ def test_the_base_can_win_when_the_budget_allows_it(tmp_path):
 
 def test_leaders_of_equals_are_the_cheaper_ones():
     def candidate(number, accuracy, macs, pools=(), drops=("blocks.0",)):
-        return Candidate(number, pools, drops, macs, 1, accuracy)
+        state = "failed" if accuracy is None else "complete"
+        return Candidate(number, pools, drops, macs, 1, accuracy, state, within_budget=macs <= 70)
 
-    found = leaders(
-        [
-            candidate(0, 99.0, 100, drops=()),
-            candidate(1, 90.0, 60, pools=("blocks.1",)),
-            candidate(2, 90.0, 50, pools=("blocks.2",)),
-            candidate(3, 80.0, 50),
-            candidate(4, None, 10),
-        ],
-        70,
-    )
-    assert (found.base.number, found.best.number, found.best_drops_only.number) == (0, 2, 3)
-    assert leaders([], 70).all() == []
+    candidates = [
+        candidate(0, 99.0, 100, drops=()),
+        candidate(1, 90.0, 60, pools=("blocks.1",)),
+        candidate(2, 90.0, 50, pools=("blocks.2",)),
+        candidate(3, 80.0, 50),
+        candidate(4, None, 10),
+        candidate(5, 89.0, 40),
+        replace(candidate(6, 95.0, 40), state="stopped"),
+    ]
+    found = leaders(candidates)
+    assert (found.base.number, found.best.number, found.best_drops_only.number) == (0, 2, 5)
+    # The cheapest that keeps the accuracy; where none does the most accurate.
+    assert leaders(candidates, 10.0).best.number == 5
+    assert leaders(candidates, 9.5).best.number == 2
+    assert leaders(candidates, 1.0).best.number == 2
+    # Where some were trained by themselves, those alone can win.
+    trained = [replace(c, trained=70.0) if c.number == 3 else c for c in candidates]
+    assert leaders(trained).best.number == 3
+    assert leaders([]).all() == []
 
 
 def table(folder):
@@ -287,8 +331,8 @@ def test_the_study_is_one_that_optuna_opens(tmp_path):
 
 def test_a_score_that_is_no_number_is_a_failure(tmp_path):
     class NoNumber(FakeEvaluator):
-        def __call__(self, architecture, on_epoch):
-            score = super().__call__(architecture, on_epoch)
+        def __call__(self, architecture, img_size, on_epoch):
+            score = super().__call__(architecture, img_size, on_epoch)
             return type(score)(float("nan"), 1) if len(self.seen) == 2 else score
 
     results = Search(config(tmp_path, trials=4)).run(evaluator=NoNumber())
@@ -301,19 +345,6 @@ def test_one_search_may_run_twice(tmp_path):
     again = FakeEvaluator()
     assert search.run(evaluator=again) == first
     assert again.seen == []
-
-
-def test_one_process_at_a_time(tmp_path):
-    script = "import sys; sys.path.insert(0, 'tests'); from test_search import *\n"
-    script += f"Search(config({str(tmp_path)!r})).run(evaluator=FakeEvaluator())"
-
-    def second(architecture, call):
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-        assert "another cp-search is running" in done.stderr
-
-    fake = FakeEvaluator(second)
-    Search(config(tmp_path, trials=2)).run(evaluator=fake)
-    assert len(fake.seen) >= 2
 
 
 def test_what_sqlite_left_half_written_is_rolled_back(tmp_path):
@@ -335,12 +366,25 @@ def test_what_sqlite_left_half_written_is_rolled_back(tmp_path):
 WRONG = [
     (["resnet_18"], r"unknown base model 'resnet_18'; did you mean 'resnet18'"),
     (["vgg11"], "VGG models are not supported"),
-    (["test_vit", "--budget", "70%"], "budget '70%' is neither"),
+    (["test_vit", "--budget", "70%"], "budget '70%': '70%' is neither"),
+    (["test_vit", "--budget", "flops=1x"], "'flops' is not one of macs, params, latency"),
+    (["test_vit", "--budget", "0.7x,params=0.01x"], "the least reachable cost of test_vit is .* parameters"),
+    (["test_vit", "--keep-accuracy", "-1"], "keep_accuracy -1.0 must be 0 or more"),
+    (["test_vit", "--keep-accuracy", "nan"], "keep_accuracy nan must be 0 or more"),
+    (["test_vit", "--evaluator", "oracle"], "evaluator 'oracle' is not one of train, supernet, sensitivity"),
+    (["test_vit", "--evaluator", "sensitivity"], "so the base needs weights: --set pretrained=true"),
+    (["test_vit", "--early-stop", "halve"], "'halve' is not one of halving, .*did you mean 'halving'"),
+    (["test_vit", "--trial-seconds", "0"], "trial_seconds 0.0 must be above 0"),
+    (["test_vit", "--executor", "spark"], "executor 'spark' is not one of local, ray"),
+    (["test_vit", "--parallel", "2"], "parallel 2 needs the executor ray"),
+    (["test_vit", "--storage", "mongo://x"], "storage 'mongo://x' can't be opened"),
+    (["test_vit", "--storage", "postgresql://me:secret@nowhere/x"], r"storage 'postgresql://me:\*\*\*@nowhere/x'"),
+    (["test_vit", "--space", "nowhere.yaml"], "space 'nowhere.yaml' is no file"),
     (["test_vit", "--budget", "0.01x"], r"can't be met: the least reachable cost of test_vit is .*\(0\.\d+x\)"),
     (["test_resnet", "--budget", "0.7x"], r"of test_resnet is .* \(1.000x\); none of its blocks may be dropped"),
     (["test_vit", "--trials", "0"], "trials 0 must be 1 or more"),
     (["test_vit", "--trials", "many"], "invalid int value: 'many'"),
-    (["test_vit", "--sampler", "nsga"], "'nsga' is not one of tpe, nsgaii, random; did you mean 'nsgaii'"),
+    (["test_vit", "--sampler", "nsga"], "'nsga' is not one of .*tpe.*; did you mean 'nsgaii'"),
     (["test_vit", "--pool-kwargs", "mode=soft"], "'soft' is not one of gated"),
     (["test_vit", "--pool-kwargs", "support_range"], "must be key=value"),
     (["resnet18", "--pool-kwargs", "mode=pre_attn"], "needs attention"),
@@ -456,6 +500,10 @@ def test_what_is_in_the_output_folder_stays(prepare, message, tmp_path):
         ({"overrides": ("epochs=3",)}, "recipe value epochs"),
         ({"val_fraction": 0.3}, "number of images"),
         ({"model_kwargs": {"patch_size": 4}}, "budget in MACs"),
+        ({"early_stop": "none"}, "early stopping"),
+        ({"keep_accuracy": 1.0, "budget": "0.7x"}, "keep accuracy"),
+        ({"objective": "single"}, "objective"),
+        ({"space": {"max_pools": 2}}, "space"),
         ({"base": "test_vit"}, "base"),
     ],
 )

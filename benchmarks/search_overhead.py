@@ -1,0 +1,91 @@
+"""What a search takes beside its trainings, and how it speeds up with workers: scorers of a fixed cost, real searches.
+
+    python benchmarks/search_overhead.py
+
+Writes ``search_overhead.md`` to ``--output``. Overhead: wall time from the first to the last trial, less the fixed cost
+of all, for a trial. Speed-up: trials in a time, two workers against one, in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[0] = ROOT
+
+import optuna
+
+COST = 1.0
+RUNNER = """
+import json, sys, time
+from cp_vision.search import Search, SearchConfig
+from cp_vision.search.evaluate import Score
+class Fixed:
+    def __init__(self, seconds): self.seconds = seconds
+    def __call__(self, architecture, img_size, on_epoch):
+        time.sleep(self.seconds)
+        return Score(50.0 + len(architecture.pools) - len(architecture.drops), 1)
+if __name__ == "__main__":
+    Search(SearchConfig(**json.loads(sys.argv[2]))).run(evaluator=Fixed(float(sys.argv[1])))
+"""
+
+
+def search(folder: Path, processes: int, trials: int, seconds: float, **config: object) -> float:
+    """Seconds from the first trial's start to the last one's end."""
+    values = {"base": "test_vit2", "output": str(folder), "trials": trials, "early_stop": "none", **config}
+    command = [sys.executable, "-c", RUNNER, str(seconds), json.dumps(values)]
+    running = [subprocess.Popen(command, cwd=ROOT)  # noqa: S603 for _ in range(processes)]
+    if any(process.wait() for process in running):
+        raise RuntimeError(f"a search failed: {values}")
+    study = optuna.load_study(storage=f"sqlite:///{folder / 'study.db'}", study_name="cp-search")
+    # The base comes alone, so the time begins with the trial after it.
+    trials_done = [t for t in study.trials if t.datetime_complete and t.number > 0]
+    begin = min(t.datetime_start for t in trials_done if t.datetime_start)
+    return (max(t.datetime_complete for t in trials_done if t.datetime_complete) - begin).total_seconds() / len(
+        trials_done
+    )
+
+
+def main() -> None:
+    """Run the searches, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    ray = {"executor": "ray", "cpus": 1}
+    cases = {
+        "in process": (1, {}, 0.3),
+        "Ray, one worker": (1, {**ray, "parallel": 1}, 0.5),
+        "two processes": (2, {}, None),
+        "Ray, two workers": (1, {**ray, "parallel": 2}, None),
+    }
+    lines = [
+        f"Made by `python benchmarks/search_overhead.py`: {arguments.trials} trials of {COST:g} s each, no training.",
+        "",
+        "| | seconds a trial | overhead of a trial, s | trials in the time of one | wanted |",
+        "|---|---|---|---|---|",
+    ]
+    for name, (processes, config, limit) in cases.items():
+        with tempfile.TemporaryDirectory() as folder:
+            each = search(Path(folder) / "x", processes, arguments.trials, COST, **config)
+        overhead, speed = each - COST, COST / each
+        if limit is not None:
+            reached, wanted = overhead <= limit, f"at most {limit} s overhead"
+        else:
+            reached, wanted = speed >= 1.6, "at least 1.6 trials"
+        shown = f"{overhead:.2f}" if limit is not None else ""
+        lines.append(
+            f"| {name} | {each:.2f} | {shown} | {speed:.2f} | {wanted}: {'reached' if reached else 'not reached'} |"
+        )
+        print(lines[-1], flush=True)
+    (arguments.output / "search_overhead.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

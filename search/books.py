@@ -1,0 +1,141 @@
+"""Keeping the tables, the report and the disk in order while a search goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from cp_vision.errors import UserError
+
+from ..recipes.models import load_model
+from .evaluate import weights_folder
+from .importance import site_importance
+from .outputs import write_tables
+from .record import Record
+from .results import Candidate, Results, pareto_front
+from .sensitivity import block_sensitivity
+from .setup import Setup
+from .storage import hide_password
+from .strategy import Leaders, leaders
+from .supernet import kendall_tau
+from .workers import folder_lock
+
+__all__ = ["Books"]
+
+
+class Books:
+    """What the record holds, as candidates, results and files.
+
+    Args:
+        setup: the search.
+        record: what was tried.
+        trains: whether candidates are trained by the recipe or score with weights, so that there are weights.
+    """
+
+    def __init__(self, setup: Setup, record: Record, trains: bool) -> None:
+        self.setup, self.record, self.trains = setup, record, trains
+
+    def candidates(self) -> list[Candidate]:
+        """The finished candidates, with the accuracies of their own trainings where shared weights scored them."""
+        trained = self.record.figures("trained")
+        return [dataclasses.replace(c, trained=trained.get(c.number)) for c in self.record.candidates()]
+
+    def leaders(self) -> Leaders:
+        """Who leads, by their own trainings where there are any."""
+        return leaders(self.candidates(), self.setup.config.keep_accuracy)
+
+    def front(self) -> list[Candidate]:
+        """The members of the front that keep the budgets, cheapest first."""
+        within = {c.number: c for c in self.candidates() if c.within_budget}
+        return [within[number] for number in pareto_front(list(within.values()))]
+
+    def parts(self, candidate: Candidate) -> tuple[Any, int | None]:
+        """A candidate's architecture and image size."""
+        choice = self.record.choice_of(candidate.number)
+        return self.setup.space.architecture(choice), self.setup.space.img_size(choice)
+
+    def results(self) -> Results:
+        """Everything that the report shows."""
+        setup, record, candidates, now = self.setup, self.record, self.candidates(), self.leaders()
+        macs = next((limit for limit in setup.space.limits if limit.measure == "macs"), None)
+        pairs = [(c.accuracy, c.trained) for c in candidates if c.accuracy is not None and c.trained is not None]
+        return Results(
+            base=setup.config.base,
+            dataset=setup.recipe.dataset or setup.recipe.data_dir or "",
+            recipe=setup.recipe_name,
+            command=hide_password(setup.config.command),
+            seed=setup.config.seed,
+            budget=setup.config.budget_text,
+            budget_macs=None if macs is None else int(macs.most),
+            base_macs=setup.space.base_macs,
+            blocks=setup.space.blocks,
+            candidates=tuple(candidates),
+            best=now.best.number if now.best else None,
+            best_drops_only=now.best_drops_only.number if now.best_drops_only else None,
+            test_accuracy=record.figures("test_accuracy"),
+            evaluator=setup.config.evaluator,
+            limits=setup.space.limits,
+            keep_accuracy=setup.config.keep_accuracy,
+            importance=site_importance(record),
+            sensitivity=record.get("sensitivity") or {},
+            measured_latency=record.figures("latency"),
+            agreement=kendall_tau(pairs),
+            commands=self._commands(),
+        )
+
+    def write(self) -> Results:
+        """Write the tables and the report, and return what they show."""
+        with folder_lock(self.setup.output):
+            self.record.sync()
+            results = self.results()
+            write_tables(results, self.setup.output)
+        return results
+
+    def after_trial(self, candidate: Candidate) -> None:
+        """Bring everything up to date after a candidate."""
+        if candidate.is_base:
+            self.measure_sensitivity()
+        with folder_lock(self.setup.output):
+            if self.trains:
+                self._free_disk()
+        self.write()
+
+    def measure_sensitivity(self) -> None:
+        """Measure what the base loses without each block, once: what is proposed first depends on it."""
+        self.record.sync()
+        finished = [trial.number for trial in self.record.finished]
+        if not self.trains or not finished or self.record.get("sensitivity") is not None:
+            return
+        setup, trainer = self.setup, self.setup.trainer
+        architecture, img_size = self.parts(self.record.candidates()[0])
+        if setup.config.evaluator == "sensitivity":
+            model = trainer.build(architecture)
+        elif weights_folder(trainer.output, architecture, img_size).is_dir():
+            try:
+                model = load_model(weights_folder(trainer.output, architecture, img_size))
+            except UserError:
+                # They are there for the sake of the start alone, which goes without.
+                return
+        else:
+            return
+        names = [block.name for block in setup.space.blocks if block.droppable]
+        self.record.set("sensitivity", block_sensitivity(model, names, trainer))
+
+    def _free_disk(self) -> None:
+        """Delete the weights of all candidates but those with a role, of the front, and those being trained."""
+        self.record.sync()
+        kept = [*self.leaders().all(), *self.front()[::-1][: self.setup.config.keep_checkpoints]]
+        space = self.setup.space
+        running = [(space.architecture(t.params), space.img_size(t.params)) for t in self.record.running]
+        self.setup.trainer.keep([*map(self.parts, kept), *running])
+
+    def _commands(self) -> dict[str, str]:
+        """Commands to go on with, by what they do."""
+        output = self.setup.output
+        best = output / "best"
+        return {
+            "Go on after a stop, or with more trials": f"cp-search resume {output} --trials {self.setup.config.trials}",
+            "Write any candidate as a model folder": f"cp-search export {output} NUMBER",
+            "Train the winner again": f"cp-train {best / 'recipe.yaml'} --output {output}-best",
+            "Score the winner": f"cp-train {best / 'recipe.yaml'} --eval {best}",
+        }

@@ -1,0 +1,124 @@
+"""The end of a search: finalists, the test split, latencies, folders; one process at a time comes here."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from cp_vision.command_line import CommandError
+from cp_vision.errors import one_line
+
+from ..recipes.models import load_model
+from .books import Books
+from .evaluate import weights_folder
+from .executor import Observer
+from .latency import measure_latency
+from .outputs import write_member
+from .results import Candidate, Results
+from .strategy import leaders
+
+__all__ = ["Finisher", "write_candidate"]
+
+
+class Finisher:
+    """What is done once all candidates were tried; what is done is noted in the record and not done again.
+
+    Args:
+        books: of the search.
+        observer: is told how it goes on.
+    """
+
+    def __init__(self, books: Books, observer: Observer) -> None:
+        self.books, self.observer = books, observer
+        self.setup, self.record, self.trainer = books.setup, books.record, books.setup.trainer
+
+    def run(self) -> None:
+        """Everything, in its order."""
+        self.record.sync()
+        if self.setup.config.evaluator == "supernet":
+            self._train_finalists()
+        self._score_leaders()
+        self._measure_latencies()
+        self._write_folders()
+
+    def _train_finalists(self) -> None:
+        """After shared weights scored all: train the best of them, and the baselines, by the recipe."""
+        config, scored = self.setup.config, self.record.candidates()
+        roles = leaders(scored, config.keep_accuracy).all()
+        within = [c for c in scored if c.within_budget and c.state == "complete"]
+        best = sorted(within, key=lambda c: (-(c.accuracy or 0.0), c.macs, c.number))
+        finalists = {c.number: c for c in [*roles, *best[: config.finalists]]}
+        trained = self.record.figures("trained")
+        self.observer.on_phase("finalists", len(finalists))
+        for done, (number, candidate) in enumerate(finalists.items(), 1):
+            if number not in trained:
+                score = self.trainer(*self.books.parts(candidate), lambda epoch, epochs, loss, score: None)
+                self.record.set_figure("trained", number, score.accuracy)
+            self.observer.on_part("finalists", done)
+
+    def _score_leaders(self) -> None:
+        """Score the winner and the baselines on the test split, once each."""
+        for candidate in self.books.leaders().all():
+            if candidate.number in self.record.figures("test_accuracy"):
+                continue
+            architecture, img_size = self.books.parts(candidate)
+            model = self.trainer.kept_model(architecture, img_size)
+            known = candidate.accuracy if candidate.trained is None else candidate.trained
+            again = self.trainer.score(model, self.setup.held_out, img_size)
+            # Another machine or number of threads may turn a close call.
+            if abs(again - (known or 0.0)) > max(0.5, 100 / len(self.setup.held_out)):
+                raise CommandError(
+                    f"candidate {candidate.number} scored {known} % and scores {again} % when loaded "
+                    f"from {weights_folder(self.setup.output, architecture, img_size)}"
+                )
+            try:
+                tested = self.trainer.score(model, self.setup.test_set, img_size)
+            except (OSError, RuntimeError) as error:
+                raise CommandError(
+                    f"can't score the test split: {one_line(error)}; once that is mended the same command goes on"
+                ) from error
+            self.record.set_figure("test_accuracy", candidate.number, tested)
+
+    def _measure_latencies(self) -> None:
+        """Measure how long an image takes, for the leaders and the front, as far as their weights are kept."""
+        known = self.record.figures("latency")
+        for candidate in self._members():
+            if candidate.number in known:
+                continue
+            architecture, img_size = self.books.parts(candidate)
+            model = load_model(weights_folder(self.trainer.output, architecture, img_size)).eval()
+            size = self.setup.input_size if img_size is None else (self.setup.input_size[0], img_size, img_size)
+            device = self.trainer.processes.device
+            image = torch.randn(1, *size, device=device)
+            time = measure_latency(model.to(device), image, compiled=self.setup.config.compiled, seconds=0.5)
+            self.record.set_figure("latency", candidate.number, round(time, 4))
+
+    def _members(self) -> list[Candidate]:
+        """The leaders and the members of the front whose weights there are, each once."""
+        found = {c.number: c for c in [*self.books.leaders().all(), *self.books.front()]}
+        return [c for c in found.values() if weights_folder(self.trainer.output, *self.books.parts(c)).is_dir()]
+
+    def _write_folders(self) -> None:
+        """Write ``best/`` and a folder for each member of the front whose weights are kept."""
+        front, results = self.setup.output / "front", self.books.results()
+        wanted = {str(c.number): c for c in self._members() if c.number in {m.number for m in self.books.front()}}
+        for number, candidate in wanted.items():
+            write_candidate(self.books, results, candidate, front / number)
+        for folder in front.glob("*/"):
+            if folder.name not in wanted:
+                shutil.rmtree(folder)
+        best = self.books.leaders().best
+        if best is not None:
+            write_candidate(self.books, results, best, self.setup.output / "best")
+
+
+def write_candidate(books: Books, results: Results, candidate: Candidate, folder: Path) -> None:
+    """Write a candidate as a model folder; it is trained again where its weights were not kept."""
+    architecture, img_size = books.parts(candidate)
+    trainer = books.setup.trainer
+    weights = weights_folder(trainer.output, architecture, img_size)
+    if not weights.is_dir():
+        trainer.kept_model(architecture, img_size)
+    write_member(results, candidate, architecture, trainer.sized(img_size), weights, folder)

@@ -1,0 +1,68 @@
+"""What a search will take, told before anything is trained: the size of the space, costs, time and disk."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+
+from ..recipes.scoring import evaluate
+from ..recipes.trainer import Trainer
+from .setup import Setup
+
+__all__ = ["Forecast", "forecast"]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a search will take.
+
+    Attributes:
+        size: candidates in the space, over the budget or not.
+        epoch_seconds: an epoch of the base's training, on this device.
+        score_seconds: scoring the base on the held-out part.
+        candidate_seconds: training and scoring the base; others cost about their share of its MACs.
+        hours: all candidates trained to their end, the budget's share of the base's time each.
+        disk: bytes of weights that are kept, with their copies in folders.
+    """
+
+    size: int
+    epoch_seconds: float
+    score_seconds: float
+    candidate_seconds: float
+    hours: float
+    disk: int
+
+
+def forecast(setup: Setup) -> Forecast:
+    """Take two updates of the base and score one batch, and tell from that what the whole takes. Writes nothing."""
+    trainer, recipe, config = setup.trainer, setup.recipe, setup.config
+    model = trainer.build(setup.space.base)
+    loader = trainer.training_loader(model)
+    updates = Trainer(model, recipe, loader, trainer.processes)
+    updates.one_update()
+    began = time.perf_counter()
+    updates.one_update()
+    update = time.perf_counter() - began
+    batches = trainer.scoring_loader(model, setup.held_out)
+    size = recipe.validation_batch_size or recipe.batch_size
+    began = time.perf_counter()
+    evaluate(model, itertools.islice(batches, 1), trainer.processes, recipe)
+    score = (time.perf_counter() - began) * max(1.0, len(setup.held_out) / size)
+    epoch = update * loader.updates
+    candidate = 0.0 if config.evaluator == "sensitivity" else epoch * updates.epochs + score
+    within = min(1.0, max((limit.most / limit.base for limit in setup.space.limits), default=1.0))
+    if config.evaluator == "supernet":
+        # Four forward passes an update, then a score for each candidate and a training for each finalist.
+        shared = 4 * epoch * (config.supernet_epochs or updates.epochs)
+        total = shared + config.trials * score + (config.finalists + 2) * candidate * within
+    elif config.evaluator == "sensitivity":
+        total = score * (1 + sum(block.droppable for block in setup.space.blocks))
+    else:
+        total = candidate + (config.trials - 1) * candidate * within
+    params = setup.space.base_costs["params"] + sum(
+        max(costs["params"].pool.values(), default=0.0) for costs in setup.space.costs.values()
+    )
+    parallel = config.parallel or 1
+    folders = 2 * (config.keep_checkpoints + 3) + parallel
+    return Forecast(setup.space.size(), epoch, score, candidate, total / parallel / 3600, int(4 * params * folders))

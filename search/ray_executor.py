@@ -1,0 +1,190 @@
+"""Running a search with Ray Tune: on this machine's processors or on a cluster, with the record of any other search.
+
+Tune runs the trials and tries again those whose worker died; what is tried, and what came of it, stands in the record
+alone, so a search that is killed goes on without Tune's own state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from cp_vision.command_line import CommandError
+from cp_vision.errors import UserError, one_line
+
+from .config import SearchConfig
+from .evaluate import Evaluator
+from .executor import Observer, take_next
+from .ray_worker import run_candidate
+from .record import MOST_ATTEMPTS, Claim, Record
+from .results import Candidate
+from .stopping import Stopper
+from .strategy import Strategy, leaders
+
+__all__ = ["run_on_ray"]
+
+
+def run_on_ray(
+    config: SearchConfig,
+    record: Record,
+    strategy: Strategy,
+    evaluator: Evaluator | None,
+    observer: Observer,
+    after_trial: Callable[[Candidate], None],
+) -> None:
+    """Try candidates until the record holds as many as asked for; see :func:`run_trials`.
+
+    Args:
+        config: the search; workers set themselves up from it.
+        record: what was tried.
+        strategy: what is tried next.
+        evaluator: in place of the config's.
+        observer: is told of each candidate that is tried.
+        after_trial: called after each.
+
+    Raises:
+        CommandError: the base itself can't be scored, or Ray can't be started.
+        UserError: raised by an evaluator.
+    """
+    absolute = {key: str(Path(value).resolve()) for key in ("data_dir", "output") if (value := getattr(config, key))}
+    config = dataclasses.replace(config, **absolute)
+    with _ray(config):
+        cores = ray.cluster_resources().get("CPU", 1.0)
+        parallel = config.parallel or max(1, math.floor(cores / max(config.cpus, 1e-6)))
+        searcher = _Searcher(record, strategy, observer, after_trial)
+        scratch = Path(config.output) / ".ray" / record.worker.name
+        trainable = tune.with_parameters(run_candidate, search=config, evaluator=evaluator)
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": config.cpus, "gpu": config.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=_Scheduler(Stopper(config.early_stop, record), searcher),
+                num_samples=-1,
+                max_concurrent_trials=parallel,
+                reuse_actors=True,
+                metric="accuracy",
+                mode="max",
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=str(scratch),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=MOST_ATTEMPTS - 1),
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    if searcher.fatal is not None:
+        raise searcher.fatal
+
+
+@contextmanager
+def _ray(config: SearchConfig) -> Iterator[None]:
+    """A Ray that is running already, the one at an address, or one on this machine alone."""
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+    if config.address is None:
+        # Nothing listens beyond this machine.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        cores = os.cpu_count() or 1
+        options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        options["num_cpus"] = max(cores, math.ceil((config.parallel or 1) * config.cpus))
+    else:
+        options["address"] = config.address
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"address {config.address!r}: no Ray cluster can be reached there: {one_line(error)[:200]}"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class _Searcher(Searcher):
+    """Gives Tune what comes next by the record, and writes what came of it."""
+
+    def __init__(
+        self, record: Record, strategy: Strategy, observer: Observer, after_trial: Callable[[Candidate], None]
+    ) -> None:
+        super().__init__(metric="accuracy", mode="max")
+        self.record, self.strategy, self.observer, self.after_trial = record, strategy, observer, after_trial
+        self.claims: dict[str, Claim] = {}
+        self.stopped: set[str] = set()
+        self.fatal: UserError | CommandError | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next candidate; None where there is none for now."""
+        if self.fatal is not None:
+            return Searcher.FINISHED
+        claim = take_next(self.record, self.strategy)
+        if claim is None:
+            return None if self.record.running else Searcher.FINISHED
+        self.claims[trial_id] = claim
+        self.observer.on_start(claim.choice)
+        return {"choice": claim.choice}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Record what came of a candidate."""
+        claim, result = self.claims.pop(trial_id, None), result or {}
+        if claim is None:
+            return
+        is_base = claim.choice == self.record.space.choice()
+        kind, reason = result.get("kind", "failed"), result.get("reason", "it ended without a result")
+        if error:
+            kind, reason = "failed", f"its worker died {MOST_ATTEMPTS} times"
+        if kind == "mistake" or (kind == "failed" and is_base):
+            self.record.void(claim.trial_id)
+            self.fatal = UserError(reason) if kind == "mistake" else CommandError(f"the base itself failed: {reason}")
+            return
+        if trial_id in self.stopped:
+            candidate = self.record.finish(claim, "stopped", accuracy=result["accuracy"])
+        elif kind == "complete":
+            candidate = self.record.finish(claim, "complete", accuracy=result["accuracy"], params=result["params"])
+        else:
+            candidate = self.record.finish(claim, "failed", reason=reason)
+        self.after_trial(candidate)
+        self.observer.on_finish(candidate, leaders(self.record.candidates(), self.strategy.keep_accuracy))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the record has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+class _Scheduler(FIFOScheduler):
+    """Stops candidates early as :class:`Stopper` says: asynchronous successive halving, by default."""
+
+    def __init__(self, stopper: Stopper, searcher: _Searcher) -> None:
+        super().__init__()
+        self.stopper, self.searcher = stopper, searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Go on, or stop a candidate after one of its epochs."""
+        claim = self.searcher.claims.get(trial.trial_id)
+        if claim is None or result["kind"] != "epoch":
+            return TrialScheduler.CONTINUE
+        if self.stopper.stops(claim, result["epoch"], result["accuracy"], result["epochs"]):
+            self.searcher.stopped.add(trial.trial_id)
+            return TrialScheduler.STOP
+        return TrialScheduler.CONTINUE

@@ -1,0 +1,52 @@
+"""Optuna's samplers by name."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+
+import optuna.samplers
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+
+from cp_vision.errors import UserError, closest
+
+__all__ = ["SAMPLERS", "check_sampler", "make_sampler"]
+
+
+def _found() -> dict[str, Callable[[int], BaseSampler]]:
+    """Every sampler of Optuna's that needs nothing but a seed, by its name in small letters."""
+    samplers: dict[str, Callable[[int], BaseSampler]] = {}
+    for name in optuna.samplers.__all__:
+        kind = getattr(optuna.samplers, name)
+        if not name.endswith("Sampler") or not inspect.isclass(kind) or inspect.isabstract(kind):
+            continue
+        parameters = inspect.signature(kind).parameters
+        needed = [p for p in parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+        # CMA-ES moves in numbers; what becomes of a site is none.
+        if needed or "seed" not in parameters or name == "CmaEsSampler":
+            continue
+        samplers[name.removesuffix("Sampler").lower()] = lambda seed, kind=kind: kind(seed=seed)
+    return samplers
+
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    **_found(),
+    # Candidates that other workers try count as mediocre ones until they are finished.
+    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, group=False, constant_liar=True),
+    "nsgaii": lambda seed: NSGAIISampler(population_size=20, seed=seed),
+}
+
+
+def check_sampler(sampler: str) -> None:
+    """Raise a UserError that names the samplers unless ``sampler`` is one."""
+    if sampler not in SAMPLERS:
+        raise UserError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}{closest(sampler, SAMPLERS)}")
+
+
+def make_sampler(sampler: str, seed: int) -> BaseSampler:
+    """A sampler by its name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return SAMPLERS[sampler](seed)

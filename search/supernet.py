@@ -1,0 +1,102 @@
+"""The evaluator with shared weights: trained once for all candidates, each of which is then scored in seconds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from scipy.stats import kendalltau
+
+from cp_vision import Architecture
+from cp_vision.files import make_folder
+
+from ..recipes.schema import Recipe
+from .evaluate import OnEpoch, Score, TrainEvaluator
+from .supernet_model import Supernet
+from .supernet_norms import batch_norms, recalibrated
+from .supernet_task import Draw
+from .supernet_training import train_shared
+from .workers import folder_lock
+
+__all__ = ["SupernetEvaluator", "kendall_tau"]
+
+CALIBRATION_IMAGES = 1024
+"""Training images that batch norms see before a candidate is scored."""
+
+
+class SupernetEvaluator:
+    """Scores every candidate with weights that it shares with all others.
+
+    The base with pools at all candidate sites is trained once (:class:`SandwichTask`). A candidate is a part of it:
+    where it has batch norms they see some training images first, the same for all, and then it is scored as it is.
+    The same candidate gets the same score, whatever was scored before it.
+
+    Args:
+        trainer: the data, how a model is scored, and where the search writes; shared weights lie in ``supernet/``.
+        whole: pools at every candidate site, no drops.
+        smallest: the smallest architecture.
+        draw: gives architectures within the budgets at random.
+        recipe: how the shared weights are trained.
+
+    Source: Guo et al., *Single path one-shot neural architecture search with uniform sampling*, ECCV 2020,
+    arXiv 1904.00420 (scores with shared weights and recalibrated norms); training: see :class:`SandwichTask`.
+    """
+
+    def __init__(
+        self,
+        trainer: TrainEvaluator,
+        whole: Architecture,
+        smallest: Architecture,
+        draw: Draw,
+        recipe: Recipe,
+    ) -> None:
+        self.trainer, self.whole, self.smallest, self.draw, self.recipe = trainer, whole, smallest, draw, recipe
+        self.folder = trainer.output / "supernet"
+        self._supernet: Supernet | None = None
+
+    def prepare(self, on_progress: Callable[[float, int], None] = lambda done, epochs: None) -> Supernet:
+        """Train the shared weights, go on where that was stopped, or read them where they are ready.
+
+        Of several processes that share the folder one trains, and the others wait.
+
+        Args:
+            on_progress: told how many epochs are done, at the beginning and after every update, and of how many.
+
+        Raises:
+            UserError: the folder holds shared weights of another search.
+            CommandError: the loss was not finite too often, or nothing can be written.
+        """
+        if self._supernet is None:
+            make_folder(self.folder)
+            with folder_lock(self.folder):
+                self._supernet = train_shared(self, self.folder, on_progress)
+        return self._supernet
+
+    def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
+        """Score a candidate; see :class:`Evaluator`. There are no epochs to tell of."""
+        trainer = self.trainer
+        with self.prepare().acting_as(architecture) as model:
+            batches: Iterable = ()
+            if batch_norms(model):
+                loader = trainer.training_loader(model, img_size)
+                count = max(1, math.ceil(CALIBRATION_IMAGES / loader.share.size))
+                batches = itertools.islice(loader.epoch(0), count)
+            with recalibrated(model, batches, trainer.processes, trainer.recipe):
+                accuracy = trainer.score(model, trainer.held_out, img_size)
+            return Score(accuracy, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def kendall_tau(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """How well two scores agree on the order of candidates, from -1 to 1 (tau-b, which allows for ties).
+
+    Args:
+        pairs: both scores of each candidate.
+
+    Returns:
+        Kendall's tau, or None where there is none: fewer than two candidates, or scores that are all the same.
+    """
+    if len(pairs) < 2:
+        return None
+    tau = float(kendalltau(*zip(*pairs, strict=True)).statistic)
+    return tau if math.isfinite(tau) else None

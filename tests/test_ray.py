@@ -1,0 +1,133 @@
+"""Searches with a real Ray: the same record, failures, a node that dies, and kills."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from fakes import FakeEvaluator
+
+from cp_vision import UserError
+from cp_vision.search import Observer, Search, SearchConfig
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+TESTS = Path(__file__).parent
+CONFIG = {"base": "test_vit2", "executor": "ray", "parallel": 2, "cpus": 1.0, "trials": 8}
+
+
+@pytest.fixture(autouse=True)
+def _workers_find_the_fakes(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+
+
+def config(output, **changes):
+    return SearchConfig(**{**CONFIG, "output": str(output), **changes})
+
+
+def test_a_search_stops_early_and_records_what_fails(tmp_path):
+    def before(architecture, call):
+        if architecture.drops == ("blocks.7", "blocks.6"):
+            raise RuntimeError("never")
+        if len(architecture.drops) == 3:
+            raise MemoryError("out of memory\nfor good")
+
+    results = Search(config(tmp_path, trials=16)).run(evaluator=FakeEvaluator(before, epochs=9))
+    assert results.candidates[0].is_base
+    assert len(results.candidates) >= 16
+    assert len({(c.pools, c.drops) for c in results.candidates}) == len(results.candidates)
+    for c in results.candidates:
+        assert (c.state == "failed") == (len(c.drops) == 3)
+    reasons = {c.reason for c in results.candidates if c.state == "failed"}
+    assert reasons <= {"MemoryError: out of memory for good"}
+    assert any(c.state == "stopped" for c in results.candidates)
+    assert not (tmp_path / ".ray").exists() or not any((tmp_path / ".ray").iterdir())
+    # Finished: started again it has nothing to do, in any executor.
+    again = FakeEvaluator()
+    Search(config(tmp_path, trials=16, executor="local", parallel=None)).run(evaluator=again)
+    assert again.seen == []
+
+
+def test_real_trainings_give_what_they_give_in_process(tmp_path):
+    shared = {
+        "budget": "0.8x",
+        "model_kwargs": {"patch_size": 16, "depth": 4, "init_values": 1.0},
+        "overrides": ("epochs=2", "batch_size=128"),
+        "trials": 5,
+    }
+    results = Search(config(tmp_path / "ray", **shared)).run()
+    assert results.best is not None
+    assert (tmp_path / "ray" / "best" / "config.json").exists()
+    own = {(c.pools, c.drops): c.accuracy for c in results.candidates if c.state == "complete"}
+    plain = Search(config(tmp_path / "local", **shared, executor="local", parallel=None)).run()
+    both = [(own[c.pools, c.drops], c.accuracy) for c in plain.candidates if (c.pools, c.drops) in own]
+    assert len(both) >= 3
+    # Workers have one thread each, which rounds otherwise.
+    assert all(abs(one - other) <= 2 for one, other in both)
+
+
+def test_a_base_that_fails_ends_the_search(tmp_path):
+    def before(architecture, call):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="the base itself failed: out of memory"):
+        Search(config(tmp_path)).run(evaluator=FakeEvaluator(before))
+    results = Search(config(tmp_path)).run(evaluator=FakeEvaluator())
+    assert results.candidates[0].state == "complete"
+
+
+def test_an_address_where_no_cluster_is(tmp_path):
+    with pytest.raises(UserError, match="no Ray cluster can be reached there"):
+        Search(config(tmp_path, address="127.0.0.1:1", parallel=None)).run(evaluator=FakeEvaluator())
+
+
+def test_a_node_dies_and_nothing_is_lost(tmp_path):
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    ray.init(address=cluster.address, logging_level="error", log_to_driver=False)
+    try:
+        finished = []
+
+        class Killer(Observer):
+            def on_finish(self, candidate, now):
+                finished.append(candidate)
+                if len(finished) == 5:
+                    cluster.remove_node(nodes[0], allow_graceful=False)
+
+        results = Search(config(tmp_path, parallel=3, trials=16)).run(Killer(), evaluator=FakeEvaluator(seconds=1.0))
+        assert len(results.candidates) >= 16
+        assert {c.state for c in results.candidates} == {"complete"}
+        assert len({(c.pools, c.drops) for c in results.candidates}) == len(results.candidates)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_killed_again_and_again_it_goes_on(tmp_path):
+    values = json.dumps({**CONFIG, "output": str(tmp_path / "x"), "trials": 30})
+    command = [sys.executable, str(TESTS / "fake_search.py"), "0.2", values]
+    seen, waiting = 0, threading.Event()
+    for kill in range(20):
+        process = subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.PIPE, text=True)
+        table = tmp_path / "x" / "pareto.csv"
+        # Each of them is killed once it has finished one more, at some moment of the next.
+        while process.poll() is None and (not table.exists() or len(table.read_text().splitlines()) - 1 <= seen):
+            waiting.wait(0.05)
+        waiting.wait(0.02 * (kill % 5))
+        process.kill()
+        process.communicate()
+        rows = table.read_text().splitlines()[1:]
+        assert len(rows) >= seen
+        seen = len(rows)
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    assert len(rows) >= 30
+    assert len({(row[1], row[2]) for row in rows}) == len(rows)
+    assert not any("failed" in row for row in rows)

@@ -1,0 +1,216 @@
+"""A search whose processes are killed, or share one study: nothing is lost, and nothing is done twice."""
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import optuna
+import pytest
+from fakes import FakeEvaluator
+
+from cp_vision.search import Search, SearchConfig
+from cp_vision.search.record import MOST_ATTEMPTS, Record
+from cp_vision.search.storage import StudyPlace, hide_password
+from cp_vision.search.workers import Worker
+
+TESTS = Path(__file__).parent
+CONFIG = {"base": "test_vit2", "pool_options": {"support_range": 0.25}}
+
+
+def config(output, **changes):
+    return SearchConfig(**{**CONFIG, "output": str(output), "trials": 12, **changes})
+
+
+def start(output, seconds=0.0, **changes):
+    """The same search as a process of its own."""
+    values = {**CONFIG, "output": str(output), "trials": 12, **changes}
+    return subprocess.Popen(
+        [sys.executable, str(TESTS / "fake_search.py"), str(seconds), json.dumps(values)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        start_new_session=True,
+    )
+
+
+def table(folder, *, but=("seconds",)):
+    with (folder / "pareto.csv").open() as file:
+        return [{k: v for k, v in row.items() if k not in but} for row in csv.DictReader(file)]
+
+
+def candidates(folder):
+    return sorted((row["pools"], row["drops"], row["accuracy"], row["state"]) for row in table(folder))
+
+
+STORAGES = {
+    "file": lambda folder: None,
+    "journal": lambda folder: f"journal:{folder / 'study.log'}",
+    "address": lambda folder: f"sqlite:///{folder / 'shared.db'}",
+}
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_every_storage_holds_the_same_study_and_goes_on(storage, tmp_path):
+    address = STORAGES[storage](tmp_path)
+    plain = Search(config(tmp_path / "plain")).run(evaluator=FakeEvaluator())
+
+    def interrupt(architecture, call):
+        if call == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Search(config(tmp_path / "x", storage=address)).run(evaluator=FakeEvaluator(interrupt))
+    results = Search(config(tmp_path / "x", storage=address)).run(evaluator=FakeEvaluator())
+    key = [(c.number, c.pools, c.drops, c.accuracy) for c in results.candidates]
+    assert key == [(c.number, c.pools, c.drops, c.accuracy) for c in plain.candidates]
+    assert (tmp_path / "x" / "study.db").exists() == (address is None)
+
+
+def test_two_processes_share_the_work(tmp_path):
+    processes = [start(tmp_path / "shared", 0.05, trials=20) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    rows = candidates(tmp_path / "shared")
+    assert len(rows) >= 20
+    assert len({row[:2] for row in rows}) == len(rows)
+    study = optuna.load_study(storage=f"sqlite:///{tmp_path / 'shared' / 'study.db'}", study_name="cp-search")
+    owners = {trial.user_attrs["owner"] for trial in study.trials}
+    assert len(owners) == 2
+    assert not any((tmp_path / "shared" / ".workers").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_twenty_kills_in_a_row_lose_nothing(count, tmp_path):
+    chance = random.Random(3)
+    folder, known = tmp_path / "killed", []
+    for _ in range(20):
+        processes = [start(folder, 0.02, trials=60) for _ in range(count)]
+        # From the moment on that the study is there, else the set-up alone would be killed.
+        waiting = threading.Event()
+        while any(p.poll() is None for p in processes) and not list((folder / ".workers").glob("*")):
+            waiting.wait(0.01)
+        waiting.wait(chance.uniform(0, 0.3))
+        for process in processes:
+            process.kill()
+            process.communicate()
+        if (folder / "study.db").exists():
+            study = optuna.load_study(storage=f"sqlite:///{folder / 'study.db'}", study_name="cp-search")
+            finished = [
+                t.user_attrs["architecture"] for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE
+            ]
+            # What was finished before is finished still.
+            assert set(known) <= set(finished)
+            known = finished
+    process = start(folder, 0.0, trials=60)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    rows = table(folder)
+    assert len(rows) >= 60
+    assert len({(row["pools"], row["drops"]) for row in rows}) == len(rows)
+    assert {row["state"] for row in rows} <= {"complete", "stopped"}
+    if count == 1:
+        # In one process the end is that of a search that was never killed.
+        Search(config(tmp_path / "whole", trials=60)).run(evaluator=FakeEvaluator(epochs=9))
+        assert rows == table(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_candidate_that_kills_its_process_is_given_up(tmp_path):
+    whole = Search(config(tmp_path / "whole", trials=6)).run(evaluator=FakeEvaluator())
+    deadly = next(c for c in whole.candidates if c.drops and not c.is_base)
+    for attempt in range(MOST_ATTEMPTS):
+        process = start(tmp_path / "x", trials=6, deadly=list(deadly.drops))
+        process.communicate(timeout=120)
+        assert process.returncode not in (0, 1, 2), attempt
+    process = start(tmp_path / "x", trials=6, deadly=list(deadly.drops))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    failed = [row for row in table(tmp_path / "x") if row["state"] == "failed"]
+    assert [row["drops"] for row in failed] == [" ".join(deadly.drops)]
+    assert failed[0]["reason"] == f"its process ended {MOST_ATTEMPTS} times before it was finished"
+
+
+def test_of_two_claims_of_one_candidate_the_first_counts(tmp_path):
+    search = Search(config(tmp_path))
+    study, storage = search.place.load(search.settings, {})
+    with Worker(study, tmp_path) as one, Worker(study, tmp_path) as two:
+        records = [Record(study, storage, search.space, worker) for worker in (one, two)]
+        choice = search.space.choice(drops=["blocks.3"])
+        base = records[0].claim(search.space.choice(), [])
+        first, second = records[0].claim(choice, []), records[1].claim(choice, [])
+        assert first is not None
+        assert second is None
+        # Whoever lives keeps what it claimed.
+        assert records[1].take_over() is None
+        records[0].finish(base, "complete", accuracy=50.0, params=1)
+        records[0].finish(first, "complete", accuracy=60.0, params=1)
+        records[1].sync()
+        assert [c.accuracy for c in records[1].candidates()] == [50.0, 60.0]
+
+
+def test_what_a_dead_process_ran_is_taken_over_once(tmp_path):
+    search = Search(config(tmp_path))
+    study, storage = search.place.load(search.settings, {})
+    with Worker(study, tmp_path) as dead:
+        Record(study, storage, search.space, dead).claim(search.space.choice(), [])
+    with Worker(study, tmp_path) as one, Worker(study, tmp_path) as two:
+        records = [Record(study, storage, search.space, worker) for worker in (one, two)]
+        claims = [record.take_over() for record in records]
+        assert [claim is not None for claim in claims] == [True, False]
+        assert claims[0].attempts == 2
+
+
+@pytest.mark.slow
+def test_early_stopping_spends_less_and_is_the_same_when_it_goes_on(tmp_path):
+    epochs = {}
+    for stop in ("none", "halving", "hyperband", "median"):
+        counted = [0]
+
+        class Counting(FakeEvaluator):
+            def __call__(self, architecture, img_size, on_epoch, counted=counted):
+                def count(*args):
+                    counted[0] += 1
+                    on_epoch(*args)
+
+                return super().__call__(architecture, img_size, count)
+
+        results = Search(config(tmp_path / stop, early_stop=stop, trials=40)).run(evaluator=Counting(epochs=9))
+        epochs[stop] = counted[0]
+        stopped = [c for c in results.candidates if c.state == "stopped"]
+        assert bool(stopped) == (stop != "none")
+        assert all(c.pools and c.accuracy is not None for c in stopped)
+        assert results.best not in {c.number for c in stopped}
+        assert not set(results.front) & {c.number for c in stopped}
+    assert max(epochs[stop] for stop in ("halving", "median")) < 0.8 * epochs["none"]
+
+    def interrupt(architecture, call):
+        if call == 25:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Search(config(tmp_path / "parts", trials=40)).run(evaluator=FakeEvaluator(interrupt, epochs=9))
+    Search(config(tmp_path / "parts", trials=40)).run(evaluator=FakeEvaluator(epochs=9))
+    assert table(tmp_path / "parts") == table(tmp_path / "halving")
+
+
+def test_keeping_the_accuracy_finds_the_cheapest(tmp_path):
+    results = Search(config(tmp_path, keep_accuracy=1.0, trials=40)).run(evaluator=FakeEvaluator())
+    base = results.candidates[0]
+    kept = [c for c in results.candidates if c.accuracy >= base.accuracy - 1.0 and c.within_budget]
+    best = results.candidates[results.best]
+    assert best.macs == min(c.macs for c in kept) < base.macs
+    assert results.budget == "1x"
+
+
+def test_passwords_are_hidden():
+    text = "cp-search x --storage postgresql://me:secret@host/db --seed 1"
+    assert hide_password(text) == "cp-search x --storage postgresql://me:***@host/db --seed 1"
+    assert str(StudyPlace(Path("x"), "mysql://a:b@c/d")) == "mysql://a:***@c/d"
