@@ -40,16 +40,17 @@ from cp_vision.search.supernet import kendall_tau
 from cp_vision.search.supernet_setup import supernet_evaluator
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-IMAGES, HELD_OUT = 12_000, 5_000
+IMAGES, HELD_OUT = 12_000, 4_000
 COLUMNS = ("what", "seed", "pools", "drops", "macs", "accuracy", "seconds")
 CONFIG = {
     "base": "test_vit",
     "recipe": "fashion_mnist",
     "budget": "1x",
     "evaluator": "supernet",
-    "model_kwargs": {"patch_size": 4, "embed_dim": 32, "num_heads": 1},
+    "supernet_epochs": 3,
+    "model_kwargs": {"patch_size": 7},
     "pool_options": {"support_range": 0.25},
-    "overrides": ("epochs=5", "batch_size=64", "lr=0.003", "workers=0"),
+    "overrides": ("epochs=5", "batch_size=64", "lr=0.003", "no_aug=true", "workers=0"),
 }
 
 
@@ -124,8 +125,8 @@ def main() -> None:
     """Train, score, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--candidates", type=int, default=32)
-    parser.add_argument("--again", type=int, default=10, help="candidates that are trained with another seed too")
+    parser.add_argument("--candidates", type=int, default=40)
+    parser.add_argument("--again", type=int, default=8, help="candidates that are trained with another seed too")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -134,12 +135,12 @@ def main() -> None:
         search = setup(arguments.data_dir, folder, seed=0)
         table = Table(arguments.output / "supernet.csv", search)
         tried = candidates(search, arguments.candidates)
-        shared = score_shared(search, table, tried)
         alone = [table.figure("alone", 0, one, lambda one=one: train(search, one)) for one in tried]
         other = setup(arguments.data_dir, folder, seed=1)
         # Spread over the whole range, so that they stand for all.
         spread = [tried[i * len(tried) // arguments.again] for i in range(arguments.again)]
         again = [table.figure("alone", 1, one, lambda one=one: train(other, one)) for one in spread]
+        shared = score_shared(search, table, tried)
     first = [table.rows["alone", "0", " ".join(one.pools), " ".join(one.drops)] for one in spread]
     report = describe(search, arguments, tried, shared, alone, list(zip(first, again, strict=True)))
     print(report)

@@ -133,6 +133,8 @@ class Books:
         """Commands to go on with, by what they do."""
         output = self.setup.output
         best = output / "best"
+        if self.setup.config.evaluator == "sensitivity":
+            return {}
         return {
             "Go on after a stop, or with more trials": f"cp-search resume {output} --trials {self.setup.config.trials}",
             "Write any candidate as a model folder": f"cp-search export {output} NUMBER",

@@ -35,9 +35,9 @@ class Choices(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     pools: tuple[str, ...] | None = None
-    max_pools: int | None = Field(None, ge=0)
+    max_pools: Annotated[int, Field(ge=0)] | None = None
     drops: tuple[str, ...] | None = None
-    max_drops: int | None = Field(None, ge=0)
+    max_drops: Annotated[int, Field(ge=0)] | None = None
     modes: tuple[str, ...] = ()
     support_range: tuple[Annotated[float, Field(ge=0)], ...] = ()
     img_size: tuple[Annotated[int, Field(ge=1)], ...] = ()

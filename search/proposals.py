@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Container, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from .mending import Mender
 from .samplers import check_sampler, make_sampler
 from .space import Choice, Key, Space, key_of
 
-__all__ = ["Objective", "Proposal", "Proposer", "distributions"]
+__all__ = ["Proposal", "Proposer", "distributions"]
 
-Objective = Literal["pareto", "single"]
 Proposal = tuple[dict[str, Any], list[list[Any]]]
 
 # So many proposals in a row may be refused, over the budget or tried before, until the last is repaired.
@@ -59,7 +59,7 @@ class Proposer:
         space: Space,
         sampler: str,
         seed: int,
-        objective: Objective = "pareto",
+        objective: str = "pareto",
         keep_accuracy: float | None = None,
     ) -> None:
         check_sampler(sampler)
@@ -70,11 +70,9 @@ class Proposer:
         self._floor: float | None = None
         self._mender = Mender(space)
         self._distributions = distributions(self._mender.choices)
-        directions = {
-            "pareto": ["maximize", "minimize"],
-            "single": ["maximize" if keep_accuracy is None else "minimize"],
-        }
-        self._study = optuna.create_study(directions=directions[objective], sampler=make_sampler(sampler, seed))
+        up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+        directions = [up, down] if objective == "pareto" else [up if keep_accuracy is None else down]
+        self._study = optuna.create_study(directions=directions, sampler=make_sampler(sampler, seed))
         self._open: dict[Key, Trial] = {}
         self.proposed: set[Key] = set()
 

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,9 @@ def run_on_ray(
         CommandError: the base itself can't be scored, or Ray can't be started.
         UserError: raised by an evaluator.
     """
-    absolute = {key: str(Path(value).resolve()) for key in ("data_dir", "output") if (value := getattr(config, key))}
+    absolute: dict[str, Any] = {
+        key: str(Path(value).resolve()) for key in ("data_dir", "output") if (value := getattr(config, key))
+    }
     config = dataclasses.replace(config, **absolute)
     with _ray(config):
         cores = ray.cluster_resources().get("CPU", 1.0)
@@ -108,6 +111,7 @@ def _ray(config: SearchConfig) -> Iterator[None]:
         options["num_cpus"] = max(cores, math.ceil((config.parallel or 1) * config.cpus))
     else:
         options["address"] = config.address
+        _check_address(config.address)
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -118,6 +122,19 @@ def _ray(config: SearchConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise a UserError where nobody answers; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        if address == "auto":
+            return
+        raise UserError(f"address {address!r} must be HOST:PORT, such as ray-head:6379, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"address {address!r}: no Ray cluster can be reached there: {one_line(error)}") from error
 
 
 class _Searcher(Searcher):
@@ -165,6 +182,10 @@ class _Searcher(Searcher):
         self.after_trial(candidate)
         self.observer.on_finish(candidate, leaders(self.record.candidates(), self.strategy.keep_accuracy))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing to pickle: Tune's own state is not gone on from."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the record has it all."""
 
@@ -178,6 +199,10 @@ class _Scheduler(FIFOScheduler):
     def __init__(self, stopper: Stopper, searcher: _Searcher) -> None:
         super().__init__()
         self.stopper, self.searcher = stopper, searcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing to pickle: Tune's own state is not gone on from."""
+        return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Go on, or stop a candidate after one of its epochs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import optuna.samplers
 from optuna.exceptions import ExperimentalWarning
@@ -27,8 +28,12 @@ def _found() -> dict[str, Callable[[int], BaseSampler]]:
         # CMA-ES moves in numbers; what becomes of a site is none.
         if needed or "seed" not in parameters or name == "CmaEsSampler":
             continue
-        samplers[name.removesuffix("Sampler").lower()] = lambda seed, kind=kind: kind(seed=seed)
+        samplers[name.removesuffix("Sampler").lower()] = _seeded(kind)
     return samplers
+
+
+def _seeded(kind: Any) -> Callable[[int], BaseSampler]:
+    return lambda seed: kind(seed=seed)
 
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {

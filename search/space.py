@@ -114,7 +114,9 @@ class Space:
 
     def constraints(self, choice: Choice) -> dict[str, float]:
         """How far a candidate is over each budget, as a share of it; with one above 0 it must not be built."""
-        found = {limit.measure: self.cost(choice, limit.measure) / limit.most - 1 for limit in self.limits}
+        found: dict[str, float] = {
+            limit.measure: self.cost(choice, limit.measure) / limit.most - 1 for limit in self.limits
+        }
         values = [choice[name] for name in self.names]
         drops, pools = values.count(DROP), values.count(POOL)
         # One block at least stays. Samplers want the same constraints for all.

@@ -88,10 +88,10 @@ class StudyPlace:
             # Under a temporary name first, so that one cut short is never taken for a study.
             unfinished = path.with_name(f".{path.name}.unfinished")
             unfinished.unlink(missing_ok=True)
-            storage = _sqlite(unfinished)
-            _create(storage, self.name, {**more, _SETTINGS: settings})
-            storage.remove_session()
-            storage.engine.dispose()
+            new = _sqlite(unfinished)
+            _create(new, self.name, {**more, _SETTINGS: settings})
+            new.remove_session()
+            new.engine.dispose()
             os.replace(unfinished, path)
         storage = optuna.storages.get_storage(self.open())
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,18 +117,14 @@ class Strategy:
         self.exhausted = False
         self._learned: set[int] = set()
 
-    def next(self, others: Sequence[Choice] = ()) -> Proposal | None:
-        """The next candidate and the proposals refused on the way to it; None where there is none for now.
-
-        Args:
-            others: candidates to try first, as far as they were not tried.
-        """
+    def next(self) -> Proposal | None:
+        """The next candidate and the proposals refused on the way to it; None where there is none for now."""
         self._learn()
         record, keys = self.record, self.record.keys()
-        for choice in (*starting_points(record.space, record.get("sensitivity")), *others):
-            if key_of(choice) not in keys:
+        for choice in starting_points(record.space, record.get("sensitivity")):
+            if key_of(choice) not in keys and (len(keys) < self.trials or not keys):
                 return dict(choice), []
-            if not keys[key_of(choice)] and not record.trials[0].state.is_finished():
+            if keys.get(key_of(choice)) == 0 and not record.trials[0].state.is_finished():
                 # Without the base there is nothing to compare with, so it comes alone.
                 return None
         best = leaders(record.candidates(), self.keep_accuracy).best

@@ -75,7 +75,9 @@ def train_shared(shared: SharedTraining, folder: Path, on_progress: Callable[[fl
 
     def save() -> None:
         if not training.is_sound():
-            raise TrainingError(f"shared weights are not finite after epoch {training.epoch}; lower lr or set clip_grad")
+            raise TrainingError(
+                f"shared weights are not finite after epoch {training.epoch}; lower lr or set clip_grad"
+            )
         more = {"identity": identity, "finished": training.epoch == training.epochs}
         save_state({**training.state_dict(), **more}, folder)
 

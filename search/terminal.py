@@ -161,7 +161,7 @@ class Progress(Observer):
         if self.part is not None:
             self.part.n = done
             self.part.refresh()
-            if done >= self.part.total:
+            if done >= (self.part.total or 0):
                 self._end_part()
 
     def on_start(self, choice: Choice) -> Callable[[int, int, float], None]:

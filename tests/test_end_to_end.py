@@ -57,6 +57,15 @@ def accuracy_by_hand(folder):
     return 100 * sum(right) / len(right)
 
 
+def base_weights(output):
+    """The trained weights of a search's base."""
+    for path in (output / "weights").iterdir():
+        args = json.loads((path / "config.json").read_text())["model_args"]
+        if not args["drops"] and not args["pools"]:
+            return path / "model.safetensors"
+    raise AssertionError("the base's weights are kept")
+
+
 # One search is looked at by all of these.
 pytestmark = pytest.mark.xdist_group("found")
 
@@ -70,21 +79,39 @@ def found(tmp_path_factory):
 
 def test_what_a_search_prints_and_writes(found):
     output, done = found
-    for text in ("blocks.3", "may be dropped", "least reachable", "360 for the final test", "winner", "local-dir:"):
+    for text in (
+        "blocks.3",
+        "may be pooled, dropped",
+        "least reachable",
+        "360 for the final test",
+        "winner",
+        "local-dir:",
+    ):
         assert text in done.stdout
     assert "6.0/6 trials" in done.stderr
     assert "best " in done.stderr
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
     names = {path.name for path in output.iterdir()}
-    assert names == {".lock", "best", "pareto.csv", "report.html", "study.db", "weights"}
+    assert names == {
+        *(".lock", ".workers", "best", "front", "pareto.csv", "report.html", "search.json"),
+        *("sensitivity.csv", "sensitivity.svg", "study.db", "weights"),
+    }
     best = {"README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml"}
     assert {path.name for path in (output / "best").iterdir()} == best
-    # Only candidates with a role keep their weights.
-    assert len(list((output / "weights").iterdir())) <= 3
     rows = table(output)
     assert len(rows) >= 6
-    assert {row["state"] for row in rows} == {"complete"}
+    assert {row["state"] for row in rows} <= {"complete", "stopped"}
+    # Only candidates with a role keep their weights, and the members of the front; each of these is a model folder.
+    members = [row for row in rows if row["front"] == "1" and row["number"] != "0"]
+    assert {path.name for path in (output / "front").iterdir()} == {row["number"] for row in members}
+    assert len(list((output / "weights").iterdir())) <= 3 + len(members)
+    for row in members:
+        model = timm.create_model(f"local-dir:{output / 'front' / row['number']}", pretrained=True)
+        assert cp_vision.count_macs(model) == int(row["macs"])
+    lost = (output / "sensitivity.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lost] == ["block", *(f"blocks.{i}" for i in range(4))]
+    assert (output / "sensitivity.svg").read_text().startswith("<svg")
     assert rows[0]["pools"] == rows[0]["drops"] == ""
 
 
@@ -114,6 +141,69 @@ def test_the_winner_trains_again_by_its_own_command(found, tmp_path):
     assert one["architecture"] == two["architecture"]
     for key in ("pools", "drops"):
         assert one["model_args"][key] == two["model_args"][key]
+
+
+def test_commands_on_a_finished_search(found, tmp_path):
+    output, _ = found
+    rows = table(output)
+    status = run([str(COMMANDS / "cp-search"), "status", str(output)]).stdout
+    assert f"{len(rows)} candidates tried" in status
+    assert "winner" in status
+    (output / "report.html").unlink()
+    run([str(COMMANDS / "cp-search"), "report", str(output)])
+    assert (output / "report.html").exists()
+    # One whose weights are gone is trained again, to the accuracy that it had.
+    gone = next(row for row in rows if row["front"] == "0" and row["number"] != "0" and row["state"] == "complete")
+    folder = tmp_path / "exported"
+    done = run([str(COMMANDS / "cp-search"), "export", str(output), gone["number"], "--output", str(folder)])
+    assert f'timm.create_model("local-dir:{folder}", pretrained=True)' in done.stdout
+    assert cp_vision.count_macs(timm.create_model(f"local-dir:{folder}")) == int(gone["macs"])
+    assert json.loads((folder / "metrics.json").read_text())["validation_top1"] == float(gone["accuracy"])
+    assert table(output) == rows
+    for words, message in (
+        (["export", str(output), "99"], "number 99 is no candidate of this search"),
+        (["export", str(output), gone["number"], "--output", str(folder)], "is there already"),
+        (["status", str(tmp_path)], "holds no search"),
+    ):
+        assert message in run([str(COMMANDS / "cp-search"), *words], code=2).stderr
+
+
+def test_a_plan_writes_nothing(tmp_path):
+    done = run(cp_search(tmp_path / "x", 6, "--plan"))
+    for text in ("the space has 81 candidates", "macs: from", "training the base takes", "weights on disk"):
+        assert text in done.stdout
+    assert not (tmp_path / "x").exists()
+
+
+def test_sensitivity_needs_no_training(found, tmp_path):
+    output, _ = found
+    weights = base_weights(output)
+    done = run(cp_search(tmp_path / "s", 6, "--evaluator", "sensitivity", "--set", f"initial_checkpoint={weights}"))
+    assert "the base misses least" in done.stdout
+    assert len(table(tmp_path / "s")) == 1
+    assert (tmp_path / "s" / "sensitivity.csv").read_text() == (output / "sensitivity.csv").read_text()
+
+
+def test_candidates_inherit_the_weights_that_the_recipe_names(found, tmp_path):
+    output, _ = found
+    weights = base_weights(output)
+    more = ["--set", f"initial_checkpoint={weights}", "--set", "epochs=1", "--set", "lr=1e-6", "--early-stop", "none"]
+    run(cp_search(tmp_path / "i", 4, *more))
+    first = float(table(tmp_path / "i")[0]["accuracy"])
+    # Hardly trained, the base has what it had.
+    assert abs(first - float(table(output)[0]["accuracy"])) < 3
+    assert all(float(row["accuracy"]) > 15 for row in table(tmp_path / "i"))
+
+
+def test_shared_weights_and_finalists(tmp_path):
+    done = run(cp_search(tmp_path / "s", 8, "--evaluator", "supernet", "--supernet-epochs", "3", "--finalists", "2"))
+    rows = table(tmp_path / "s")
+    assert "shared weights" in done.stderr
+    trained = [row for row in rows if row["trained_accuracy"]]
+    assert 2 <= len(trained) < len(rows)
+    metrics = json.loads((tmp_path / "s" / "best" / "metrics.json").read_text())
+    assert metrics["validation_top1"] == max(float(row["trained_accuracy"]) for row in trained if row["number"] != "0")
+    assert accuracy_by_hand(tmp_path / "s" / "best") == metrics["test_top1"]
 
 
 def test_a_finished_search_is_not_run_again(found):

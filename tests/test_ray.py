@@ -79,9 +79,13 @@ def test_a_base_that_fails_ends_the_search(tmp_path):
     assert results.candidates[0].state == "complete"
 
 
-def test_an_address_where_no_cluster_is(tmp_path):
-    with pytest.raises(UserError, match="no Ray cluster can be reached there"):
-        Search(config(tmp_path, address="127.0.0.1:1", parallel=None)).run(evaluator=FakeEvaluator())
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("127.0.0.1:1", "no Ray cluster can be reached there"), ("nowhere", "must be HOST:PORT")],
+)
+def test_an_address_where_no_cluster_is(address, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        Search(config(tmp_path, address=address, parallel=None)).run(evaluator=FakeEvaluator())
 
 
 def test_a_node_dies_and_nothing_is_lost(tmp_path):
