@@ -54,8 +54,8 @@ class Books:
         choice = self.record.choice_of(candidate.number)
         return self.setup.space.architecture(choice), self.setup.space.img_size(choice)
 
-    def results(self) -> Results:
-        """Everything that the report shows."""
+    def results(self, importance: bool = True) -> Results:
+        """Everything that the report shows; how much each site matters takes longer than all the rest."""
         setup, record, candidates, now = self.setup, self.record, self.candidates(), self.leaders()
         macs = next((limit for limit in setup.space.limits if limit.measure == "macs"), None)
         pairs = [(c.accuracy, c.trained) for c in candidates if c.accuracy is not None and c.trained is not None]
@@ -76,18 +76,18 @@ class Books:
             evaluator=setup.config.evaluator,
             limits=setup.space.limits,
             keep_accuracy=setup.config.keep_accuracy,
-            importance=site_importance(record),
+            importance=site_importance(record) if importance else {},
             sensitivity=record.get("sensitivity") or {},
             measured_latency=record.figures("latency"),
             agreement=kendall_tau(pairs),
             commands=self._commands(),
         )
 
-    def write(self) -> Results:
-        """Write the tables and the report, and return what they show."""
+    def write(self, importance: bool = True) -> Results:
+        """Write the tables and the report, and return what they show; see :meth:`results`."""
         with folder_lock(self.setup.output):
             self.record.sync()
-            results = self.results()
+            results = self.results(importance)
             write_tables(results, self.setup.output)
         return results
 
@@ -98,7 +98,8 @@ class Books:
         with folder_lock(self.setup.output):
             if self.trains:
                 self._free_disk()
-        self.write()
+        # A search of thousands of trials would else spend its time on this.
+        self.write(importance=candidate.number % 25 == 24)
 
     def measure_sensitivity(self) -> None:
         """Measure what the base loses without each block, once: what is proposed first depends on it."""

@@ -45,17 +45,23 @@ class Observer:
         """There is nothing to do until others finish what they run."""
 
 
-def take_next(record: Record, strategy: Strategy) -> Claim | None:
-    """Claim what comes next: what a dead process left first; None where there is nothing for now."""
+def take_next(record: Record, strategy: Strategy, here: bool = True) -> Claim | None:
+    """Claim what comes next: what a dead process left first; None where there is nothing for now.
+
+    Args:
+        record: what was tried.
+        strategy: what is tried next.
+        here: whether it runs in this process.
+    """
     while True:
         record.sync()
-        claim = record.take_over()
+        claim = record.take_over(here)
         if claim is not None:
             return claim
         proposal = strategy.next()
         if proposal is None:
             return None
-        claim = record.claim(*proposal)
+        claim = record.claim(*proposal, here)
         if claim is not None:
             return claim
 

@@ -153,7 +153,7 @@ class _Searcher(Searcher):
         """The next candidate; None where there is none for now."""
         if self.fatal is not None:
             return Searcher.FINISHED
-        claim = take_next(self.record, self.strategy)
+        claim = take_next(self.record, self.strategy, here=False)
         if claim is None:
             return None if self.record.running else Searcher.FINISHED
         self.claims[trial_id] = claim

@@ -67,12 +67,14 @@ class Record:
         self._distributions = distributions(space.choices())
         self._finished: dict[int, Candidate] = {}
         self.trials: list[FrozenTrial] = []
+        self._attrs: dict[str, Any] = {}
         self.sync()
 
     def sync(self) -> None:
         """Look what the other processes did."""
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
         self.trials = [trial for trial in trials if "void" not in trial.user_attrs]
+        self._attrs = dict(self._storage.get_study_user_attrs(self._study_id))
 
     @property
     def finished(self) -> list[FrozenTrial]:
@@ -88,17 +90,19 @@ class Record:
         """The candidates that were tried or are being tried, with their numbers."""
         return {key_of(trial.params): number for number, trial in enumerate(self.trials)}
 
-    def claim(self, choice: Choice, refused: list[list[Any]]) -> Claim | None:
+    def claim(self, choice: Choice, refused: list[list[Any]], here: bool = True) -> Claim | None:
         """Claim a candidate; None where another process was quicker, or it was tried before.
 
         Args:
             choice: the candidate.
             refused: the proposals that were refused on the way to it.
+            here: whether it runs in this process, whose end may then be its fault.
         """
         attrs = {
             "architecture": self.space.architecture(choice).to_json(),
             "owner": self.worker.name,
             "attempts": 1,
+            "here": here,
             **({"refused": refused} if refused else {}),
         }
         trial_id = self._storage.create_new_trial(
@@ -118,8 +122,12 @@ class Record:
             return None
         return Claim(trial_id, dict(choice), 1, time.monotonic())
 
-    def take_over(self) -> Claim | None:
-        """Take over a candidate whose process died, so that it is run again; None where there is none."""
+    def take_over(self, here: bool = True) -> Claim | None:
+        """Take over a candidate whose process died, so that it is run again; None where there is none.
+
+        Args:
+            here: whether it runs in this process.
+        """
         for trial in self.running:
             attempts, owner = trial.user_attrs.get("attempts", 1), trial.user_attrs.get("owner", "")
             if trial.state == TrialState.RUNNING and self.worker.is_alive(owner):
@@ -134,10 +142,13 @@ class Record:
             if not self._storage.set_trial_state_values(trial_id, TrialState.RUNNING):
                 continue
             self._storage.set_trial_user_attr(trial_id, "owner", self.worker.name)
-            self._storage.set_trial_user_attr(trial_id, "attempts", attempts + 1)
+            # Elsewhere the end of that process was not the candidate's fault.
+            begun = attempts + 1 if trial.user_attrs.get("here", True) else attempts
+            self._storage.set_trial_user_attr(trial_id, "attempts", begun)
+            self._storage.set_trial_user_attr(trial_id, "here", here)
             self.sync()
-            claim = Claim(trial_id, dict(trial.params), attempts + 1, time.monotonic())
-            if attempts < MOST_ATTEMPTS or trial.params == self.space.choice():
+            claim = Claim(trial_id, dict(trial.params), begun, time.monotonic())
+            if begun <= MOST_ATTEMPTS or trial.params == self.space.choice():
                 return claim
             self.finish(claim, "failed", reason=f"its process ended {attempts} times before it was finished")
         return None
@@ -202,21 +213,22 @@ class Record:
 
     def figures(self, name: str) -> dict[int, float]:
         """Further figures (``test_accuracy``, ``trained``, ``latency``) by candidate number."""
-        attrs = self.study.user_attrs
         keys = {number: f"{name} {trial.number}" for number, trial in enumerate(self.trials)}
-        return {number: float(attrs[key]) for number, key in keys.items() if key in attrs}
+        return {number: float(self._attrs[key]) for number, key in keys.items() if key in self._attrs}
 
     def set_figure(self, name: str, number: int, value: float) -> None:
         """Note a further figure of a finished candidate."""
-        self.study.set_user_attr(f"{name} {self.trials[number].number}", value)
+        self.set(f"{name} {self.trials[number].number}", value)
 
     def get(self, key: str) -> Any:
         """What was noted of the study under a key, or None."""
-        return self.study.user_attrs.get(key)
+        return self._attrs.get(key)
 
     def set(self, key: str, value: Any) -> None:
         """Note something of the study as a whole: JSON values."""
-        self.study.set_user_attr(key, json.loads(json.dumps(value)))
+        value = json.loads(json.dumps(value))
+        self.study.set_user_attr(key, value)
+        self._attrs[key] = value
 
     def _candidate(self, number: int, trial: FrozenTrial) -> Candidate:
         kept = self._finished.get(trial.number)

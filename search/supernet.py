@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from scipy.stats import kendalltau
+from torch import Tensor
 
 from cp_vision import Architecture
 from cp_vision.files import make_folder
 
 from ..recipes.schema import Recipe
+from ..recipes.scoring import evaluate
 from .evaluate import OnEpoch, Score, TrainEvaluator
+from .supernet_batches import KeptBatches
 from .supernet_model import Supernet
 from .supernet_norms import batch_norms, recalibrated
 from .supernet_task import Draw
@@ -54,6 +57,7 @@ class SupernetEvaluator:
         self.trainer, self.whole, self.smallest, self.draw, self.recipe = trainer, whole, smallest, draw, recipe
         self.folder = trainer.output / "supernet"
         self._supernet: Supernet | None = None
+        self._batches = KeptBatches()
 
     def prepare(self, on_progress: Callable[[float, int], None] = lambda done, epochs: None) -> Supernet:
         """Train the shared weights, go on where that was stopped, or read them where they are ready.
@@ -76,14 +80,18 @@ class SupernetEvaluator:
     def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
         """Score a candidate; see :class:`Evaluator`. There are no epochs to tell of."""
         trainer = self.trainer
+
+        def calibration() -> Iterator[tuple[Tensor, Tensor]]:
+            loader = trainer.training_loader(model, img_size)
+            return itertools.islice(loader.epoch(0), max(1, math.ceil(CALIBRATION_IMAGES / loader.share.size)))
+
         with self.prepare().acting_as(architecture) as model:
-            batches: Iterable = ()
-            if batch_norms(model):
-                loader = trainer.training_loader(model, img_size)
-                count = max(1, math.ceil(CALIBRATION_IMAGES / loader.share.size))
-                batches = itertools.islice(loader.epoch(0), count)
+            batches = self._batches.get(("calibration", img_size), calibration) if batch_norms(model) else ()
             with recalibrated(model, batches, trainer.processes, trainer.recipe):
-                accuracy = trainer.score(model, trainer.held_out, img_size)
+                held_out = self._batches.get(
+                    ("held out", img_size), lambda: trainer.scoring_loader(model, trainer.held_out, img_size)
+                )
+                accuracy = evaluate(model, held_out, trainer.processes, trainer.recipe)["top1"]
             return Score(accuracy, sum(parameter.numel() for parameter in model.parameters()))
 
 

@@ -67,7 +67,7 @@ class SandwichTask(nn.Module):
         """
         whole = self.task(images, targets)
         says, losses = whole["output"].detach(), [whole["loss"]]
-        for architecture in (self.smallest, *(self.draw(random) for _ in range(self.count))):  # type: ignore[arg-type]
+        for architecture in (self.smallest, *(self.draw(random) for _ in range(self.count))):
             with self.supernet.acting_as(architecture) as model:
                 logits = model(images)
             losses.append(

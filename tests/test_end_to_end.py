@@ -22,8 +22,6 @@ from cp_vision.recipes.digits import Digits
 from cp_vision.recipes.images import Images
 from cp_vision.search import Search, SearchConfig
 
-pytestmark = pytest.mark.slow
-
 COMMANDS = Path(sys.executable).parent
 SMALL = [
     *("test_vit2", "--model-kwargs", "patch_size=16", "depth=4", "init_values=1.0", "--budget", "0.8x"),
@@ -67,7 +65,7 @@ def base_weights(output):
 
 
 # One search is looked at by all of these.
-pytestmark = pytest.mark.xdist_group("found")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("found")]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from cp_vision.search import Observer, SearchConfig, run
 from cp_vision.search.evaluate import TrainEvaluator
 from cp_vision.search.setup import Setup
 from cp_vision.search.supernet import SupernetEvaluator, kendall_tau
+from cp_vision.search.supernet_batches import KeptBatches
 from cp_vision.search.supernet_model import Supernet
 from cp_vision.search.supernet_norms import batch_norms, recalibrated
 from cp_vision.search.supernet_setup import make_supernet, smallest_choice, supernet_evaluator
@@ -231,6 +233,20 @@ def test_scores_dont_depend_on_what_was_scored_before(base, args, tmp_path):
         assert found.params == sum(parameter.numel() for parameter in alone.parameters())
         if base == "test_vit":
             assert found.accuracy == shared.trainer.score(alone, shared.trainer.held_out)
+
+
+def test_batches_are_read_once_where_they_fit():
+    reads = []
+
+    def read(name, count):
+        reads.append(name)
+        yield from ((torch.full((4,), float(i)), torch.zeros(4)) for i in range(count))
+
+    batches = KeptBatches(most_bytes=4 * 2 * 16)
+    for name, count in (("few", 3), ("many", 5), ("one more", 1)):
+        for _ in range(3):
+            assert [float(images[0]) for images, _ in batches.get(name, partial(read, name, count))] == [*range(count)]
+    assert reads == ["few", "many", "many", "many", "one more"]
 
 
 class StopError(Exception):
