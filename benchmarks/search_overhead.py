@@ -40,7 +40,7 @@ def search(folder: Path, processes: int, trials: int, seconds: float, **config: 
     """Seconds from the first trial's start to the last one's end."""
     values = {"base": "test_vit2", "output": str(folder), "trials": trials, "early_stop": "none", **config}
     command = [sys.executable, "-c", RUNNER, str(seconds), json.dumps(values)]
-    running = [subprocess.Popen(command, cwd=ROOT)  # noqa: S603 for _ in range(processes)]
+    running = [subprocess.Popen(command, cwd=ROOT) for _ in range(processes)]  # noqa: S603
     if any(process.wait() for process in running):
         raise RuntimeError(f"a search failed: {values}")
     study = optuna.load_study(storage=f"sqlite:///{folder / 'study.db'}", study_name="cp-search")

@@ -191,10 +191,10 @@ def describe(
         f"{arguments.again}` on {datetime.date.today():%d %B %Y}: torch {torch.__version__}, timm {timm.__version__}, "
         f"one thread.",
         "",
-        f"Fashion-MNIST, {len(train_set):,} images to train on, {HELD_OUT:,} to compare on; `{search.config.base}` with "
-        f"{search.config.model_kwargs}, pools {search.config.pool_options}, recipe `{search.config.recipe}` with "
-        f"{', '.join(search.config.overrides)}; {len(tried)} candidates within {search.config.budget_text} of the base's "
-        "MACs, the base and those that only drop among them. Seconds are those of one core.",
+        f"Fashion-MNIST, {len(train_set):,} images to train on, {HELD_OUT:,} to compare on; `{search.config.base}` "
+        f"with {search.config.model_kwargs}, pools {search.config.pool_options}, recipe `{search.config.recipe}` with "
+        f"{', '.join(search.config.overrides)}; {len(tried)} candidates within {search.config.budget_text} of the "
+        "base's MACs, the base and those that only drop among them. Seconds are those of one core.",
         "",
         "| | |",
         "|---|---|",
@@ -209,8 +209,8 @@ def describe(
         f"| seconds: every candidate alone | {trainings:.0f} |",
         f"| share | {(training + scoring) / trainings:.3f} |",
         "",
-        f"A row for each candidate, the best first: what became of {names[0]} to {names[-1]} (K kept, P kept and pooled "
-        "after, - left out).",
+        f"A row for each candidate, the best first: what became of {names[0]} to {names[-1]} (K kept, P kept and "
+        "pooled after, - left out).",
         "",
         "| blocks | MACs | alone, % | shared weights, % | alone, s | shared weights, s |",
         "|---|---|---|---|---|---|",
@@ -220,7 +220,8 @@ def describe(
         blocks = "".join("P" if name in one.pools else "-" if name in one.drops else "K" for name in names)
         macs = search.space.macs(search.space.choice(one.pools, one.drops)) / search.space.base_macs
         lines.append(
-            f"| {blocks} | {macs:.3f}x | {alone[i][0]:.2f} | {scores[i][0]:.2f} | {alone[i][1]:.0f} | {scores[i][1]:.1f} |"
+            f"| {blocks} | {macs:.3f}x | {alone[i][0]:.2f} | {scores[i][0]:.2f} | {alone[i][1]:.0f} | "
+            f"{scores[i][1]:.1f} |"
         )
     return "\n".join(lines) + "\n"
 

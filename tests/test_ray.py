@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from fakes import FakeEvaluator
 
 from cp_vision import UserError
@@ -62,11 +63,16 @@ def test_real_trainings_give_what_they_give_in_process(tmp_path):
     assert results.best is not None
     assert (tmp_path / "ray" / "best" / "config.json").exists()
     own = {(c.pools, c.drops): c.accuracy for c in results.candidates if c.state == "complete"}
-    plain = Search(config(tmp_path / "local", **shared, executor="local", parallel=None)).run()
+    # Workers have one thread each, and more would round otherwise.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        plain = Search(config(tmp_path / "local", **shared, executor="local", parallel=None)).run()
+    finally:
+        torch.set_num_threads(threads)
     both = [(own[c.pools, c.drops], c.accuracy) for c in plain.candidates if (c.pools, c.drops) in own]
     assert len(both) >= 3
-    # Workers have one thread each, which rounds otherwise.
-    assert all(abs(one - other) <= 2 for one, other in both)
+    assert all(one == other for one, other in both)
 
 
 def test_a_base_that_fails_ends_the_search(tmp_path):
