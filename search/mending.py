@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from .space import DROP, KEEP, POOL, Choice, Space
@@ -33,28 +33,61 @@ class Mender:
         self.space, self.choices = space, space.choices()
 
     def mend(self, choice: Choice, chance: Chance) -> dict[str, Any] | None:
-        """A candidate close to a choice that keeps the budgets: pools are taken away, then blocks left out.
+        """A candidate close to a choice that keeps the budgets.
+
+        Where too many blocks are gone some come back, and where there are too many pools some go. Then either pools
+        are taken away and blocks left out, or the other way round: pools cost so little that they would never stay
+        under a tight budget if they always went first.
 
         Args:
             choice: what is to be mended.
-            chance: in what order, drawn at random.
+            chance: which way, and in what order, drawn at random.
 
         Returns:
             The candidate, or None where these steps lead to none.
         """
         mended, order = dict(choice), list(self.space.names)
-        for taken, instead in ((DROP, KEEP), (POOL, KEEP), (KEEP, DROP)):
-            chance.shuffle(order)
-            for name in order:
-                found = self.space.constraints(mended)
-                if max(found.values(), default=0.0) <= 0:
-                    return self.space.normal(mended)
-                # Blocks come back only where too many are gone.
-                if taken == DROP and max(found.get("drops", 0.0), found.get("blocks", 0.0)) <= 0:
-                    break
-                if mended[name] == taken and instead in self.choices[name]:
-                    mended[name] = instead
-        return self.space.normal(mended) if self.space.excess(mended) <= 0 else None
+        if self.space.excess(mended) > 0:
+            costs = [limit.measure for limit in self.space.limits]
+            self._exchange(mended, order, DROP, KEEP, ("drops", "blocks"), chance)
+            self._exchange(mended, order, POOL, KEEP, ("pools",), chance)
+            fewer_pools_first = chance.random() < 0.5
+            if fewer_pools_first:
+                self._exchange(mended, order, POOL, KEEP, costs, chance)
+            self._exchange(mended, order, KEEP, DROP, costs, chance)
+            if not fewer_pools_first:
+                self._exchange(mended, order, POOL, KEEP, costs, chance)
+                self._exchange(mended, order, KEEP, DROP, costs, chance)
+            if self.space.excess(mended) > 0:
+                return None
+        return self.space.normal(mended)
+
+    def _exchange(
+        self,
+        mended: dict[str, Any],
+        order: list[str],
+        taken: str,
+        instead: str,
+        bounds: Sequence[str],
+        chance: Chance,
+    ) -> None:
+        """Put one value in another's place, site by site in a random order, until these bounds are kept."""
+
+        def over(names: Sequence[str]) -> bool:
+            found = self.space.constraints(mended)
+            return any(found.get(name, 0.0) > 0 for name in names)
+
+        if not over(bounds):
+            return
+        chance.shuffle(order)
+        for name in order:
+            if mended[name] == taken and instead in self.choices[name]:
+                mended[name] = instead
+                if instead == DROP and over(("drops", "blocks")):
+                    mended[name] = taken
+                    return
+                if not over(bounds):
+                    return
 
     def draw(self, chance: Chance) -> dict[str, Any] | None:
         """A candidate within the budgets at random, each value with a share of its own, so that all depths come up."""

@@ -23,7 +23,7 @@ from cp_vision.search.mending import Mender
 from cp_vision.search.proposals import Proposer
 from cp_vision.search.results import Candidate, Limit
 from cp_vision.search.samplers import SAMPLERS
-from cp_vision.search.space import DROP, key_of
+from cp_vision.search.space import DROP, POOL, key_of
 from cp_vision.search.strategy import leaders, starting_points, without_pools
 
 BASES = {
@@ -162,6 +162,18 @@ def test_a_space_that_is_used_up_ends_the_proposals():
         proposer.learn(choice, 50.0)
     assert len(seen) == 6
     assert all(sum(value == DROP for _, value in key) == 5 for key in seen)
+
+
+def test_pools_stay_in_the_race_under_a_tight_budget():
+    space = measure_space(Architecture("resnet50"), (3, 224, 224))
+    space = replace(space, limits=(Limit("macs", "0.5x", 0.5 * space.base_macs, space.base_macs),))
+    proposer, seen = Proposer(space, "random", 0), {}
+    # Within the budget there are 736 candidates, 79 of them without a pool.
+    while len(seen) < 200 and (proposal := proposer.propose(seen, len(seen))) is not None:
+        seen[key_of(proposal[0])] = 50.0
+        proposer.learn(proposal[0], 50.0)
+    assert len(seen) == 200
+    assert sum(any(value == POOL for _, value in key) for key in seen) > 100
 
 
 def test_ten_thousand_proposals_in_seconds():
