@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from timm.utils import random_seed
 
 from cp_vision import Architecture
+from cp_vision.command_line import CommandError
+from cp_vision.errors import one_line
 
 from ..recipes.loaders import TrainingLoader
 from ..recipes.models import build_model, data_config, load_model, save_model
@@ -24,7 +27,16 @@ from ..recipes.scoring import evaluate
 from ..recipes.scoring_loader import ScoringLoader
 from ..recipes.trainer import train
 
-__all__ = ["Evaluator", "OnEpoch", "OutOfTimeError", "Score", "StoppedEarly", "TrainEvaluator", "weights_folder"]
+__all__ = [
+    "Evaluator",
+    "NotKeptError",
+    "OnEpoch",
+    "OutOfTimeError",
+    "Score",
+    "StoppedEarly",
+    "TrainEvaluator",
+    "weights_folder",
+]
 
 OnEpoch = Callable[[int, int, float, Callable[[], float]], None]
 """Called after every epoch with its number from 1, the number of epochs, the mean loss, and a function that gives
@@ -47,6 +59,10 @@ class OutOfTimeError(RuntimeError):
     """A candidate took longer than it may."""
 
 
+class NotKeptError(CommandError):
+    """The weights of a candidate can't be written: a full disk, say, which is no fault of the candidate's."""
+
+
 @dataclass(frozen=True)
 class Score:
     """What came of one candidate: validation top-1 in percent, and its number of parameters."""
@@ -56,7 +72,10 @@ class Score:
 
 
 class Evaluator(Protocol):
-    """Scores one architecture; raises ``RuntimeError`` with a one-line reason where that fails."""
+    """Scores one architecture; raises ``RuntimeError`` with a one-line reason where that fails.
+
+    A :class:`NotKeptError` ends the search, and the candidate is tried again when it goes on.
+    """
 
     def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
         """Score one architecture, calling ``on_epoch`` as it goes.
@@ -120,8 +139,16 @@ class TrainEvaluator:
 
         model = train(model, recipe, self.training_loader(model, img_size), self.processes, after_epoch, after_update)
         folder = weights_folder(self.output, architecture, img_size)
-        folder.parent.mkdir(exist_ok=True)
-        save_model(model, folder, data_config(model, recipe), self.train_set.classes)
+        try:
+            folder.parent.mkdir(exist_ok=True)
+            save_model(model, folder, data_config(model, recipe), self.train_set.classes)
+        except (OSError, SafetensorError) as error:
+            for unfinished in folder.parent.glob(f".{folder.name}.*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise NotKeptError(
+                f"can't write into {str(folder.parent)!r}: {getattr(error, 'strerror', None) or one_line(error)}; make "
+                "room and run the same command again: nothing that was finished is lost"
+            ) from error
         params = sum(parameter.numel() for parameter in model.parameters())
         return Score(self.score(model, self.held_out, img_size), params)
 

@@ -10,7 +10,7 @@ from typing import Any
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
 
-from .evaluate import Evaluator, OnEpoch, StoppedEarly
+from .evaluate import Evaluator, NotKeptError, OnEpoch, StoppedEarly
 from .record import MOST_ATTEMPTS, Claim, Record
 from .results import Candidate
 from .space import Choice
@@ -85,7 +85,7 @@ def run_trials(
         after_trial: called after each, before the next is chosen.
 
     Raises:
-        CommandError: the base itself can't be scored.
+        CommandError: the base itself can't be scored, or weights can't be written.
         UserError: raised by an evaluator.
     """
     while True:
@@ -115,7 +115,7 @@ def _try(record: Record, evaluator: Evaluator, stopper: Stopper, claim: Claim, o
         return record.finish(claim, "complete", accuracy=finite(score.accuracy), params=score.params)
     except StoppedEarly as stop:
         return record.finish(claim, "stopped", accuracy=stop.accuracy)
-    except UserError:
+    except (UserError, NotKeptError):
         record.void(claim.trial_id)
         raise
     except Exception as error:

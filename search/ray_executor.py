@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from optuna.exceptions import OptunaError
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -55,7 +56,7 @@ def run_on_ray(
         after_trial: called after each.
 
     Raises:
-        CommandError: the base itself can't be scored, or Ray can't be started.
+        CommandError: the base itself can't be scored, weights can't be written, or Ray can't be started.
         UserError: raised by an evaluator.
     """
     absolute: dict[str, Any] = {
@@ -147,13 +148,17 @@ class _Searcher(Searcher):
         self.record, self.strategy, self.observer, self.after_trial = record, strategy, observer, after_trial
         self.claims: dict[str, Claim] = {}
         self.stopped: set[str] = set()
-        self.fatal: UserError | CommandError | None = None
+        self.fatal: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
         """The next candidate; None where there is none for now."""
         if self.fatal is not None:
             return Searcher.FINISHED
-        claim = take_next(self.record, self.strategy, here=False)
+        try:
+            claim = take_next(self.record, self.strategy, here=False)
+        except OptunaError as error:
+            self.fatal = error
+            return Searcher.FINISHED
         if claim is None:
             return None if self.record.running else Searcher.FINISHED
         self.claims[trial_id] = claim
@@ -162,18 +167,26 @@ class _Searcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record what came of a candidate."""
-        claim, result = self.claims.pop(trial_id, None), result or {}
+        claim, stopped = self.claims.pop(trial_id, None), trial_id in self.stopped
         if claim is None:
             return
-        is_base = claim.choice == self.record.space.choice()
+        try:
+            self._write(claim, stopped, result or {}, error)
+        except (CommandError, OSError, OptunaError, UserError) as fatal:
+            # Raised here it would end Tune in the middle, and come out in its wrappings.
+            self.fatal = self.fatal or fatal
+
+    def _write(self, claim: Claim, stopped: bool, result: dict[str, Any], worker_died: bool) -> None:
         kind, reason = result.get("kind", "failed"), result.get("reason", "it ended without a result")
-        if error:
+        if worker_died:
             kind, reason = "failed", f"its worker died {MOST_ATTEMPTS} times"
-        if kind == "mistake" or (kind == "failed" and is_base):
+        fatal: dict[str, CommandError | UserError] = {"mistake": UserError(reason), "not kept": CommandError(reason)}
+        if claim.choice == self.record.space.choice():
+            fatal["failed"] = CommandError(f"the base itself failed: {reason}")
+        if kind in fatal:
             self.record.void(claim.trial_id)
-            self.fatal = UserError(reason) if kind == "mistake" else CommandError(f"the base itself failed: {reason}")
-            return
-        if trial_id in self.stopped:
+            raise fatal[kind]
+        if stopped:
             candidate = self.record.finish(claim, "stopped", accuracy=result["accuracy"])
         elif kind == "complete":
             candidate = self.record.finish(claim, "complete", accuracy=result["accuracy"], params=result["params"])

@@ -11,7 +11,7 @@ from ray import tune
 from cp_vision.errors import UserError
 
 from .config import SearchConfig
-from .evaluate import Evaluator
+from .evaluate import Evaluator, NotKeptError
 from .executor import Observer, describe_failure, finite
 from .setup import Setup
 from .space import Space
@@ -47,6 +47,8 @@ def run_candidate(config: dict[str, Any], search: SearchConfig, evaluator: Evalu
         result = {"kind": "complete", "accuracy": finite(score.accuracy), "params": score.params}
     except UserError as error:
         result |= {"kind": "mistake", "reason": str(error)}
+    except NotKeptError as error:
+        result |= {"kind": "not kept", "reason": str(error)}
     except Exception as error:
         result |= {"reason": describe_failure(error)}
     tune.report(result)

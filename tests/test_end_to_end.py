@@ -4,11 +4,13 @@ import csv
 import json
 import os
 import random
+import resource
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from timm.data import create_transform, resolve_model_data_config
 
 import cp_vision
 from cp_vision import Architecture
+from cp_vision.command_line import CommandError
 from cp_vision.recipes.digits import Digits
 from cp_vision.recipes.images import Images
 from cp_vision.search import Search, SearchConfig
@@ -269,7 +272,9 @@ def test_ctrl_c_leaves_a_study_that_the_same_command_continues(found, tmp_path):
 
 
 def test_a_convnet_by_changing_the_base_alone(tmp_path):
-    base = ["resnet18", "--budget", "0.7x", "--set", "epochs=1", "--set", "drop_path=0.1"]
+    # The recipe's Muon takes minutes for the matrices of a ResNet.
+    settings = ("epochs=1", "drop_path=0.1", "opt=adamw", "lr=0.001")
+    base = ["resnet18", "--budget", "0.7x", *(part for value in settings for part in ("--set", value))]
     run(cp_search(tmp_path / "resnet", 3, base=base))
     rows = table(tmp_path / "resnet")
     assert len(rows) >= 3
@@ -313,3 +318,22 @@ def test_the_test_split_is_touched_once_at_the_end(tmp_path):
     assert Watched.finished == len(results.candidates)
     search().run()
     assert Watched.looks == 360 * len(roles)
+
+
+def test_a_full_disk_loses_no_finished_trial(tmp_path):
+    changes = {"base": "test_vit2", "budget": "0.8x", "overrides": ("epochs=1", "batch_size=512")}
+    config = SearchConfig(**changes, output=str(tmp_path), trials=2)
+    before = Search(config).run().candidates
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Room for the record, none for weights.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+    try:
+        with pytest.raises(CommandError, match=r"can't write into .*/weights'.*; make room and run the same command"):
+            Search(replace(config, trials=4)).run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [path for path in (tmp_path / "weights").iterdir() if path.name.startswith(".")]
+    after = Search(replace(config, trials=4)).run().candidates
+    assert after[: len(before)] == before
+    assert len(after) >= 4
+    assert all(c.state != "failed" for c in after)
