@@ -68,6 +68,9 @@ def run_on_ray(
         parallel = config.parallel or max(1, math.floor(cores / max(config.cpus, 1e-6)))
         searcher = _Searcher(record, strategy, observer, after_trial)
         scratch = Path(config.output) / ".ray" / record.worker.name
+        for left in scratch.parent.glob("*"):
+            if not record.worker.is_alive(left.name):
+                shutil.rmtree(left, ignore_errors=True)
         trainable = tune.with_parameters(run_candidate, search=config, evaluator=evaluator)
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": config.cpus, "gpu": config.gpus}),

@@ -43,8 +43,9 @@ def run(command, code=0):
 
 
 def table(folder):
+    """The candidates of a search, without what is timed."""
     with (folder / "pareto.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k not in ("seconds", "latency_ms")} for row in csv.DictReader(file)]
 
 
 def accuracy_by_hand(folder):

@@ -286,7 +286,7 @@ def test_a_base_of_any_module_of_timms_works_or_says_why_not():
         if not names:
             continue
         with torch.device("meta"):
-            models = [(sum(p.numel() for p in timm.create_model(name).parameters()), name) for name in names[:6]]
+            models = [(sum(p.numel() for p in timm.create_model(name).parameters()), name) for name in names[:3]]
             name = min(models)[1]
             try:
                 model = timm.create_model("context_pooled", base=name)
