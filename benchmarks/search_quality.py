@@ -23,9 +23,9 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 import optuna
 
 from benchmarks.search_table import setup
-from cp_vision.search.proposals import Proposer
+from cp_vision.search.guided import make_proposer
 from cp_vision.search.record import Record
-from cp_vision.search.samplers import SAMPLERS
+from cp_vision.search.samplers import sampler_names
 from cp_vision.search.setup import Setup
 from cp_vision.search.strategy import Strategy, leaders
 from cp_vision.search.workers import Worker
@@ -38,7 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--most", type=int, default=100, help="evaluations of a run at most")
-    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=[s for s in SAMPLERS if s != "gp"])
+    parser.add_argument(
+        "--samplers", nargs="+", choices=sampler_names(), default=[s for s in sampler_names() if s != "gp"]
+    )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     with (arguments.output / "search_table.csv").open() as file:
@@ -94,7 +96,7 @@ def run(
     study = optuna.create_study(storage=storage, directions=["maximize", "minimize"])
     with Worker(study, search.output) as worker:
         record = Record(study, storage, search.space, worker)
-        strategy = Strategy(record, Proposer(search.space, sampler, seed), most)
+        strategy = Strategy(record, make_proposer(search.space, sampler, seed), most)
         needed, curve, points = None, [], []
         while (proposal := strategy.next()) is not None and len(curve) < most:
             claim = record.claim(*proposal)

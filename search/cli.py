@@ -34,7 +34,7 @@ def parser() -> CommandParser:
     """The arguments of ``cp-search``."""
     from .commands import COMMANDS
     from .config import EVALUATORS, EXECUTORS, OBJECTIVES, SearchConfig
-    from .samplers import SAMPLERS
+    from .samplers import sampler_names
     from .stopping import STOPPERS
 
     defaults = SearchConfig("")
@@ -79,7 +79,7 @@ def parser() -> CommandParser:
     how = made.add_argument_group("how to search")
     how.add_argument("--trials", type=int, default=defaults.trials, help="candidates to try, the base included")
     how.add_argument("--evaluator", default=defaults.evaluator, help=", ".join(EVALUATORS))
-    how.add_argument("--sampler", default=defaults.sampler, help=", ".join(SAMPLERS))
+    how.add_argument("--sampler", default=defaults.sampler, help=", ".join(sampler_names()))
     how.add_argument("--objective", default=defaults.objective, help=", ".join(OBJECTIVES))
     how.add_argument("--early-stop", default=defaults.early_stop, help=", ".join(STOPPERS))
     how.add_argument("--trial-seconds", type=float, metavar="S", help="the longest that a candidate may train")

@@ -14,7 +14,7 @@ from cp_vision.files import write_text
 
 from ..recipes.schema import Recipe, load_recipe
 from .choices import Choices, load_choices
-from .samplers import check_sampler
+from .samplers import SURROGATE, check_sampler
 from .stopping import check_stopper
 
 __all__ = ["CONFIG_FILE", "EVALUATORS", "EXECUTORS", "SearchConfig", "load_config", "recipe_source", "search_recipe"]
@@ -50,7 +50,7 @@ class SearchConfig:
         storage: where the study is kept: None is a SQLite file in the output folder; ``journal:PATH``, or the address
             of a database as SQLAlchemy writes it.
         seed: seed of the sampler and of every training.
-        sampler: one of Optuna's by name, such as ``tpe``, ``nsgaii``, ``random``.
+        sampler: ``surrogate``, or one of Optuna's by name, such as ``tpe``, ``nsgaii``, ``random``.
         objective: ``pareto`` (accuracy and cost) or ``single`` (accuracy within the budget).
         early_stop: how candidates that are among the worse are stopped: ``halving``, ``hyperband``, ``median``,
             ``none``. Under Ray ``halving`` and ``hyperband`` are its asynchronous forms.
@@ -83,7 +83,7 @@ class SearchConfig:
     output: str | Path = "runs/search"
     storage: str | None = None
     seed: int = 0
-    sampler: str = "tpe"
+    sampler: str = SURROGATE
     objective: str = "pareto"
     early_stop: str = "halving"
     trial_seconds: float | None = None

@@ -13,7 +13,7 @@ from .config import SearchConfig
 from .evaluate import Evaluator
 from .executor import Observer, run_trials
 from .finish import Finisher
-from .proposals import Proposer
+from .guided import make_proposer
 from .ray_environment import prepare_environment
 from .record import Record
 from .results import Results
@@ -74,7 +74,7 @@ class Search(Setup):
 
     def _run(self, record: Record, observer: Observer, own: Evaluator | None) -> Results:
         config, books = self.config, Books(self, record, own is None and self.config.evaluator != "supernet")
-        proposer = Proposer(self.space, config.sampler, config.seed, config.objective, config.keep_accuracy)
+        proposer = make_proposer(self.space, config.sampler, config.seed, config.objective, config.keep_accuracy)
         trials = 1 if config.evaluator == "sensitivity" else config.trials
         strategy = Strategy(record, proposer, trials, config.keep_accuracy)
         evaluator = own or make_evaluator(self, observer)

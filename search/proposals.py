@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import optuna
@@ -16,7 +16,7 @@ from .mending import Mender
 from .samplers import check_sampler, make_sampler
 from .space import Choice, Key, Space, key_of
 
-__all__ = ["Proposal", "Proposer", "distributions"]
+__all__ = ["Proposal", "Proposer", "Proposes", "distributions"]
 
 Proposal = tuple[dict[str, Any], list[list[Any]]]
 
@@ -27,6 +27,22 @@ _REFUSALS = 10
 def distributions(choices: Mapping[str, tuple[Any, ...]]) -> dict[str, BaseDistribution]:
     """The choices as Optuna's distributions."""
     return {name: CategoricalDistribution(allowed) for name, allowed in choices.items()}
+
+
+class Proposes(Protocol):
+    """Gives candidates within the budgets, and learns what came of them; see :class:`Proposer`."""
+
+    refused: int
+    proposed: set[Key]
+
+    def propose(self, tried: Collection[Key], number: int) -> Proposal | None:
+        """A candidate that was not tried before."""
+
+    def refuse(self, values: Sequence[Any]) -> None:
+        """Learn again of a proposal that was refused in an earlier run."""
+
+    def learn(self, choice: Choice, accuracy: float | None) -> None:
+        """Learn what came of a candidate."""
 
 
 class Proposer:
@@ -76,7 +92,7 @@ class Proposer:
         self._open: dict[Key, Trial] = {}
         self.proposed: set[Key] = set()
 
-    def propose(self, tried: Container[Key], number: int) -> Proposal | None:
+    def propose(self, tried: Collection[Key], number: int) -> Proposal | None:
         """Propose a candidate within the budgets that was not tried before.
 
         Args:

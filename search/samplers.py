@@ -1,4 +1,4 @@
-"""Optuna's samplers by name."""
+"""Samplers by name: our own, and Optuna's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 
 from cp_vision.errors import UserError, closest
 
-__all__ = ["SAMPLERS", "check_sampler", "make_sampler"]
+__all__ = ["SAMPLERS", "SURROGATE", "check_sampler", "make_sampler", "sampler_names"]
+
+SURROGATE = "surrogate"
+"""The sampler that is not Optuna's; see :class:`GuidedProposer`."""
 
 
 def _found() -> dict[str, Callable[[int], BaseSampler]]:
@@ -44,14 +47,20 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 }
 
 
+def sampler_names() -> list[str]:
+    """Every sampler, the default first."""
+    return [SURROGATE, *SAMPLERS]
+
+
 def check_sampler(sampler: str) -> None:
     """Raise a UserError that names the samplers unless ``sampler`` is one."""
-    if sampler not in SAMPLERS:
-        raise UserError(f"sampler {sampler!r} is not one of {', '.join(SAMPLERS)}{closest(sampler, SAMPLERS)}")
+    names = sampler_names()
+    if sampler not in names:
+        raise UserError(f"sampler {sampler!r} is not one of {', '.join(names)}{closest(sampler, names)}")
 
 
 def make_sampler(sampler: str, seed: int) -> BaseSampler:
-    """A sampler by its name."""
+    """One of Optuna's samplers by its name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return SAMPLERS[sampler](seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from .proposals import Proposal, Proposer
+from .proposals import Proposal, Proposes
 from .record import Record
 from .results import Candidate
 from .space import KEEP, POOL, Choice, Space, key_of
@@ -112,7 +112,7 @@ class Strategy:
         keep_accuracy: as for :func:`leaders`.
     """
 
-    def __init__(self, record: Record, proposer: Proposer, trials: int, keep_accuracy: float | None = None) -> None:
+    def __init__(self, record: Record, proposer: Proposes, trials: int, keep_accuracy: float | None = None) -> None:
         self.record, self.proposer, self.trials, self.keep_accuracy = record, proposer, trials, keep_accuracy
         self.exhausted = False
         self._learned: set[int] = set()

@@ -6,6 +6,7 @@ import re
 import shutil
 import sqlite3
 from dataclasses import replace
+from itertools import product
 
 import optuna
 import pytest
@@ -19,11 +20,12 @@ from cp_vision.command_line import CommandError
 from cp_vision.cost import format_macs
 from cp_vision.search import Search, SearchConfig, measure_space, parse_budgets
 from cp_vision.search.cli import main
+from cp_vision.search.guided import make_proposer
 from cp_vision.search.mending import Mender
 from cp_vision.search.proposals import Proposer
 from cp_vision.search.results import Candidate, Limit
-from cp_vision.search.samplers import SAMPLERS
-from cp_vision.search.space import DROP, POOL, key_of
+from cp_vision.search.samplers import sampler_names
+from cp_vision.search.space import DROP, KEEP, POOL, key_of
 from cp_vision.search.strategy import leaders, starting_points, without_pools
 
 BASES = {
@@ -132,13 +134,15 @@ def test_starting_points_keep_the_budget_and_only_drop(base, share):
 
 
 # Gaussian processes over so many choices take seconds a proposal.
-@pytest.mark.parametrize("sampler", [*(s for s in SAMPLERS if s != "gp"), pytest.param("gp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "sampler", [*(s for s in sampler_names() if s != "gp"), pytest.param("gp", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("base", "share"), [("test_vit2", 0.7), ("test_vit2", 0.3), ("resnet18", 0.6)])
 def test_no_proposal_is_over_the_budget_or_made_twice(sampler, base, share):
     space = space_of(base, share)
     runs = []
     for _ in range(2):
-        proposer, seen = Proposer(space, sampler, 5), {}
+        proposer, seen = make_proposer(space, sampler, 5), {}
         for i in range(4 if sampler == "gp" else 40):
             proposal = proposer.propose(seen, len(seen))
             if proposal is None:
@@ -153,15 +157,44 @@ def test_no_proposal_is_over_the_budget_or_made_twice(sampler, base, share):
     assert runs[0] == runs[1]
 
 
-def test_a_space_that_is_used_up_ends_the_proposals():
+@pytest.mark.parametrize("sampler", ["surrogate", "tpe"])
+def test_a_space_that_is_used_up_ends_the_proposals(sampler):
     # The budget of one block: six candidates, one for each block that stays.
-    proposer, seen = Proposer(space_of("test_vit", 0.0), "tpe", 0), {}
+    proposer, seen = make_proposer(space_of("test_vit", 0.0), sampler, 0), {}
     while (proposal := proposer.propose(seen, len(seen))) is not None:
         choice, _ = proposal
         seen[key_of(choice)] = 50.0
         proposer.learn(choice, 50.0)
     assert len(seen) == 6
     assert all(sum(value == DROP for _, value in key) == 5 for key in seen)
+
+
+@pytest.mark.parametrize(("objective", "keep"), [("pareto", None), ("single", None), ("pareto", 1.0), ("single", 1.0)])
+def test_the_default_sampler_learns_what_sites_and_pairs_add(objective, keep):
+    """In 40 trials of 6,561 candidates it finds one that the best hardly surpasses, or hardly undercuts."""
+    space = space_of("test_vit2", 10.0 if keep else 0.6)
+    worth = {name: (value % 5 - 1.0, -1.0 - value % 3) for value, name in enumerate(space.names)}
+
+    def accuracy(choice):
+        added = [worth[name][0 if choice[name] == POOL else 1] for name in space.names if choice[name] != KEEP]
+        return 70.0 + sum(added) + 2.0 * (choice["blocks.1"] == choice["blocks.4"] == DROP)
+
+    everything = [dict(zip(space.names, values, strict=True)) for values in product(*space.choices().values())]
+    within = [choice for choice in everything if space.excess(choice) <= 0]
+    floor = None if keep is None else accuracy(space.choice()) - keep
+    good = [choice for choice in within if floor is None or accuracy(choice) >= floor]
+    proposer, seen = make_proposer(space, "surrogate", 0, objective, keep), {}
+    choice = space.choice()
+    for number in range(40):
+        seen[key_of(choice)] = choice
+        proposer.learn(choice, accuracy(choice))
+        choice, _ = proposer.propose(seen, number)
+        assert space.excess(choice) <= 0
+    found = [choice for choice in seen.values() if choice in good]
+    if keep is None:
+        assert max(map(accuracy, found)) >= max(map(accuracy, good)) - 0.5
+    else:
+        assert min(map(space.macs, found)) <= 1.1 * min(map(space.macs, good))
 
 
 def test_pools_stay_in_the_race_under_a_tight_budget():
