@@ -111,7 +111,8 @@ def _ray(config: SearchConfig) -> Iterator[None]:
         # Nothing listens beyond this machine.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         cores = os.cpu_count() or 1
-        options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        # Not one that somebody else left running here either.
+        options |= {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         options["num_cpus"] = max(cores, math.ceil((config.parallel or 1) * config.cpus))
     else:
         options["address"] = config.address

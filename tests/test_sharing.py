@@ -170,7 +170,8 @@ def test_what_a_dead_process_ran_is_taken_over_once(tmp_path):
 
 @pytest.mark.slow
 def test_early_stopping_spends_less_and_is_the_same_when_it_goes_on(tmp_path):
-    epochs = {}
+    # A sampler that proposes enough of what is not worth its training.
+    epochs, shared = {}, {"trials": 40, "sampler": "tpe"}
     for stop in ("none", "halving", "hyperband", "median"):
         counted = [0]
 
@@ -182,7 +183,7 @@ def test_early_stopping_spends_less_and_is_the_same_when_it_goes_on(tmp_path):
 
                 return super().__call__(architecture, img_size, count)
 
-        results = Search(config(tmp_path / stop, early_stop=stop, trials=40)).run(evaluator=Counting(epochs=9))
+        results = Search(config(tmp_path / stop, early_stop=stop, **shared)).run(evaluator=Counting(epochs=9))
         epochs[stop] = counted[0]
         stopped = [c for c in results.candidates if c.state == "stopped"]
         assert bool(stopped) == (stop != "none")
@@ -196,8 +197,8 @@ def test_early_stopping_spends_less_and_is_the_same_when_it_goes_on(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Search(config(tmp_path / "parts", trials=40)).run(evaluator=FakeEvaluator(interrupt, epochs=9))
-    Search(config(tmp_path / "parts", trials=40)).run(evaluator=FakeEvaluator(epochs=9))
+        Search(config(tmp_path / "parts", **shared)).run(evaluator=FakeEvaluator(interrupt, epochs=9))
+    Search(config(tmp_path / "parts", **shared)).run(evaluator=FakeEvaluator(epochs=9))
     assert table(tmp_path / "parts") == table(tmp_path / "halving")
 
 
