@@ -36,7 +36,9 @@ def test_a_search_stops_early_and_records_what_fails(tmp_path):
         if len(architecture.drops) == 3:
             raise MemoryError("out of memory\nfor good")
 
-    results = Search(config(tmp_path, trials=16)).run(evaluator=FakeEvaluator(before, epochs=9))
+    # A sampler that proposes enough of what is not worth its training.
+    shared = {"trials": 16, "sampler": "tpe"}
+    results = Search(config(tmp_path, **shared)).run(evaluator=FakeEvaluator(before, epochs=9))
     assert results.candidates[0].is_base
     assert len(results.candidates) >= 16
     assert len({(c.pools, c.drops) for c in results.candidates}) == len(results.candidates)
@@ -48,7 +50,7 @@ def test_a_search_stops_early_and_records_what_fails(tmp_path):
     assert not (tmp_path / ".ray").exists() or not any((tmp_path / ".ray").iterdir())
     # Finished: started again it has nothing to do, in any executor.
     again = FakeEvaluator()
-    Search(config(tmp_path, trials=16, executor="local", parallel=None)).run(evaluator=again)
+    Search(config(tmp_path, **shared, executor="local", parallel=None)).run(evaluator=again)
     assert again.seen == []
 
 
