@@ -166,9 +166,13 @@ def save_model(
     if not all(parameter.is_contiguous() for parameter in model.parameters()):
         # Channels last is for computing; the file format takes no such strides.
         model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    save_for_hf(model, unfinished, labels, safe_serialization=True, data_config=config)
-    # safetensors makes files that their owner alone can read.
-    shutil.copymode(unfinished / "config.json", unfinished / "model.safetensors")
-    for name, text in (files or {}).items():
-        (unfinished / name).write_text(text, encoding="utf-8")
+    try:
+        save_for_hf(model, unfinished, labels, safe_serialization=True, data_config=config)
+        # safetensors makes files that their owner alone can read.
+        shutil.copymode(unfinished / "config.json", unfinished / "model.safetensors")
+        for name, text in (files or {}).items():
+            (unfinished / name).write_text(text, encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     replace_folder(unfinished, folder)

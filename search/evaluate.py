@@ -143,8 +143,6 @@ class TrainEvaluator:
             folder.parent.mkdir(exist_ok=True)
             save_model(model, folder, data_config(model, recipe), self.train_set.classes)
         except (OSError, SafetensorError) as error:
-            for unfinished in folder.parent.glob(f".{folder.name}.*"):
-                shutil.rmtree(unfinished, ignore_errors=True)
             raise NotKeptError(
                 f"can't write into {str(folder.parent)!r}: {getattr(error, 'strerror', None) or one_line(error)}; make "
                 "room and run the same command again: nothing that was finished is lost"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .space import KEEP, Choice
+from .space import Choice
 
 __all__ = ["Surrogate"]
 
@@ -35,9 +35,8 @@ class Surrogate:
     def __init__(self, choices: Mapping[str, Sequence[Any]]) -> None:
         self._columns: dict[tuple[str, Any], int] = {}
         for name, values in choices.items():
-            for value in values:
-                if value != (KEEP if KEEP in values else values[0]):
-                    self._columns[name, value] = len(self._columns)
+            for value in values[1:]:
+                self._columns[name, value] = len(self._columns)
         count = len(choices)
         self._site, self._pair = _SITES / max(1, count), _PAIRS / max(1, count * (count - 1) / 2)
         self._seen = self._encode([])
@@ -58,8 +57,9 @@ class Surrogate:
         self._seen = self._encode(choices)
         self._solve(standard)
         if pending:
-            expected, _ = self._predict(self._encode(pending))
-            self._seen = np.concatenate([self._seen, self._encode(pending)])
+            features = self._encode(pending)
+            expected, _ = self._predict(features)
+            self._seen = np.concatenate([self._seen, features])
             self._solve(np.concatenate([standard, expected]))
 
     def predict(self, choices: Sequence[Choice]) -> tuple[Array, Array]:
