@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from .mending import Mender
-from .proposals import Proposal, Proposer, Proposes
+from .optuna_proposer import OptunaProposer
+from .proposals import Proposal, Proposer
 from .samplers import SURROGATE, check_sampler
 from .space import Choice, Key, Space, key_of
 from .surrogate import Surrogate
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 _AT_RANDOM, _DRAWN, _PARENTS, _NEAR = 6, 300, 10, 30
 
 
-class GuidedProposer:
+class GuidedProposer(Proposer):
     """Proposes what would add most to the front if it were a standard deviation better than :class:`Surrogate` expects.
 
     Where an accuracy is to be kept it proposes what saves most, times the probability that it keeps it.
@@ -36,12 +36,8 @@ class GuidedProposer:
     Args:
         space: the search space, with its budgets.
         seed: seed of what is drawn.
-        objective: ``pareto`` (accuracy against cost) or ``single`` (accuracy alone).
-        keep_accuracy: candidates more than so many points below the base are worth nothing; None for no such bound.
-
-    Attributes:
-        refused: proposals over a budget: there are none.
-        proposed: the keys of what was proposed.
+        objective: see :class:`Proposer`.
+        keep_accuracy: see :class:`Proposer`.
 
     Source: ours; the model is that of Baptista and Poloczek (ICML 2018), the gain the hypervolume improvement of
     Emmerich et al., *Single- and multiobjective evolutionary optimization assisted by Gaussian random field
@@ -50,22 +46,19 @@ class GuidedProposer:
     """
 
     def __init__(self, space: Space, seed: int, objective: str = "pareto", keep_accuracy: float | None = None) -> None:
-        self.space, self.seed, self.objective, self.keep_accuracy = space, seed, objective, keep_accuracy
-        self.refused = 0
-        self.proposed: set[Key] = set()
-        self._measure = space.limits[0].measure if space.limits else "macs"
+        super().__init__(space, seed, objective, keep_accuracy)
         self._most = space.limits[0].most if space.limits else space.most("macs")
-        self._mender = Mender(space)
         self._surrogate = Surrogate(self._mender.choices)
-        self._floor: float | None = None
-        self._known: dict[Key, float | None] = {}
+        self._scores: dict[Key, float] = {}
+        self._stopped: set[Key] = set()
+        self._failed: set[Key] = set()
 
     def propose(self, tried: Collection[Key], number: int) -> Proposal | None:
         """Propose a candidate within the budgets that was not tried before; see :meth:`Proposer.propose`."""
-        chance = random.Random(int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
-        scores = {key: accuracy for key, accuracy in self._known.items() if accuracy is not None}
-        guess = len(scores) < _AT_RANDOM or len(set(scores.values())) < 2
-        found = self._candidates(tried, scores, chance, 1 if guess else _DRAWN)
+        chance = random.Random(self._seed(number))
+        known = len(self._scores) + len(self._stopped)
+        guess = known < _AT_RANDOM or len(set(self._scores.values())) < 2
+        found = self._candidates(tried, chance, 1 if guess else _DRAWN)
         if not found:
             # Few are left: look longer.
             start = self._mender.draw(chance) or self.space.choice()
@@ -73,23 +66,23 @@ class GuidedProposer:
             found = list(itertools.islice(new, 1))
         if not found:
             return None
-        best = found[0] if guess or len(found) == 1 else found[self._most_promising(found, tried, scores)]
+        best = found[0] if guess or len(found) == 1 else found[self._most_promising(found, tried)]
         self.proposed.add(key_of(best))
         return best, []
 
     def refuse(self, values: Sequence[Any]) -> None:
         """Nothing to learn from proposals over a budget."""
 
-    def learn(self, choice: Choice, accuracy: float | None) -> None:
-        """Learn what came of a candidate; see :meth:`Proposer.learn`."""
-        if self.keep_accuracy is not None and self._floor is None and accuracy is not None:
-            # The base comes first.
-            self._floor = accuracy - self.keep_accuracy
-        self._known[key_of(choice)] = accuracy
+    def _learn(self, choice: Choice, accuracy: float | None, stopped: bool) -> None:
+        key = key_of(choice)
+        if accuracy is None:
+            self._failed.add(key)
+        elif stopped:
+            self._stopped.add(key)
+        else:
+            self._scores[key] = accuracy
 
-    def _candidates(
-        self, tried: Collection[Key], scores: dict[Key, float], chance: random.Random, drawn: int
-    ) -> list[dict[str, Any]]:
+    def _candidates(self, tried: Collection[Key], chance: random.Random, drawn: int) -> list[dict[str, Any]]:
         """Candidates within the budgets that were not tried, each once."""
         found: dict[Key, dict[str, Any]] = {}
 
@@ -100,7 +93,7 @@ class GuidedProposer:
         for _ in range(drawn):
             add(self._mender.draw(chance))
         if drawn > 1:
-            for parent in sorted(scores, key=lambda key: -scores[key])[:_PARENTS]:
+            for parent in sorted(self._scores, key=lambda key: -self._scores[key])[:_PARENTS]:
                 for _ in range(_NEAR):
                     child = dict(parent)
                     # One site is changed, or two, or three.
@@ -109,27 +102,30 @@ class GuidedProposer:
                     add(self._mender.mend(child, chance))
         return list(found.values())
 
-    def _most_promising(self, found: list[dict[str, Any]], tried: Collection[Key], scores: dict[Key, float]) -> int:
-        pending = [dict(key) for key in sorted(tried, key=repr) if key not in self._known]
-        self._surrogate.fit([dict(key) for key in scores], list(scores.values()), pending)
+    def _most_promising(self, found: list[dict[str, Any]], tried: Collection[Key]) -> int:
+        # What one that was stopped would have reached is not known, but that it was behind: it counts as the worst.
+        worst = min(self._scores.values())
+        learned = {**self._scores, **dict.fromkeys(self._stopped, worst)}
+        pending = [dict(key) for key in sorted(tried, key=repr) if key not in learned and key not in self._failed]
+        self._surrogate.fit([dict(key) for key in learned], list(learned.values()), pending)
         expected, deviation = self._surrogate.predict(found)
         upper = expected + deviation
         costs = np.array([self.space.cost(choice, self._measure) for choice in found])
-        if self._floor is not None:
-            kept = [key for key, accuracy in scores.items() if accuracy >= self._floor]
+        if self.floor is not None:
+            kept = [key for key, accuracy in self._scores.items() if accuracy >= self.floor]
             saved = min(self.space.cost(dict(key), self._measure) for key in kept) - costs if kept else -costs
-            gains = np.maximum(saved, 0.0) * ndtr((expected - self._floor) / deviation)
+            gains = np.maximum(saved, 0.0) * ndtr((expected - self.floor) / deviation)
         elif self.objective == "single":
             gains = np.zeros(1)
         else:
-            gains = self._gains(costs, upper, scores)
+            gains = self._gains(costs, upper)
         return int(np.argmax(gains if gains.max() > 0 else upper))
 
-    def _gains(self, costs: Array, upper: Array, scores: dict[Key, float]) -> Array:
+    def _gains(self, costs: Array, upper: Array) -> Array:
         """Area between cost and accuracy that each candidate would add to that of the front."""
         # A hair below the worst, so that even that one is worth something.
-        low, points = min(min(scores.values()), float(upper.min())) - 0.1, []
-        for key, accuracy in scores.items():
+        low, points = min(min(self._scores.values()), float(upper.min())) - 0.1, []
+        for key, accuracy in self._scores.items():
             choice = dict(key)
             if self.space.excess(choice) <= 0:
                 points.append((self.space.cost(choice, self._measure), accuracy))
@@ -146,7 +142,7 @@ class GuidedProposer:
 
 def make_proposer(
     space: Space, sampler: str, seed: int, objective: str = "pareto", keep_accuracy: float | None = None
-) -> Proposes:
+) -> Proposer:
     """Where candidates come from, by the sampler's name.
 
     Raises:
@@ -155,4 +151,4 @@ def make_proposer(
     check_sampler(sampler)
     if sampler == SURROGATE:
         return GuidedProposer(space, seed, objective, keep_accuracy)
-    return Proposer(space, sampler, seed, objective, keep_accuracy)
+    return OptunaProposer(space, sampler, seed, objective, keep_accuracy)

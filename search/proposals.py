@@ -1,97 +1,49 @@
-"""Where candidates come from: one of Optuna's samplers, which learns what is over the budget."""
+"""Where candidates come from: what all that propose them have in common."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.study import StudyDirection
-from optuna.trial import Trial, TrialState
 
 from .mending import Mender
-from .samplers import check_sampler, make_sampler
-from .space import Choice, Key, Space, key_of
+from .space import Choice, Key, Space
 
-__all__ = ["Proposal", "Proposer", "Proposes", "distributions"]
+__all__ = ["Proposal", "Proposer"]
 
 Proposal = tuple[dict[str, Any], list[list[Any]]]
 
-# So many proposals in a row may be refused, over the budget or tried before, until the last is repaired.
-_REFUSALS = 10
 
+class Proposer(ABC):
+    """Gives candidates within the budgets, and learns what came of them.
 
-def distributions(choices: Mapping[str, tuple[Any, ...]]) -> dict[str, BaseDistribution]:
-    """The choices as Optuna's distributions."""
-    return {name: CategoricalDistribution(allowed) for name, allowed in choices.items()}
-
-
-class Proposes(Protocol):
-    """Gives candidates within the budgets, and learns what came of them; see :class:`Proposer`."""
-
-    refused: int
-    proposed: set[Key]
-
-    def propose(self, tried: Collection[Key], number: int) -> Proposal | None:
-        """A candidate that was not tried before."""
-
-    def refuse(self, values: Sequence[Any]) -> None:
-        """Learn again of a proposal that was refused in an earlier run."""
-
-    def learn(self, choice: Choice, accuracy: float | None) -> None:
-        """Learn what came of a candidate."""
-
-
-class Proposer:
-    """Asks an Optuna sampler for candidates within the budgets.
-
-    The sampler lives in memory. What it proposes depends on the seed, on the number of the proposal and on what
-    it was told, in that order, so a search that goes on from its record proposes what it would have proposed.
-    Candidates over a budget are told to it as infeasible and come no further. Where it insists on those, or on
-    what was tried before, its last proposal is changed in a few places at random, and repaired: pools are taken
-    away and blocks dropped until the budgets are met.
+    What it proposes depends on the seed, on the number of the proposal and on what it was told, in that order, so a
+    search that goes on from its record proposes what it would have proposed.
 
     Args:
         space: the search space, with its budgets.
-        sampler: a name in :data:`SAMPLERS`.
-        seed: seed of the sampler and of the repairs.
+        seed: seed of what is drawn.
         objective: ``pareto`` (accuracy against cost) or ``single``: accuracy, or where an accuracy is to be kept
             the cost.
-        keep_accuracy: candidates more than so many points below the base are infeasible; None for no such bound.
+        keep_accuracy: candidates more than so many points below the base are worth nothing; None for no such bound.
 
     Attributes:
         refused: how many proposals were over a budget.
         proposed: the keys of what was proposed.
-
-    Raises:
-        UserError: an unknown sampler.
+        floor: the least accuracy in percent, once the base's is known; None for no such bound.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        sampler: str,
-        seed: int,
-        objective: str = "pareto",
-        keep_accuracy: float | None = None,
-    ) -> None:
-        check_sampler(sampler)
-        self.space, self.sampler, self.seed = space, sampler, seed
-        self.objective, self.keep_accuracy = objective, keep_accuracy
+    def __init__(self, space: Space, seed: int, objective: str = "pareto", keep_accuracy: float | None = None) -> None:
+        self.space, self.seed, self.objective, self.keep_accuracy = space, seed, objective, keep_accuracy
         self.refused = 0
-        self._measure = space.limits[0].measure if space.limits else "macs"
-        self._floor: float | None = None
-        self._mender = Mender(space)
-        self._distributions = distributions(self._mender.choices)
-        up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
-        directions = [up, down] if objective == "pareto" else [up if keep_accuracy is None else down]
-        self._study = optuna.create_study(directions=directions, sampler=make_sampler(sampler, seed))
-        self._open: dict[Key, Trial] = {}
         self.proposed: set[Key] = set()
+        self.floor: float | None = None
+        self._measure = space.limits[0].measure if space.limits else "macs"
+        self._mender = Mender(space)
 
+    @abstractmethod
     def propose(self, tried: Collection[Key], number: int) -> Proposal | None:
         """Propose a candidate within the budgets that was not tried before.
 
@@ -103,74 +55,28 @@ class Proposer:
             The candidate, and the proposals that were refused on the way (see :meth:`refuse`); None when no new
             candidate was found.
         """
-        seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
-        self._study.sampler = make_sampler(self.sampler, seed)
-        refused: list[list[Any]] = []
-        choice: dict[str, Any] = {}
-        for _ in range(_REFUSALS):
-            trial = self._study.ask(self._distributions)
-            choice = dict(trial.params)
-            if self.space.excess(choice) > 0:
-                refused.append(list(choice.values()))
-                self._tell_refused(trial, choice)
-                continue
-            normal = self.space.normal(choice)
-            if key_of(normal) not in tried:
-                if normal == choice:
-                    self._open[key_of(normal)] = trial
-                else:
-                    self._study.tell(trial, state=TrialState.FAIL)
-                self.proposed.add(key_of(normal))
-                return normal, refused
-            # It has been told of this candidate already; once more would only count it twice.
-            self._study.tell(trial, state=TrialState.FAIL)
-        for repaired in self._mender.variants(choice, random.Random(seed)):
-            if key_of(repaired) not in tried:
-                self.proposed.add(key_of(repaired))
-                return repaired, refused
-        return None
 
+    @abstractmethod
     def refuse(self, values: Sequence[Any]) -> None:
-        """Tell the sampler again of a proposal that was refused in an earlier run: its values, in order."""
-        choice = dict(zip(self._distributions, values, strict=True))
-        self._tell_refused(self._asked(choice), choice)
+        """Learn again of a proposal that was refused in an earlier run: its values, in order."""
 
-    def learn(self, choice: Choice, accuracy: float | None) -> None:
-        """Tell the sampler what came of a candidate, proposed or not.
+    def learn(self, choice: Choice, accuracy: float | None, stopped: bool = False) -> None:
+        """Learn what came of a candidate, proposed or not.
 
         Args:
             choice: the candidate.
-            accuracy: its accuracy; of one that was stopped early what it had by then; None where it failed.
+            accuracy: its accuracy in percent; None where it failed.
+            stopped: whether it was stopped early, and this is what it had by then.
         """
-        if self.keep_accuracy is not None and self._floor is None and accuracy is not None:
+        if self.keep_accuracy is not None and self.floor is None and accuracy is not None:
             # The base comes first.
-            self._floor = accuracy - self.keep_accuracy
-        trial = self._open.pop(key_of(choice), None) or self._asked(choice)
-        if accuracy is None:
-            self._study.tell(trial, state=TrialState.FAIL)
-            return
-        for name, value in self.space.constraints(choice).items():
-            trial.set_constraint(name, value)
-        if self._floor is not None:
-            trial.set_constraint("accuracy", self._floor - accuracy)
-        self._study.tell(trial, self._values(choice, accuracy))
+            self.floor = accuracy - self.keep_accuracy
+        self._learn(choice, accuracy, stopped)
 
-    def _tell_refused(self, trial: Trial, choice: Choice) -> None:
-        self.refused += 1
-        for name, value in self.space.constraints(choice).items():
-            trial.set_constraint(name, value)
-        if self.keep_accuracy is not None:
-            # Unknown, and beside the point.
-            trial.set_constraint("accuracy", 0.0)
-        # What an infeasible candidate would be worth is never looked at.
-        self._study.tell(trial, self._values(choice, 0.0))
+    @abstractmethod
+    def _learn(self, choice: Choice, accuracy: float | None, stopped: bool) -> None:
+        """What a proposer of its kind makes of it."""
 
-    def _asked(self, choice: Choice) -> Trial:
-        self._study.enqueue_trial(dict(choice))
-        return self._study.ask(self._distributions)
-
-    def _values(self, choice: Choice, accuracy: float) -> list[float]:
-        cost = self.space.cost(choice, self._measure)
-        if self.objective == "pareto":
-            return [accuracy, cost]
-        return [accuracy if self.keep_accuracy is None else cost]
+    def _seed(self, number: int) -> int:
+        """The seed of a proposal."""
+        return int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])

@@ -13,7 +13,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from .proposals import distributions
+from .optuna_proposer import distributions
 from .results import Candidate, State
 from .space import Choice, Key, Space, key_of
 from .workers import Worker

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from .proposals import Proposal, Proposes
+from .proposals import Proposal, Proposer
 from .record import Record
 from .results import Candidate
 from .space import KEEP, POOL, Choice, Space, key_of
@@ -112,7 +112,7 @@ class Strategy:
         keep_accuracy: as for :func:`leaders`.
     """
 
-    def __init__(self, record: Record, proposer: Proposes, trials: int, keep_accuracy: float | None = None) -> None:
+    def __init__(self, record: Record, proposer: Proposer, trials: int, keep_accuracy: float | None = None) -> None:
         self.record, self.proposer, self.trials, self.keep_accuracy = record, proposer, trials, keep_accuracy
         self.exhausted = False
         self._learned: set[int] = set()
@@ -149,4 +149,4 @@ class Strategy:
                 for values in trial.user_attrs.get("refused", ()):
                     self.proposer.refuse(values)
             accuracy = trial.user_attrs["result"].get("accuracy") if trial.state != TrialState.FAIL else None
-            self.proposer.learn(trial.params, accuracy)
+            self.proposer.learn(trial.params, accuracy, stopped=trial.state == TrialState.PRUNED)

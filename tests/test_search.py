@@ -22,7 +22,7 @@ from cp_vision.search import Search, SearchConfig, measure_space, parse_budgets
 from cp_vision.search.cli import main
 from cp_vision.search.guided import make_proposer
 from cp_vision.search.mending import Mender
-from cp_vision.search.proposals import Proposer
+from cp_vision.search.optuna_proposer import OptunaProposer
 from cp_vision.search.results import Candidate, Limit
 from cp_vision.search.samplers import sampler_names
 from cp_vision.search.space import DROP, KEEP, POOL, key_of
@@ -95,7 +95,7 @@ def test_macs_for_people(macs, text):
 @pytest.mark.parametrize("base", BASES)
 def test_the_sum_is_the_cost_of_the_built_model(base):
     space = space_of(base, hidden=3)
-    proposer = Proposer(space, "random", 0)
+    proposer = OptunaProposer(space, "random", 0)
     for number in range(5):
         choice, _ = proposer.propose((), number)
         assert space.macs(choice) == space.architecture(choice).macs((3, 32, 32))
@@ -197,10 +197,36 @@ def test_the_default_sampler_learns_what_sites_and_pairs_add(objective, keep):
         assert min(map(space.macs, found)) <= 1.1 * min(map(space.macs, good))
 
 
+@pytest.mark.parametrize(("objective", "keep"), [("pareto", None), ("pareto", 2.0), ("single", None)])
+def test_what_was_stopped_early_counts_as_the_worst_that_was_not(objective, keep):
+    # Accuracies of different numbers of epochs are not compared, however good or bad.
+    space = space_of("test_vit2", 10.0 if keep else 0.6)
+    chance, choices = random.Random(3), [space.choice()]
+    while len(choices) < 30:
+        choice = Mender(space).draw(chance)
+        choices += [choice] if choice not in choices else []
+    proposals = []
+    for early in (5.0, 80.0, 99.0):
+        proposer, seen = make_proposer(space, "surrogate", 0, objective, keep), {}
+        for number, choice in enumerate(choices):
+            seen[key_of(choice)] = choice
+            stopped = number % 3 == 2
+            proposer.learn(
+                choice, early if stopped else 90.0 - 2 * list(choice.values()).count(DROP) + number % 7, stopped
+            )
+        proposals.append([])
+        for number in range(30, 36):
+            choice, _ = proposer.propose(seen, number)
+            proposals[-1].append(choice)
+            seen[key_of(choice)] = choice
+            proposer.learn(choice, early, stopped=True)
+    assert proposals[0] == proposals[1] == proposals[2]
+
+
 def test_pools_stay_in_the_race_under_a_tight_budget():
     space = measure_space(Architecture("resnet50"), (3, 224, 224))
     space = replace(space, limits=(Limit("macs", "0.5x", 0.5 * space.base_macs, space.base_macs),))
-    proposer, seen = Proposer(space, "random", 0), {}
+    proposer, seen = OptunaProposer(space, "random", 0), {}
     # Within the budget there are 736 candidates, 79 of them without a pool.
     while len(seen) < 200 and (proposal := proposer.propose(seen, len(seen))) is not None:
         seen[key_of(proposal[0])] = 50.0

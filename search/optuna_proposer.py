@@ -1,0 +1,128 @@
+"""Candidates from one of Optuna's samplers, which learns what is over the budget."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.study import StudyDirection
+from optuna.trial import Trial, TrialState
+
+from .proposals import Proposal, Proposer
+from .samplers import check_sampler, make_sampler
+from .space import Choice, Key, Space, key_of
+
+__all__ = ["OptunaProposer", "distributions"]
+
+# So many proposals in a row may be refused, over the budget or tried before, until the last is repaired.
+_REFUSALS = 10
+
+
+def distributions(choices: Mapping[str, tuple[Any, ...]]) -> dict[str, BaseDistribution]:
+    """The choices as Optuna's distributions."""
+    return {name: CategoricalDistribution(allowed) for name, allowed in choices.items()}
+
+
+class OptunaProposer(Proposer):
+    """Asks an Optuna sampler for candidates within the budgets.
+
+    The sampler lives in memory. Candidates over a budget are told to it as infeasible and come no further. Where it
+    insists on those, or on what was tried before, its last proposal is changed in a few places at random, and repaired:
+    pools are taken away and blocks dropped until the budgets are met.
+
+    Args:
+        space: the search space, with its budgets.
+        sampler: a name in :data:`SAMPLERS`.
+        seed: seed of the sampler and of the repairs.
+        objective: see :class:`Proposer`.
+        keep_accuracy: see :class:`Proposer`.
+
+    Raises:
+        UserError: an unknown sampler.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        sampler: str,
+        seed: int,
+        objective: str = "pareto",
+        keep_accuracy: float | None = None,
+    ) -> None:
+        check_sampler(sampler)
+        super().__init__(space, seed, objective, keep_accuracy)
+        self.sampler = sampler
+        self._distributions = distributions(self._mender.choices)
+        up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+        directions = [up, down] if objective == "pareto" else [up if keep_accuracy is None else down]
+        self._study = optuna.create_study(directions=directions, sampler=make_sampler(sampler, seed))
+        self._open: dict[Key, Trial] = {}
+
+    def propose(self, tried: Collection[Key], number: int) -> Proposal | None:
+        """Propose what the sampler does; see :meth:`Proposer.propose`."""
+        seed = self._seed(number)
+        self._study.sampler = make_sampler(self.sampler, seed)
+        refused: list[list[Any]] = []
+        choice: dict[str, Any] = {}
+        for _ in range(_REFUSALS):
+            trial = self._study.ask(self._distributions)
+            choice = dict(trial.params)
+            if self.space.excess(choice) > 0:
+                refused.append(list(choice.values()))
+                self._tell_refused(trial, choice)
+                continue
+            normal = self.space.normal(choice)
+            if key_of(normal) not in tried:
+                if normal == choice:
+                    self._open[key_of(normal)] = trial
+                else:
+                    self._study.tell(trial, state=TrialState.FAIL)
+                self.proposed.add(key_of(normal))
+                return normal, refused
+            # It has been told of this candidate already; once more would only count it twice.
+            self._study.tell(trial, state=TrialState.FAIL)
+        for repaired in self._mender.variants(choice, random.Random(seed)):
+            if key_of(repaired) not in tried:
+                self.proposed.add(key_of(repaired))
+                return repaired, refused
+        return None
+
+    def refuse(self, values: Sequence[Any]) -> None:
+        """Tell the sampler again of a proposal that was refused in an earlier run: its values, in order."""
+        choice = dict(zip(self._distributions, values, strict=True))
+        self._tell_refused(self._asked(choice), choice)
+
+    def _learn(self, choice: Choice, accuracy: float | None, stopped: bool) -> None:
+        # Of one that was stopped Optuna's samplers learn what it had by then.
+        trial = self._open.pop(key_of(choice), None) or self._asked(choice)
+        if accuracy is None:
+            self._study.tell(trial, state=TrialState.FAIL)
+            return
+        for name, value in self.space.constraints(choice).items():
+            trial.set_constraint(name, value)
+        if self.floor is not None:
+            trial.set_constraint("accuracy", self.floor - accuracy)
+        self._study.tell(trial, self._values(choice, accuracy))
+
+    def _tell_refused(self, trial: Trial, choice: Choice) -> None:
+        self.refused += 1
+        for name, value in self.space.constraints(choice).items():
+            trial.set_constraint(name, value)
+        if self.keep_accuracy is not None:
+            # Unknown, and beside the point.
+            trial.set_constraint("accuracy", 0.0)
+        # What an infeasible candidate would be worth is never looked at.
+        self._study.tell(trial, self._values(choice, 0.0))
+
+    def _asked(self, choice: Choice) -> Trial:
+        self._study.enqueue_trial(dict(choice))
+        return self._study.ask(self._distributions)
+
+    def _values(self, choice: Choice, accuracy: float) -> list[float]:
+        cost = self.space.cost(choice, self._measure)
+        if self.objective == "pareto":
+            return [accuracy, cost]
+        return [accuracy if self.keep_accuracy is None else cost]
