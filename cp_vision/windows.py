@@ -175,7 +175,7 @@ def find_windows(
 ) -> Windows:
     """The windows for a map (B, C, H, W); kept from call to call, unless a compiler or a fake tensor is at work."""
     arguments = ((x.shape[2], x.shape[3]), outputs, stride, count, taps, signed, x.device)
-    if type(x) is Tensor and not x.is_meta and not torch.compiler.is_compiling():
+    if type(x) is Tensor and not torch.compiler.is_compiling():
         with torch.inference_mode(False):
             return _kept_windows(*arguments)
     return Windows(*arguments)
