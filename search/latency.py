@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from cp_vision import Architecture, ContextPool2d, Site
 
@@ -30,6 +29,9 @@ def measure_latency(
         seconds: how long to measure.
         **kwargs: its named arguments.
     """
+    # Looks for a compiler of C++ when it is imported, and warns where there is a CUDA without a device.
+    from torch.utils.benchmark import Timer
+
     called: Any = torch.compile(module) if compiled else module
     names = {"called": called, "args": args, "kwargs": kwargs}
     with torch.inference_mode():

@@ -117,7 +117,13 @@ class StudyPlace:
                 return JournalStorage(JournalFileBackend(self.address.removeprefix("journal:").removeprefix("//")))
             options = {"connect_args": {"timeout": 60}} if self.address.startswith("sqlite") else None
             return RDBStorage(self.address, engine_kwargs=options)
-        except (ImportError, OSError, ValueError, OptunaError) as error:
+        except ImportError as error:
+            # Optuna's own message doesn't say which driver.
+            raise UserError(
+                f"storage {hide_password(str(self))!r} can't be opened: {one_line(error.__cause__ or error)[:200]}; "
+                "install the database's driver with pip"
+            ) from error
+        except (OSError, ValueError, OptunaError) as error:
             raise UserError(f"storage {hide_password(str(self))!r} can't be opened: {one_line(error)[:200]}") from error
         except Exception as error:
             # Whatever a driver of a database raises.

@@ -51,7 +51,7 @@ class Worker:
         fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.replace(unfinished, path)
         _own.add(self.name)
-        self._tell(time.time())
+        self._tell(self.name, time.time())
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
         return self
@@ -62,18 +62,18 @@ class Worker:
         _own.discard(self.name)
         # What it held may be taken over at once.
         with contextlib.suppress(OptunaError, OSError):
-            self._tell(0.0)
+            self._tell(self.name, 0.0)
         (self.folder / self.name).unlink(missing_ok=True)
         self._file.close()
 
-    def _tell(self, moment: float) -> None:
-        self.study.set_user_attr(_PREFIX + self.name, moment)
+    def _tell(self, name: str, moment: float) -> None:
+        self.study.set_user_attr(_PREFIX + name, moment)
 
     def _beat(self) -> None:
         while not self._stop.wait(_BEAT):
             # A storage that is busy or away for a moment hears of it next time; the search itself meets what lasts.
             with contextlib.suppress(Exception):
-                self._tell(time.time())
+                self._tell(self.name, time.time())
 
     def is_alive(self, name: str) -> bool:
         """Whether another process of the study goes on, as far as can be told from here."""
@@ -87,6 +87,8 @@ class Worker:
             return last_beat(self.study.user_attrs, name) > time.time() - _DEAD
         except OSError:
             return True
+        # The others, who won't find the file any more, are told.
+        self._tell(name, 0.0)
         path.unlink(missing_ok=True)
         return False
 

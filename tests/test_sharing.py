@@ -168,6 +168,20 @@ def test_what_a_dead_process_ran_is_taken_over_once(tmp_path):
         assert claims[0].attempts == 2
 
 
+def test_of_a_killed_process_all_others_hear_at_once(tmp_path):
+    # Whoever sees it first removes its file; that is no reason for the next to wait until it has long been silent.
+    process, waiting = start(tmp_path, 60.0), threading.Event()
+    while process.poll() is None and not (names := [p.name for p in (tmp_path / ".workers").glob("[!.]*")]):
+        waiting.wait(0.05)
+    search = Search(config(tmp_path))
+    study, _ = search.place.load(search.settings, {})
+    watchers = [Worker(study, tmp_path) for _ in range(3)]
+    assert all(watcher.is_alive(names[0]) for watcher in watchers)
+    process.kill()
+    process.communicate()
+    assert [watcher.is_alive(names[0]) for watcher in watchers] == [False, False, False]
+
+
 @pytest.mark.slow
 def test_early_stopping_spends_less_and_is_the_same_when_it_goes_on(tmp_path):
     # A sampler that proposes enough of what is not worth its training.
