@@ -14,7 +14,7 @@ from .evaluate import Evaluator
 from .executor import Observer, run_trials
 from .finish import Finisher
 from .guided import make_proposer
-from .ray_environment import prepare_environment
+from .ray_environment import check_address, prepare_environment
 from .record import Record
 from .results import Results
 from .scoring import make_evaluator
@@ -58,6 +58,8 @@ class Search(Setup):
         observer = observer or Observer()
         if evaluator is None and self.place.held() is None and self.config.evaluator != "sensitivity":
             self.trainer.rehearse(self.space.base)
+        if self.config.executor == "ray" and self.config.address is not None:
+            check_address(self.config.address)
         make_folder(self.output)
         try:
             with folder_lock(self.output):
@@ -82,7 +84,7 @@ class Search(Setup):
         try:
             books.measure_sensitivity()
             if config.executor == "ray":
-                prepare_environment()
+                prepare_environment(config.address)
                 from .ray_executor import run_on_ray
 
                 run_on_ray(config, record, strategy, own, observer, books.after_trial)

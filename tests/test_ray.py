@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from fakes import FakeEvaluator
@@ -93,7 +94,23 @@ def test_a_base_that_fails_ends_the_search(tmp_path):
 )
 def test_an_address_where_no_cluster_is(address, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        Search(config(tmp_path, address=address, parallel=None)).run(evaluator=FakeEvaluator())
+        Search(config(tmp_path / "x", address=address, parallel=None)).run(evaluator=FakeEvaluator())
+    assert not any(tmp_path.iterdir())
+
+
+def test_on_this_machine_alone_nothing_listens_beyond_it(tmp_path):
+    command = [sys.executable, str(TESTS / "fake_search.py"), "0.5", json.dumps({**CONFIG, "output": str(tmp_path)})]
+    process, waiting = subprocess.Popen(command, env=dict(os.environ)), threading.Event()
+    try:
+        while process.poll() is None and not (tmp_path / "pareto.csv").exists():
+            waiting.wait(0.05)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        sockets = [found for one in family for found in one.net_connections("tcp") if found.status == "LISTEN"]
+        assert sockets
+        assert {found.laddr.ip for found in sockets} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_node_dies_and_nothing_is_lost(tmp_path):
