@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import os
 import random
-import shutil
 import sys
 import tempfile
 import time
@@ -30,6 +28,7 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import torch
 
+from benchmarks.fashion_mnist import fill
 from benchmarks.supernet_report import describe
 from cp_vision import Architecture
 from cp_vision.search import SearchConfig
@@ -38,7 +37,6 @@ from cp_vision.search.setup import Setup
 from cp_vision.search.strategy import starting_points
 from cp_vision.search.supernet_setup import supernet_evaluator
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 IMAGES, HELD_OUT = 12_000, 8_000
 SEEDS = (0, 1)
 COLUMNS = ("what", "seed", "pools", "drops", "accuracy", "seconds")
@@ -61,16 +59,6 @@ def setup(data_dir: Path, output: str, seed: int) -> Setup:
     trainer = found.trainer
     trainer.train_set, trainer.held_out = trainer.train_set.part(range(IMAGES)), trainer.held_out.part(range(HELD_OUT))
     return found
-
-
-def fill(data_dir: Path) -> None:
-    """Unpack the files of Debian's package where they are, so that nothing is downloaded."""
-    raw = data_dir / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True, exist_ok=True)
-    for packed in DEBIAN.glob("*.gz"):
-        if not (raw / packed.stem).exists():
-            with gzip.open(packed) as source, (raw / packed.stem).open("wb") as target:
-                shutil.copyfileobj(source, target)
 
 
 def candidates(search: Setup, count: int) -> list[Architecture]:

@@ -27,7 +27,6 @@ from cp_vision.errors import UserError, one_line
 from .config import SearchConfig
 from .evaluate import Evaluator
 from .executor import Observer, take_next
-from .ray_worker import run_candidate
 from .record import MOST_ATTEMPTS, Claim, Record
 from .results import Candidate
 from .stopping import Stopper
@@ -70,7 +69,7 @@ def run_on_ray(
         for left in scratch.parent.glob("*"):
             if not record.worker.is_alive(left.name):
                 shutil.rmtree(left, ignore_errors=True)
-        trainable = tune.with_parameters(run_candidate, search=config, evaluator=evaluator)
+        trainable = tune.with_parameters(_light_trainable(), search=config, evaluator=evaluator)
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": config.cpus, "gpu": config.gpus}),
             tune_config=tune.TuneConfig(
@@ -97,6 +96,22 @@ def run_on_ray(
             shutil.rmtree(scratch, ignore_errors=True)
     if searcher.fatal is not None:
         raise searcher.fatal
+
+
+def _light_trainable() -> Callable[..., None]:
+    """What a worker runs, without a reference to this package, which takes seconds to import.
+
+    A function in a function is sent by value, so a worker starts at once and imports what it needs in its first trial.
+    While a worker starts, Tune may give its candidate to another that is free and end it: candidates that take less time
+    than the start would never get a second worker.
+    """
+
+    def run(config: dict[str, Any], **parameters: Any) -> None:
+        from cp_vision.search.ray_worker import run_candidate
+
+        run_candidate(config, **parameters)
+
+    return run
 
 
 @contextmanager

@@ -1,0 +1,154 @@
+"""The models of ``benchmarks/fewer_layers.py``: plain ones, pooled ones with fewer layers, rivals in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+import torch
+from timm.layers import GlobalContext, SEModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cp_vision import insert_pools
+from cp_vision.families import list_blocks
+from cp_vision.hooks import PoolInput, attach_pools
+
+__all__ = ["FAMILIES", "Family", "Variant", "build"]
+
+
+class GatedAverage(nn.Module):
+    """A 3 x 3 average pool behind the gate that a context pool has."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        pooled = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        return torch.lerp(x, pooled, self.gate.to(x.dtype)[:, None, None])
+
+
+RIVALS: dict[str, Callable[[int], nn.Module]] = {"average": GatedAverage, "se": SEModule, "gc": GlobalContext}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model to train.
+
+    Attributes:
+        full: whether it has all layers, and not a third fewer.
+        sites: where it pools.
+        mode: how, or the name of a rival that stands there instead; ``before`` pools what the first convolution of a
+            block sees.
+        options: of the pools.
+        epochs: how many times those of the others.
+    """
+
+    full: bool = False
+    sites: tuple[str, ...] = ()
+    mode: str = "gated"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 1
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models of one kind.
+
+    Attributes:
+        base: timm's name.
+        size: side of the images in pixels.
+        full: arguments of the full model.
+        fewer: the same with a third fewer layers.
+        settings: what the recipe says otherwise.
+        variants: the models by name.
+    """
+
+    base: str
+    size: int
+    full: Mapping[str, Any]
+    fewer: Mapping[str, Any]
+    settings: tuple[str, ...]
+    variants: Mapping[str, Variant]
+
+
+_VIT = {"img_size": 28, "patch_size": 4, "embed_dim": 48, "num_heads": 3, "mlp_ratio": 3}
+_RESNET = {"channels": [16, 32, 64, 128], "stem_type": "deep", "stem_width": 8}
+_RANGE = {"support_range": 0.25}
+_EARLY = ("blocks.0", "blocks.1")
+_SEEN = ("blocks.1", "blocks.2")
+_STAGES = ("layer2.1", "layer3.1")
+
+FAMILIES = {
+    "vit": Family(
+        "test_vit",
+        28,
+        {**_VIT, "depth": 6},
+        {**_VIT, "depth": 4},
+        ("epochs=12", "batch_size=64", "lr=0.002", "clip_grad=1.0"),
+        {
+            "plain": Variant(full=True),
+            "plain, twice as long": Variant(full=True, epochs=2),
+            "plain, fewer layers": Variant(),
+            "gated": Variant(sites=_EARLY, options=_RANGE),
+            "replace": Variant(sites=_EARLY, mode="replace", options=_RANGE),
+            # What the attention of the next blocks sees, which is where the others' pools act.
+            "pre_attn": Variant(sites=_SEEN, mode="pre_attn", options=_RANGE),
+            "gated, equal weights": Variant(sites=_EARLY, options={**_RANGE, "learned_weight": False}),
+            "gated, fixed support": Variant(sites=_EARLY, options={**_RANGE, "learned_support": False}),
+            "3x3 average, gated": Variant(sites=_EARLY, mode="average"),
+            "se": Variant(sites=_EARLY, mode="se"),
+            "gc": Variant(sites=_EARLY, mode="gc"),
+        },
+    ),
+    "resnet": Family(
+        "resnet18",
+        48,
+        {**_RESNET, "layers": [3, 3, 3, 3]},
+        {**_RESNET, "layers": [2, 2, 2, 2]},
+        ("epochs=8", "batch_size=64", "lr=0.004", "clip_grad=1.0"),
+        {
+            "plain": Variant(full=True),
+            "plain, twice as long": Variant(full=True, epochs=2),
+            "plain, fewer layers": Variant(),
+            "gated": Variant(sites=_STAGES, options=_RANGE),
+            "gated, wider": Variant(sites=_STAGES, options={"support_range": 0.5}),
+            "gated, early": Variant(sites=("layer1.1",), options=_RANGE),
+            "gated, late": Variant(sites=("layer3.0", "layer3.1"), options=_RANGE),
+            "replace": Variant(sites=_STAGES, mode="replace", options=_RANGE),
+            "before the convolution": Variant(sites=_STAGES, mode="before", options=_RANGE),
+            "in place of the max pool": Variant(sites=("maxpool",), options=_RANGE),
+            "in place of down-samplings": Variant(
+                sites=("layer2.0.downsample", "layer3.0.downsample", "layer4.0.downsample"), options=_RANGE
+            ),
+            "gated, equal weights": Variant(sites=_STAGES, options={**_RANGE, "learned_weight": False}),
+            "gated, fixed support": Variant(sites=_STAGES, options={**_RANGE, "learned_support": False}),
+            "3x3 average, gated": Variant(sites=_STAGES, mode="average"),
+            "se": Variant(sites=_STAGES, mode="se"),
+            "gc": Variant(sites=_STAGES, mode="gc"),
+        },
+    ),
+}
+
+
+def build(family: Family, variant: Variant) -> nn.Module:
+    """A new model, (B, 1, size, size) -> (B, 10)."""
+    model = timm.create_model(
+        family.base, in_chans=1, num_classes=10, **(family.full if variant.full else family.fewer)
+    )
+    blocks = [block for block in list_blocks(model) if block.name in variant.sites]
+    if variant.mode in RIVALS:
+        attach_pools(model, [(block, RIVALS[variant.mode](block.channels)) for block in blocks], False)
+    elif variant.mode == "before":
+        # The pool stands where it always does, after the block, until it is moved.
+        insert_pools(model, variant.sites, **variant.options)
+        for block in blocks:
+            block.module._forward_hooks.clear()
+            block.module.conv1.register_forward_pre_hook(PoolInput(block.module))
+    elif variant.sites:
+        insert_pools(model, variant.sites, mode=variant.mode, **variant.options)
+    return model

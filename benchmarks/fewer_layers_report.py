@@ -1,0 +1,154 @@
+"""The report of ``benchmarks/fewer_layers.py``: tables, learning curves, accuracy against cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.fewer_layers_cases import FAMILIES, Family, build
+from benchmarks.measure import median_times
+from cp_vision import count_macs
+from cp_vision.files import write_text
+
+__all__ = ["write_report"]
+
+Rows = Sequence[Mapping[str, str]]
+PLAIN, FEWER, LONGER = "plain", "plain, fewer layers", "plain, twice as long"
+POOLED = ("gated", "replace", "pre_attn", "before", "in place")
+
+
+def write_report(rows: Rows, output: Path) -> None:
+    """Write ``fewer_layers.md``, and ``fewer_layers_<family>.svg``, from the trainings that there are.
+
+    Args:
+        rows: lines of the table of trainings.
+        output: folder.
+    """
+    torch.set_num_threads(1)
+    dates, versions = sorted({row["date"] for row in rows}), sorted({row["torch"] for row in rows})
+    lines = [
+        "# Do context pools make up for layers?",
+        "",
+        f"{len(rows)} trainings of `python benchmarks/fewer_layers.py --data-dir DIR`, {dates[0]} to {dates[-1]}, torch "
+        f"{', '.join(versions)}; the report of `... --report`. Fashion-MNIST, all 60,000 images; test accuracy after the "
+        "last epoch, mean and standard deviation over seeds. Each model of a family is trained from scratch by the same "
+        "recipe. Images a second: forward passes of 64 on one thread, all models in turn in one process, medians.",
+    ]
+    for name, family in FAMILIES.items():
+        own = [row for row in rows if row["family"] == name]
+        if own:
+            lines += _section(name, family, own)
+            _draw(name, family, own, output / f"fewer_layers_{name}.svg")
+    write_text(output / "fewer_layers.md", "\n".join(lines) + "\n")
+
+
+def _section(name: str, family: Family, rows: Rows) -> list[str]:
+    scores = _scores(family, rows)
+    speeds = _speeds(family, [variant for variant in scores if family.variants[variant].epochs == 1])
+    macs = {variant: _macs(family, variant) for variant in scores}
+    whole = _macs(family, PLAIN)
+    lines = [
+        "",
+        f"## {name}: `{family.base}` with {dict(family.full)}, or {dict(family.fewer)}",
+        "",
+        f"Recipe `fashion_mnist` with {', '.join(family.settings)}, images of {family.size} x {family.size}.",
+        "",
+        f"![learning curves, and accuracy against MACs](fewer_layers_{name}.svg)",
+        "",
+        "| model | seeds | test accuracy, % | MACs | | parameters | images/s | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for variant, found in scores.items():
+        model = build(family, family.variants[variant])
+        speed = speeds.get(variant)
+        shown = f"{speed:.0f} | {speed / speeds[PLAIN]:.2f}x" if speed and PLAIN in speeds else " | "
+        lines.append(
+            f"| {variant} | {len(found)} | {_spread(found)} | {macs[variant] / 1e6:.2f} M | "
+            f"{macs[variant] / whole:.3f}x | {sum(p.numel() for p in model.parameters()):,} | {shown} |"
+        )
+    return [*lines, "", *_targets(scores, {variant: count / whole for variant, count in macs.items()})]
+
+
+def _targets(scores: Mapping[str, Sequence[float]], shares: Mapping[str, float]) -> list[str]:
+    """What the means say about the two questions, where both sides were trained."""
+    if PLAIN not in scores or FEWER not in scores:
+        return []
+    pooled = [v for v in scores if v.startswith(POOLED) and "average" not in v and shares[v] <= 0.7]
+    if not pooled:
+        return []
+    best = max(pooled, key=lambda v: statistics.mean(scores[v]))
+    mean, plain, fewer = (statistics.mean(scores[v]) for v in (best, PLAIN, FEWER))
+    deviation = max((statistics.stdev(scores[v]) for v in (best, FEWER) if len(scores[v]) > 1), default=float("inf"))
+    lines = [
+        f"Best of the pooled within 0.7x, which is {len(pooled)} chances: {best}, {shares[best]:.3f}x.",
+        "",
+        "| | measured | |",
+        "|---|---|---|",
+        f"| no worse than plain with all layers | {mean - plain:+.2f} points | {_reached(mean >= plain)} |",
+        f"| better than plain with as many layers, by more than the larger deviation ({deviation:.2f}) | "
+        f"{mean - fewer:+.2f} points | {_reached(mean - fewer > deviation)} |",
+    ]
+    if LONGER in scores:
+        gain = statistics.mean(scores[LONGER]) - plain
+        lines.append(f"| what plain gains by twice the epochs | {gain:+.2f} points | |")
+    return lines
+
+
+def _reached(yes: bool) -> str:
+    return "reached" if yes else "not reached"
+
+
+def _scores(family: Family, rows: Rows) -> dict[str, list[float]]:
+    """Accuracies of each model that was trained, in the order of the cases."""
+    found = {v: [float(row["accuracy"]) for row in rows if row["variant"] == v] for v in family.variants}
+    return {variant: values for variant, values in found.items() if values}
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.mean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def _macs(family: Family, variant: str) -> int:
+    return count_macs(build(family, family.variants[variant]), (1, family.size, family.size))
+
+
+def _speeds(family: Family, variants: Sequence[str]) -> dict[str, float]:
+    images = torch.randn(64, 1, family.size, family.size)
+    models = {variant: build(family, family.variants[variant]).eval() for variant in variants}
+    with torch.inference_mode():
+        times = median_times({name: lambda model=model: model(images) for name, model in models.items()}, 15, 60)
+    return {name: 64 / seconds for name, seconds in times.items()}
+
+
+def _draw(name: str, family: Family, rows: Rows, path: Path) -> None:
+    """Learning curves, means over seeds, and accuracy against MACs with the spread."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    # No date, and the same names of parts each time, so that the same figures give the same file.
+    plt.rcParams["svg.hashsalt"] = "cp-vision"
+    figure, (curves, costs) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
+    whole, lowest = _macs(family, PLAIN), 100.0
+    for number, (variant, found) in enumerate(_scores(family, rows).items()):
+        colour, marker = f"C{number % 10}", "osD^vPX*"[number % 8]
+        lines = [[float(v) for v in row["curve"].split()] for row in rows if row["variant"] == variant]
+        means = [statistics.mean(values) for values in zip(*lines, strict=True)]
+        curves.plot(range(1, len(means) + 1), means, color=colour, label=variant, lw=1.4)
+        lowest = min(lowest, *means[len(means) // 3 :])
+        deviation = statistics.stdev(found) if len(found) > 1 else 0.0
+        share = _macs(family, variant) / whole
+        costs.errorbar(share, statistics.mean(found), deviation, color=colour, marker=marker, capsize=3, label=variant)
+    curves.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(lowest - 0.3, None), title="learning curves")
+    costs.set(xlabel="MACs, share of the plain model's", ylabel="test accuracy, %", title="after the last epoch")
+    for axes in (curves, costs):
+        axes.grid(alpha=0.25)
+    costs.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    figure.suptitle(f"{name}: Fashion-MNIST, mean over seeds")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
