@@ -101,9 +101,9 @@ def run_on_ray(
 def _light_trainable() -> Callable[..., None]:
     """What a worker runs, without a reference to this package, which takes seconds to import.
 
-    A function in a function is sent by value, so a worker starts at once and imports what it needs in its first trial.
-    While a worker starts, Tune may give its candidate to another that is free and end it: candidates that take less time
-    than the start would never get a second worker.
+    A function in a function is sent by value, so a worker starts in two seconds or three and imports what it needs in
+    its first trial. While a worker starts, Tune may give its candidate to another that is free and end it: candidates
+    that take less time than the start never get a second worker.
     """
 
     def run(config: dict[str, Any], **parameters: Any) -> None:
