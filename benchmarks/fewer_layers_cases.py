@@ -89,10 +89,9 @@ FAMILIES = {
         28,
         {**_VIT, "depth": 6},
         {**_VIT, "depth": 4},
-        ("epochs=12", "batch_size=64", "lr=0.002", "clip_grad=1.0"),
+        ("epochs=10", "batch_size=64", "lr=0.002", "clip_grad=1.0"),
         {
             "plain": Variant(full=True),
-            "plain, twice as long": Variant(full=True, epochs=2),
             "plain, fewer layers": Variant(),
             "gated": Variant(sites=_EARLY, options=_RANGE),
             "replace": Variant(sites=_EARLY, mode="replace", options=_RANGE),
@@ -103,6 +102,7 @@ FAMILIES = {
             "3x3 average, gated": Variant(sites=_EARLY, mode="average"),
             "se": Variant(sites=_EARLY, mode="se"),
             "gc": Variant(sites=_EARLY, mode="gc"),
+            "plain, twice as long": Variant(full=True, epochs=2),
         },
     ),
     "resnet": Family(
@@ -113,7 +113,6 @@ FAMILIES = {
         ("epochs=8", "batch_size=64", "lr=0.004", "clip_grad=1.0"),
         {
             "plain": Variant(full=True),
-            "plain, twice as long": Variant(full=True, epochs=2),
             "plain, fewer layers": Variant(),
             "gated": Variant(sites=_STAGES, options=_RANGE),
             "gated, wider": Variant(sites=_STAGES, options={"support_range": 0.5}),
@@ -130,6 +129,7 @@ FAMILIES = {
             "3x3 average, gated": Variant(sites=_STAGES, mode="average"),
             "se": Variant(sites=_STAGES, mode="se"),
             "gc": Variant(sites=_STAGES, mode="gc"),
+            "plain, twice as long": Variant(full=True, epochs=2),
         },
     ),
 }
