@@ -9,7 +9,7 @@ OLDEST_TIMM = $(shell sed -n 's/^ *timm>=//p' setup.cfg)
 # A process for each core, each with one thread.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
-.PHONY: demo test test-slow test-oldest benchmark lint format clean
+.PHONY: demo test test-slow test-oldest benchmark lint format dist clean
 
 demo: .venv/installed
 	$(BIN)/cp-search $(BASE) --budget 0.7x --trials 30 --pool-kwargs support_range=0.25 --output $(OUTPUT)
@@ -46,6 +46,15 @@ lint: .venv/installed
 format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# What could be released: built, checked, and the wheel at work in an environment that holds nothing else.
+dist: .venv/installed
+	rm -rf dist build/empty
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip install --quiet "$$(ls dist/*.whl)[search]"
+	cd build/empty && bin/cp-search test_vit2 --trials 2 --set epochs=1 --output digits
 
 .venv/installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

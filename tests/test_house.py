@@ -1,6 +1,7 @@
 """The rooms: who imports whom, what a wheel holds, and what importing costs."""
 
 import ast
+import os
 import subprocess
 import sys
 import zipfile
@@ -60,9 +61,11 @@ def test_importing_the_library_needs_no_search():
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_three_rooms_and_nothing_else(tmp_path):
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+def test_the_wheel_holds_the_three_rooms_and_nothing_else_and_works(tmp_path):
+    # The wheel is built from what the source archive holds.
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)], check=True)
+    (wheel,), (source,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(source)], check=True)
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"cp_vision"}
@@ -71,3 +74,14 @@ def test_the_wheel_holds_the_three_rooms_and_nothing_else(tmp_path):
             assert f"{package.replace('.', '/')}/{path.name}" in names
     assert "cp_vision/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    # The packages that it needs are those of the tests; it comes before what is installed to be edited.
+    site, output = tmp_path / "site", tmp_path / "run"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(pip, check=True)
+    command = [str(site / "bin" / "cp-search"), "test_vit2", "--trials", "2", "--set", "epochs=1"]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    subprocess.run([*command, "--output", str(output)], env=environment, cwd=tmp_path, check=True)
+    code = "import cp_vision.search, timm; print(cp_vision.__file__, cp_vision.search.__file__)"
+    code += "; timm.create_model('local-dir:run/best', pretrained=True)"
+    told = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert told.stdout.count(str(site)) == 2, told.stderr
