@@ -37,7 +37,7 @@ class Forecast:
 
 
 def forecast(setup: Setup) -> Forecast:
-    """Take an update of the base or two and score one batch, and tell from that what the whole takes. Writes nothing."""
+    """Tell what the whole takes from an update of the base, or two, and the score of a batch. Writes nothing."""
     trainer, recipe, config = setup.trainer, setup.recipe, setup.config
     model = trainer.build(setup.space.base)
     loader = trainer.training_loader(model)
