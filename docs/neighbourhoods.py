@@ -1,6 +1,6 @@
 """The README's picture: what a pool does to the neighbourhoods of tokens, on a real image, as a trained model does it.
 
-    cp-train fashion_mnist --data-dir DIR --output runs/picture --set img_size=56 epochs=3 "$POOL"
+    cp-train fashion_mnist --data-dir DIR --output runs/picture --set img_size=56 --set epochs=3 --set "$POOL"
     python docs/neighbourhoods.py runs/picture/best DIR
 
 with POOL='model_kwargs={pools: [layer1.0], pool_options: {mode: replace, support_range: 0.25}}'. Writes
