@@ -54,7 +54,7 @@ def main() -> None:
     axes[0][0].set_title("support of every token (circle)\nand its weight (colour)", fontsize=9)
     for axis, name in zip(axes[0][1:], ("at an edge", "inside", "on the background"), strict=True):
         axis.set_title(f"what the token at the cross,\n{name}, averages", fontsize=9)
-    figure.savefig(arguments.output, dpi=150, metadata={"Software": None})
+    figure.savefig(arguments.output, dpi=110, metadata={"Software": None})
 
 
 @torch.inference_mode()
