@@ -26,7 +26,12 @@ SHOWN = {
 # Commands that aren't run, by their first word, and why.
 NOT_RUN = {"optuna-dashboard": "a server, of a package that nothing here needs"}
 
-# Pages whose commands take seconds each, most of them on large models.
+# Blocks and pages whose commands take seconds each, most of them on large models.
+SLOW_BLOCKS = (
+    'pools: ["layer[34].*", maxpool]',
+    "cp-search resnet50 --data-dir ~/pets --recipe my.yaml --executor",
+    "cp-train digits --output runs/digits-train",
+)
 SLOW_PAGES = ("cluster.md", "half-the-macs.md", "imagenet.md", "own-data.md")
 
 # Packages of others that pages install: they aren't needed here, so nothing but their names is checked.
@@ -72,6 +77,10 @@ class Block:
     @property
     def first(self):
         return self.text.splitlines()[0]
+
+    @property
+    def slow(self):
+        return self.page in SLOW_PAGES or self.first.startswith(SLOW_BLOCKS)
 
     @property
     def commands(self):

@@ -21,7 +21,6 @@ from doc_blocks import (
     PAGES,
     ROOT,
     SHOWN,
-    SLOW_PAGES,
     SMALL,
     WORDS,
     of_language,
@@ -188,10 +187,7 @@ def test_every_block_is_run_or_says_why_not():
 
 
 def by_speed(blocks):
-    return [
-        pytest.param(block, id=str(block), marks=[pytest.mark.slow] if block.page in SLOW_PAGES else [])
-        for block in blocks
-    ]
+    return [pytest.param(block, id=str(block), marks=[pytest.mark.slow] if block.slow else []) for block in blocks]
 
 
 @pytest.mark.parametrize("block", by_speed(of_language("sh")))
@@ -208,7 +204,7 @@ def test_python(page, desk):
     exec(code, {"__name__": page})  # noqa: S102 - the pages are the project's own
 
 
-@pytest.mark.parametrize("block", of_language("yaml"), ids=str)
+@pytest.mark.parametrize("block", by_speed(of_language("yaml")))
 def test_yaml(block, tmp_path):
     path = tmp_path / "block.yaml"
     path.write_text(block.text)
