@@ -71,6 +71,7 @@ def desk(tmp_path_factory):
         (desk / "nfs" / data).symlink_to(desk / data)
     for name in ("vit_small_patch16_224", "resnet50.a1_in1k"):
         torch.save(timm.create_model(name).state_dict(), desk / f"{name}.pth")
+    torch.save(timm.create_model("resnet50", num_classes=10).state_dict(), desk / "tuned.pth")
     # The winner of so short a search may pool nowhere.
     pooled = Architecture("test_vit2", pools=("blocks.1",), model_args={"num_classes": 10, "img_size": 32, **TINY})
     timm.models.save_for_hf(
@@ -284,7 +285,8 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     for page in pages:
         loaded = Loaded()
         loaded.feed(page.read_text(encoding="utf-8"))
-        assert loaded.addresses, page
+        # A report of a search holds all that it needs.
+        assert loaded.addresses or page.parent.name == "example", page
         addresses += loaded.addresses
     for style in styles:
         addresses += urls(style.read_text(encoding="utf-8"))
@@ -298,7 +300,8 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     for page, module in (("models", cp_vision), ("recipes", cp_vision.recipes), ("search", cp_vision.search)):
         text = (tmp_path / "api" / f"{page}.html").read_text(encoding="utf-8")
         for name in set(module.__all__) - modules:
-            assert f'id="{module.__name__}.{name}"' in text, name
+            # A function may be called as its file is (dry_run).
+            assert re.search(rf'id="{module.__name__}\.({name}\.)?{name}"', text), name
 
 
 def test_every_page_is_in_the_navigation():
