@@ -11,7 +11,7 @@ OLDEST_TIMM = $(shell sed -n 's/^ *timm>=//p' setup.cfg)
 # A process for each core, each with one thread.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
-.PHONY: demo test test-slow test-oldest benchmark lint format dist clean
+.PHONY: demo test test-slow test-oldest benchmark docs lint format dist clean
 
 demo: .venv/installed
 	$(BIN)/cp-search $(BASE) --budget 0.7x --trials 30 --pool-kwargs support_range=0.25 $(SET) --output $(OUTPUT)
@@ -34,6 +34,10 @@ test-oldest: .venv/installed
 
 benchmark: .venv/installed
 	$(BIN)/python benchmarks/operator.py
+
+# The documentation site, into build/site; a dead link is an error.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The packages lie in three rooms that install under one name; the type checker sees them through links.
 lint: .venv/installed
