@@ -18,7 +18,7 @@ SHOWN = {
     ): "a formula",
     (
         "README.md",
-        "30 candidates tried, 16 stopped early; 0 proposals over the budget refused",
+        "30 candidates tried, 9 stopped early; 0 proposals over the budget refused",
     ): "what make demo prints",
     ("own-data.md", "pets/"): "what an image folder looks like; the commands of the page run on such a one",
 }
