@@ -243,7 +243,8 @@ class Record:
             pools=architecture.pools,
             drops=architecture.drops,
             macs=self.space.macs(choice),
-            params=result.get("params", 0),
+            # Of one that was stopped early, or not tried yet, they are counted.
+            params=result.get("params") or int(self.space.cost(choice, "params")),
             accuracy=result.get("accuracy"),
             state=_STATES.get(trial.state, "failed"),
             reason=result.get("reason", ""),

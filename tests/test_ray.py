@@ -48,6 +48,7 @@ def test_a_search_stops_early_and_records_what_fails(tmp_path):
     reasons = {c.reason for c in results.candidates if c.state == "failed"}
     assert reasons <= {"MemoryError: out of memory for good"}
     assert any(c.state == "stopped" for c in results.candidates)
+    assert all(c.params > 0 for c in results.candidates)
     assert not (tmp_path / ".ray").exists() or not any((tmp_path / ".ray").iterdir())
     # Finished: started again it has nothing to do, in any executor.
     again = FakeEvaluator()
