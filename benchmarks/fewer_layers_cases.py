@@ -83,6 +83,19 @@ _EARLY = ("blocks.0", "blocks.1")
 _SEEN = ("blocks.1", "blocks.2")
 _STAGES = ("layer2.1", "layer3.1")
 
+
+def _compared(sites: tuple[str, ...]) -> dict[str, Variant]:
+    """What every family's pools are compared with: ablations, rivals in their place, and a longer training."""
+    return {
+        "gated, equal weights": Variant(sites=sites, options={**_RANGE, "learned_weight": False}),
+        "gated, fixed support": Variant(sites=sites, options={**_RANGE, "learned_support": False}),
+        "3x3 average, gated": Variant(sites=sites, mode="average"),
+        "se": Variant(sites=sites, mode="se"),
+        "gc": Variant(sites=sites, mode="gc"),
+        "plain, twice as long": Variant(full=True, epochs=2),
+    }
+
+
 FAMILIES = {
     "vit": Family(
         "test_vit",
@@ -97,12 +110,7 @@ FAMILIES = {
             "replace": Variant(sites=_EARLY, mode="replace", options=_RANGE),
             # What the attention of the next blocks sees, which is where the others' pools act.
             "pre_attn": Variant(sites=_SEEN, mode="pre_attn", options=_RANGE),
-            "gated, equal weights": Variant(sites=_EARLY, options={**_RANGE, "learned_weight": False}),
-            "gated, fixed support": Variant(sites=_EARLY, options={**_RANGE, "learned_support": False}),
-            "3x3 average, gated": Variant(sites=_EARLY, mode="average"),
-            "se": Variant(sites=_EARLY, mode="se"),
-            "gc": Variant(sites=_EARLY, mode="gc"),
-            "plain, twice as long": Variant(full=True, epochs=2),
+            **_compared(_EARLY),
         },
     ),
     "resnet": Family(
@@ -124,12 +132,7 @@ FAMILIES = {
             "in place of down-samplings": Variant(
                 sites=("layer2.0.downsample", "layer3.0.downsample", "layer4.0.downsample"), options=_RANGE
             ),
-            "gated, equal weights": Variant(sites=_STAGES, options={**_RANGE, "learned_weight": False}),
-            "gated, fixed support": Variant(sites=_STAGES, options={**_RANGE, "learned_support": False}),
-            "3x3 average, gated": Variant(sites=_STAGES, mode="average"),
-            "se": Variant(sites=_STAGES, mode="se"),
-            "gc": Variant(sites=_STAGES, mode="gc"),
-            "plain, twice as long": Variant(full=True, epochs=2),
+            **_compared(_STAGES),
         },
     ),
 }
