@@ -6,11 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from mkdocs.plugins import event_priority
+
 ROOT = Path(__file__).parent.parent
 ROOMS = {"cp_vision": ".", "recipes": "recipes", "search": "search"}
 
 
-def on_pre_build(config: Any) -> None:
+# Before mkdocstrings looks, in an event of this kind too, whether its paths exist.
+@event_priority(100)
+def on_config(config: Any) -> None:
     """Copy the files anew: links would be followed back to the rooms, where no name tells that they belong together."""
     package = ROOT / "build" / "packages" / "cp_vision"
     shutil.rmtree(package, ignore_errors=True)
