@@ -7,7 +7,7 @@ their ablations, and rivals in their place. "twice as long" shows whether the pl
 
 Appends a line to ``fewer_layers.csv`` in ``--output`` after each training, those of a seed before those of the next,
 and goes on from what is there; several processes, each told its ``--families``, can share the work. ``--report``
-trains nothing and writes ``fewer_layers.md`` and pictures from the lines that there are. About 15 minutes of a core a
+trains nothing and writes ``fewer_layers.md`` and pictures from the lines that there are. About ten minutes of a core a
 training.
 """
 
@@ -26,11 +26,10 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import torch
 
-from benchmarks.fashion_mnist import fill
+from benchmarks.fashion_mnist import InMemoryLoader, accuracy, fill, open_split
 from benchmarks.fewer_layers_cases import FAMILIES, build
 from benchmarks.fewer_layers_report import write_report
-from cp_vision.recipes import ScoringLoader, Trainer, TrainingLoader, evaluate, load_recipe, open_splits, single_process
-from cp_vision.recipes.models import data_config
+from cp_vision.recipes import Trainer, load_recipe, single_process
 from cp_vision.recipes.seeding import seed_all
 
 COLUMNS = ("family", "variant", "seed", "accuracy", "curve", "seconds", "date", "torch")
@@ -39,20 +38,18 @@ COLUMNS = ("family", "variant", "seed", "accuracy", "curve", "seconds", "date", 
 def train(family: str, variant: str, seed: int, data_dir: Path) -> dict[str, Any]:
     """Train one model; its line of the table: test accuracies in percent after each epoch, the last one counts."""
     case = FAMILIES[family]
-    settings = [f"data_dir={data_dir}", f"img_size={case.size}", f"seed={seed}", "workers=0", *case.settings]
-    recipe = load_recipe("fashion_mnist", settings)
+    recipe = load_recipe("fashion_mnist", [f"seed={seed}", *case.settings])
     if case.variants[variant].epochs > 1:
-        recipe = load_recipe("fashion_mnist", [*settings, f"epochs={recipe.epochs * case.variants[variant].epochs}"])
-    process = single_process()
+        longer = f"epochs={recipe.epochs * case.variants[variant].epochs}"
+        recipe = load_recipe("fashion_mnist", [f"seed={seed}", *case.settings, longer])
     seed_all(seed)
     model: Any = build(case, case.variants[variant])
-    config = data_config(model, recipe)
-    train_set, test_set = open_splits(recipe)
-    trainer = Trainer(model, recipe, TrainingLoader(train_set, recipe, config, 10, process), process)
-    loader, curve, begin = ScoringLoader(test_set, recipe, config, process), [], time.process_time()
+    loader = InMemoryLoader(*open_split(data_dir, True), case.size, recipe.batch_size, seed)
+    trainer = Trainer(model, recipe, loader, single_process())
+    test, curve, begin = open_split(data_dir, False), [], time.process_time()
     for _ in range(trainer.epochs):
         trainer.train_epoch()
-        curve.append(evaluate(trainer.model, loader, process)["top1"])
+        curve.append(accuracy(trainer.model, *test, case.size))
         print(
             f"{family}, {variant}, seed {seed}: epoch {len(curve)} of {trainer.epochs}, {curve[-1]:.2f} %", flush=True
         )

@@ -76,8 +76,8 @@ class Family:
     variants: Mapping[str, Variant]
 
 
-_VIT = {"img_size": 28, "patch_size": 4, "embed_dim": 48, "num_heads": 3, "mlp_ratio": 3}
-_RESNET = {"channels": [16, 32, 64, 128], "stem_type": "deep", "stem_width": 8}
+_VIT = {"img_size": 28, "patch_size": 4, "embed_dim": 36, "num_heads": 3, "mlp_ratio": 4}
+_RESNET = {"channels": [12, 24, 48, 96], "stem_type": "deep", "stem_width": 4}
 _RANGE = {"support_range": 0.25}
 _EARLY = ("blocks.0", "blocks.1")
 _SEEN = ("blocks.1", "blocks.2")
@@ -102,7 +102,7 @@ FAMILIES = {
         28,
         {**_VIT, "depth": 6},
         {**_VIT, "depth": 4},
-        ("epochs=10", "batch_size=64", "lr=0.002", "clip_grad=1.0"),
+        ("epochs=12", "batch_size=64", "lr=0.003", "clip_grad=1.0"),
         {
             "plain": Variant(full=True),
             "plain, fewer layers": Variant(),
@@ -118,7 +118,7 @@ FAMILIES = {
         48,
         {**_RESNET, "layers": [3, 3, 3, 3]},
         {**_RESNET, "layers": [2, 2, 2, 2]},
-        ("epochs=8", "batch_size=64", "lr=0.004", "clip_grad=1.0"),
+        ("epochs=10", "batch_size=64", "lr=0.004", "clip_grad=1.0", "channels_last=true"),
         {
             "plain": Variant(full=True),
             "plain, fewer layers": Variant(),
