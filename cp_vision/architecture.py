@@ -30,6 +30,9 @@ class Architecture:
         drops: blocks left out.
         pool_options: options of every pool, see :func:`cp_vision.insert_pools`.
         model_args: further arguments of the base (``img_size``, ``patch_size``, ``num_classes``); JSON values.
+
+    Raises:
+        UserError: pools or drops that are no list, options or arguments that are no mapping of JSON values.
     """
 
     base: str
@@ -77,7 +80,9 @@ class Architecture:
             **kwargs: further arguments of the base, over ``model_args``.
 
         Raises:
-            UserError: an unknown base, site or option.
+            UserError: an unknown base, site or option, a base that has pools already or can't have any.
+            TypeError: an argument that the base doesn't take.
+            RuntimeError: an unknown pretrained tag, or no pretrained weights where they are wanted.
         """
         check_base(self.base)
         return create_model(self.model_name, pretrained=pretrained, **{**self.create_args, **kwargs})
@@ -86,7 +91,12 @@ class Architecture:
         """Cost of one image in MACs; nothing is allocated.
 
         Args:
-            input_size: (channels, height, width); None takes the model's own.
+            input_size: (channels, height, width) in pixels; None takes the model's own.
+
+        Raises:
+            UserError: as :meth:`build`.
+            TypeError: as :meth:`build`.
+            RuntimeError: an unknown pretrained tag, or the model doesn't run on this input size.
         """
         with torch.device("meta"):
             model = self.build()

@@ -30,13 +30,13 @@ def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None =
 
     Args:
         model: a model, which is left untouched, or a name that ``timm.create_model`` knows.
-        input_size: (channels, height, width); None takes the model's own.
+        input_size: (channels, height, width) in pixels; None takes the model's own.
 
     Returns:
         MACs for a batch of one.
 
     Raises:
-        RuntimeError: the model doesn't run on this input size.
+        RuntimeError: timm doesn't know the name, or the model doesn't run on this input size.
     """
     if isinstance(model, str):
         with torch.device("meta"):
@@ -61,11 +61,12 @@ def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
 
     Args:
         pool: the pool.
-        grid: height and width of its input.
+        grid: height and width of its input, in pixels of the feature map.
 
     Returns:
         ``N (C h + h) + N o (k h + 1)`` and, where the backend is exact, ``M N C``, for N input and M output
-        tokens, C channels, hidden width h, o predicted maps and k kernel taps.
+        tokens, C channels, hidden width h, o predicted maps and k kernel taps. Where the backend is linear, the
+        filters of its scales and ``M w (C + 1)``, for windows of w cells, stand in place of ``M N C``.
     """
     tokens = grid[0] * grid[1]
     height, width = coarse_grid(grid, pool.stride)

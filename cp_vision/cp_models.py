@@ -31,6 +31,7 @@ _MODULES = (
 )
 
 BASES = tuple(list_models(module=list(_MODULES)))
+"""timm names of the bases that have a ``cp_<base>`` of their own."""
 
 # Read by timm's register_model: pretrained configurations by architecture.
 default_cfgs: dict[str, DefaultCfg] = {}
@@ -45,7 +46,10 @@ def _register(base: str) -> None:
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = __name__
-    entrypoint.__doc__ = f"{base} with ContextPool; pools=, drops= and pool_options= besides the base's arguments."
+    entrypoint.__doc__ = (
+        f"{base} with ContextPool; pools=, drops= and pool_options= besides the base's arguments; "
+        "what they are and what is raised: see :func:`cp_vision.factory.build_context_pooled`."
+    )
     cfgs = {split_model_name_tag(full)[1]: cfg for full, cfg in get_arch_pretrained_cfgs(base).items()}
     default_cfgs[name] = DefaultCfg(
         tags=deque(cfgs),
@@ -58,7 +62,18 @@ def _register(base: str) -> None:
 
 @register_model
 def context_pooled(pretrained: bool = False, base: str = "", **kwargs: Any) -> nn.Module:
-    """Any supported timm model with ContextPool: ``timm.create_model("context_pooled", base="resnet50")``."""
+    """Any supported timm model with ContextPool: ``timm.create_model("context_pooled", base="resnet50")``.
+
+    Args:
+        pretrained: load weights.
+        base: timm name of the base, with or without a pretrained tag; it has to be given.
+        **kwargs: further arguments of :func:`cp_vision.factory.build_context_pooled`.
+
+    Raises:
+        UserError: no base, or as :func:`cp_vision.factory.build_context_pooled`.
+        TypeError: an argument that the base doesn't take.
+        RuntimeError: an unknown pretrained tag, or no pretrained weights where they are wanted.
+    """
     return build_context_pooled(base, "context_pooled", pretrained=pretrained, **kwargs)
 
 

@@ -67,9 +67,16 @@ def build_context_pooled(
         feature_cls: how timm extracts them; default timm's for this base.
         **kwargs: arguments of the base.
 
+    Returns:
+        The model, or with ``features_only`` timm's feature extractor around it. The parameters of a pool are
+        ``<site>.context_pool.*``; all other keys of the state dict are the base's.
+
     Raises:
-        UserError: an unknown base or one that can't be pooled, wrong pools, drops or options, a checkpoint
-            that doesn't fit.
+        UserError: an unknown base, one that has pools already or can't be pooled, wrong pools, drops or options, a
+            checkpoint that doesn't fit, ``out_indices`` or ``feature_cls`` without ``features_only``, a
+            ``feature_cls`` that takes the model apart.
+        TypeError: an argument that the base doesn't take.
+        RuntimeError: an unknown pretrained tag, or no pretrained weights where they are wanted.
     """
     check_base(base)
     feature_args = {"out_indices": out_indices, "feature_cls": feature_cls}

@@ -56,8 +56,8 @@ def context_pool(
         float32 at least, also under autocast.
 
     Raises:
-        ValueError: shapes that don't fit together, a stride below 1, an unknown backend, a ``sigma_max`` that is
-            not above 0.
+        ValueError: shapes that don't fit together, tensors that are not floating point, a stride below 1, an
+            unknown backend, a ``sigma_max`` that is not above 0.
 
     Source: Huang et al., Efficient Representation Learning via Adaptive Context Pooling, ICML 2022 (the
     learned weight and support). The stride and the linear backend are our extensions.

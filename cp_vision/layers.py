@@ -45,6 +45,11 @@ class ContextPool2d(nn.Module):
         learned_support: False fixes every support at the middle of its range (ablation).
         backend: see :func:`cp_vision.context_pool`.
 
+    Attributes:
+        mapping: the mapping network, (B, C, H, W) -> (B, 1 or 2, H, W): u, then v, as far as they are learned;
+            None where neither is.
+        gate: g, (C,); None in mode ``"replace"``.
+
     Raises:
         ValueError: an argument outside its range.
 
@@ -99,10 +104,12 @@ class ContextPool2d(nn.Module):
         return last(activation(hidden)), x
 
     def weight_and_support(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict the log weight (B, H, W) and the support sigma in pixels (B, H/stride, W/stride).
+        """Predict the log weight (B, H, W) and the support sigma in pixels (B, ceil(H/stride), ceil(W/stride)).
+
+        Both are float32 at least.
 
         Args:
-            x: (B, C, H, W).
+            x: (B, C, H, W), unchecked.
         """
         log_weight, sigma, _ = self._predict(x)
         return log_weight, sigma
@@ -132,12 +139,28 @@ class ContextPool2d(nn.Module):
         return self.sigma_min + self.support_range * (_DYNAMIC_SIDE if symbolic else max(grid))
 
     def pool(self, x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
-        """Pool x with the given weights and supports, in this module's mode."""
+        """Pool x with the given weights and supports, in this module's mode.
+
+        Args:
+            x: (B, C, H, W), with this module's number of channels, unchecked.
+            log_weight: (B, H, W).
+            sigma: in pixels, (B, ceil(H/stride), ceil(W/stride)).
+
+        Returns:
+            (B, C, ceil(H/stride), ceil(W/stride)).
+
+        Raises:
+            ValueError: as :func:`cp_vision.context_pool`.
+        """
         sigma_max = self.largest_support((x.shape[2], x.shape[3]))
         return gated_context_pool(x, log_weight, sigma, self.gate, self.stride, self.backend, sigma_max)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride))."""
+        """Pool a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)).
+
+        Raises:
+            ValueError: x has another number of dimensions or channels.
+        """
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"expected (B, {self.channels}, H, W), got {tuple(x.shape)}")
         log_weight, sigma, x = self._predict(x)
@@ -151,8 +174,12 @@ class ContextPool2d(nn.Module):
 class ContextPool1d(ContextPool2d):
     """Adaptive context pooling of a token sequence, (B, N, C) -> (B, ceil(N/stride), C).
 
-    Positions are the indices of the sequence; the arguments are those of :class:`ContextPool2d`, with L = N.
+    Positions are the indices of the sequence, so supports are in tokens; the arguments are those of
+    :class:`ContextPool2d`, with L = N. Its other methods take the sequence as a map of height 1, (B, C, 1, N).
     An image transformer's tokens lie on a grid: use :class:`ContextPool2d` there.
+
+    Raises:
+        ValueError: an argument outside its range.
 
     Source: as :class:`ContextPool2d`; the mask is our extension.
     """
@@ -170,6 +197,9 @@ class ContextPool1d(ContextPool2d):
 
         Returns:
             (B, ceil(N/stride), C).
+
+        Raises:
+            ValueError: x has another number of dimensions or channels, the mask another shape or type.
         """
         if x.ndim != 3 or x.shape[2] != self.channels:
             raise ValueError(f"expected (B, N, {self.channels}), got {tuple(x.shape)}")

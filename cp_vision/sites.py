@@ -46,7 +46,7 @@ def find_sites(model: nn.Module, input_size: tuple[int, int, int] | None = None)
 
     Args:
         model: a timm or torchvision model.
-        input_size: (channels, height, width); None takes the model's own.
+        input_size: (channels, height, width) in pixels; None takes the model's own.
 
     Returns:
         The sites that are not dropped, each kind from input to output.

@@ -70,6 +70,10 @@ def insert_pools(model: nn.Module, names: Iterable[str], *, mode: str = "gated",
     Raises:
         UserError: an unknown, dropped or already pooled site, a wrong option, a model that can't be pooled.
             The model is then as it was.
+
+    Source: Huang et al., ICML 2022 (pools before attention, and in place of a ConvNet's pooling); ``"replace"``,
+    ``"pre_attn"`` and a stage's strides as a pooling are our reading of it. The gate, and pools after the blocks
+    of a ConvNet, are our extensions.
     """
     names = _as_names(names, "pools")
     if names and not is_known(model):

@@ -20,6 +20,7 @@ TORCHVISION_BASES = tuple(
     for name in list_models()
     if inspect.unwrap(get_model_builder(name)).__module__ in (resnet.__name__, vision_transformer.__name__)
 )
+"""torchvision's names of the bases that have a ``cp_<base>`` in its registry."""
 
 
 def _register(base: str) -> None:
@@ -44,7 +45,10 @@ def _register(base: str) -> None:
         return pool_and_drop(model, pools, drops, pool_options)
 
     builder.__name__ = builder.__qualname__ = f"cp_{base}"
-    builder.__doc__ = f"{base} with ContextPool; pools=, drops= and pool_options= besides the base's arguments."
+    builder.__doc__ = (
+        f"{base} with ContextPool; pools=, drops= and pool_options= besides the base's arguments.\n\n"
+        "Raises:\n    UserError: unknown weights, wrong pools, drops or options.\n"
+    )
     # torchvision finds the weights of a name by this annotation.
     builder.__annotations__["weights"] = choices | None
     register_model()(builder)

@@ -135,7 +135,7 @@ def hold_out(train: Any, fraction: float) -> tuple[Images, Images]:
         The part to train on and the held-out part. Both are the same in every process.
 
     Raises:
-        UserError: a data set that is streamed, or too small for the fraction.
+        UserError: a fraction out of its range, a data set that is streamed, or too small for the fraction.
     """
     if not 0 < fraction < 1:
         raise UserError(f"validation fraction {fraction} must be above 0 and below 1, for example 0.2")

@@ -35,10 +35,10 @@ class DryRun:
     Attributes:
         macs: MACs of one image, forward.
         params: parameters.
-        pixels: size of the training images.
+        pixels: height and width of the training images.
         images: images of the step that was taken.
         batch: images of the recipe's update.
-        memory: bytes that the step took at its highest, on the device.
+        memory: bytes that the step took at its highest, on the device; on a CPU those of the whole process.
         seconds: seconds of the step.
         loss: its loss.
         dataset: training images of an epoch.
@@ -68,7 +68,7 @@ def dry_run(recipe: Recipe) -> DryRun:
             ImageNet-1k.
 
     Raises:
-        UserError: the model can't be had, or the step fails.
+        UserError: the model or the data set can't be had, or the step fails.
     """
     processes = single_process()
     images, classes = IMAGES, recipe.num_classes or CLASSES

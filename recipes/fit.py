@@ -45,13 +45,15 @@ class Training:
 
     Attributes:
         trainer: the training itself, at the place from which it goes on.
-        rows: its epochs so far.
+        rows: its epochs so far: ``epoch`` from 1, ``train_loss``, ``lr``, ``skipped`` updates, and ``loss``, ``top1``
+            and ``top5`` in percent, which are None where an epoch was not scored.
         problems: a line for each checkpoint that couldn't be read.
-        finished: the summary of a training that is done; there is nothing left to run then.
+        finished: the summary of a training that is done; there is nothing left to run then, no trainer and no rows.
 
     Raises:
         UserError: an output that holds something else, a model or data set that can't be had, no readable
-            checkpoint.
+            checkpoint, a first step that fails.
+        CommandError: too many images can't be read.
     """
 
     def __init__(
@@ -120,10 +122,11 @@ class Training:
 
         Returns:
             The summary: ``top1``, ``top5`` in percent and ``loss`` of the last epoch, the best epoch and its
-            scores, ``macs``, ``params``, updates that were skipped and images that can't be read.
+            scores, ``macs`` of one image, ``params``, updates that were skipped and images that can't be read.
 
         Raises:
-            CommandError: training broke off; the last good checkpoint is kept.
+            UserError: the output folder can't be made.
+            CommandError: training broke off, or the output can't be written; the last good checkpoint is kept.
         """
         if self.finished is not None:
             return dict(self.finished)

@@ -91,7 +91,11 @@ class TrainingLoader:
 
         Args:
             epoch: number of the epoch, from 0.
-            first: the update to begin with.
+            first: the update to begin with, from 0.
+
+        Yields:
+            Images (B, C, H, W) in float32, and their classes (B,), or shares of classes (B, classes) where the recipe
+            mixes images. B is the share's ``size``.
 
         Raises:
             CommandError: more images are unreadable than may be.

@@ -159,6 +159,11 @@ def save_model(
         config: its :func:`data_config`.
         classes: class indices by name, which are saved as timm's ``label_names``.
         files: further text files by name.
+
+    Raises:
+        OSError: the folder can't be written.
+        safetensors.SafetensorError: the weights can't be written.
+        ValueError: pools with options that differ among them, which the arguments of a model can't say.
     """
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

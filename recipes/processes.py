@@ -39,14 +39,18 @@ class Processes:
         return self.rank == 0
 
     def mean(self, value: Tensor) -> Tensor:
-        """Mean of a value over all processes."""
+        """Mean of a value over all processes.
+
+        Args:
+            value: on this process's device, of one shape in all; changed in place where there are several processes.
+        """
         if self.count > 1:
             distributed.all_reduce(value)
             value /= self.count
         return value
 
     def any(self, table: Tensor) -> Tensor:
-        """Element-wise "or" of a table of booleans over all processes."""
+        """Element-wise "or" of a table of booleans over all processes; of one shape in all, on any device."""
         if self.count > 1:
             flags = table.to(self.device, torch.uint8)
             distributed.all_reduce(flags, op=distributed.ReduceOp.MAX)
@@ -54,7 +58,14 @@ class Processes:
         return table
 
     def told(self, function: Callable[[], T]) -> T:
-        """What a function gives on the primary process, in all of them, be it a UserError."""
+        """What a function gives on the primary process, in all of them, be it a UserError.
+
+        Args:
+            function: called on the primary process alone; what it gives can be pickled.
+
+        Raises:
+            UserError: raised by the function, in all processes.
+        """
         told: list[Any] = [None, None]
         if self.primary:
             try:
@@ -87,7 +98,14 @@ def single_process() -> Processes:
 
 @contextlib.contextmanager
 def joined_processes() -> Iterator[Processes]:
-    """Join the processes that torchrun or Slurm started: nccl on GPUs (not run here), gloo on CPUs."""
+    """Join the processes that torchrun or Slurm started: nccl on GPUs (not run here), gloo on CPUs.
+
+    Yields:
+        This process among them, or alone where neither started it.
+
+    Raises:
+        RuntimeError: the others can't be reached.
+    """
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     joined = init_distributed_device_so(kind)
     try:

@@ -32,6 +32,14 @@ class Recipe(BaseModel):
     The meaning of each key is the one it has in timm's train.py; the defaults are ours. ``model_kwargs``
     belong to ``model``. ``dataset: digits`` is the handwritten digits bundled with scikit-learn.
     An update sees ``batch_size`` times ``grad_accum_steps`` images, on any number of processes.
+
+    ``img_size`` is the side of an image in pixels. The schedule's lengths, ``mixup_off_epoch`` and ``val_interval``
+    are in epochs; ``log_interval`` and ``recovery_interval`` are in updates, 0 for no checkpoint within an epoch.
+    Probabilities and shares are fractions, not percent; ``mean`` and ``std`` are of pixels from 0 to 1.
+
+    Raises:
+        pydantic.ValidationError: an unknown key, a wrong type or value. :func:`load_recipe` and :meth:`with_values`
+            raise a UserError instead, also for values that don't go together.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
@@ -178,7 +186,7 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
             file's ``model_kwargs`` out.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key, a wrong type or value.
+        UserError: no such file, not YAML, an override without ``=``, an unknown key, a wrong type or value.
     """
     path = Path(recipe)
     if not path.is_file() and (BUNDLED / f"{recipe}.yaml").is_file():

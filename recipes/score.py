@@ -36,7 +36,7 @@ def score_model(
         an empty one.
 
     Raises:
-        UserError: no such model, other classes, a data set that can't be had.
+        UserError: no such model, other classes, a data set that can't be had, a model that doesn't run on it.
         CommandError: too many images can't be read.
     """
     processes = processes or single_process()

@@ -22,13 +22,17 @@ def evaluate(
     """Score a model.
 
     Args:
-        model: the model; moved to the device, in evaluation mode afterwards.
-        loader: a :class:`ScoringLoader`.
+        model: the model, (B, C, H, W) -> (B, classes); moved to the device, in evaluation mode afterwards.
+        loader: a :class:`ScoringLoader`, or any images (B, C, H, W) with their classes (B,) on the device.
         processes: this process; the scores are those of all processes together.
         recipe: says in which precision; None takes float32.
 
     Returns:
         ``top1`` and ``top5`` in percent, and the mean cross-entropy ``loss``.
+
+    Raises:
+        CommandError: raised by the loader: too many images can't be read.
+        ValueError: outputs or classes of another shape.
     """
     model = model.to(processes.device).eval()
     evaluator = ClassificationEvaluator(processes.device)

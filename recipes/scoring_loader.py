@@ -22,12 +22,21 @@ __all__ = ["ScoringLoader"]
 class ScoringLoader:
     """Gives a split in order and without augmentation; of several processes each one gets its part.
 
+    Iterated over, it gives images (B, C, H, W) in float32, normalised, and their classes (B,), both on the device. A
+    batch is smaller where images can't be read, or empty.
+
     Args:
         dataset: a data set of :func:`open_split` or :func:`hold_out`.
         recipe: batch size, workers.
         data_config: of ``timm.data.resolve_data_config``.
         processes: this process.
         max_unreadable: how many images may be unreadable; they are left out.
+
+    Attributes:
+        unreadable: the images that can't be read; None for data that is streamed.
+
+    Raises:
+        CommandError: while it is iterated over: more images are unreadable than may be.
     """
 
     def __init__(

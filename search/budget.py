@@ -45,14 +45,15 @@ def parse_budgets(text: str, base: Mapping[Measure, float]) -> tuple[Limit, ...]
 
     Args:
         text: separated by commas, each a share of the base's cost (``0.7x``) or a number (MACs: ``2.9G``, ``35M``;
-            ``params=12M``; ``latency=15ms``). One without a name is of MACs.
+            ``params=12M``; ``latency=15ms``, or in ``us`` or ``s``). One without a name is of MACs.
         base: what the base costs, in MACs, parameters and milliseconds.
 
     Returns:
         The budgets; counts are rounded down.
 
     Raises:
-        UserError: none of these, or not above zero.
+        UserError: none of these, not above zero, or two budgets of one measure.
+        KeyError: ``base`` lacks a measure that has a budget.
     """
     limits = []
     for measure, value in _split(text):

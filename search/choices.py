@@ -28,8 +28,13 @@ class Choices(BaseModel):
         drops: blocks that may be left out; default all that can be.
         max_drops: the most that a candidate may leave out.
         modes: how pools act (``gated``, ``replace``, ``pre_attn``), one for all pools of a candidate.
-        support_range: of supports, see :class:`cp_vision.ContextPool2d`; one for all pools of a candidate.
+        support_range: of supports, as shares of the grid's longer side, see :class:`cp_vision.ContextPool2d`; one for
+            all pools of a candidate.
         img_size: sides of the images in pixels; the base has the first. Default the recipe's.
+
+    Raises:
+        pydantic.ValidationError: an unknown key, a wrong type or value. :func:`load_choices` raises a UserError
+            instead, also for an unknown mode or a value that is named twice.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -33,8 +33,8 @@ class SearchConfig:
         base: timm name of the base, with or without a pretrained tag.
         budget: budgets, separated by commas: a share of the base's MACs (``"0.7x"``) or MACs (``"2.9G"``);
             ``"params=12M"``, ``"latency=15ms"``. None is 0.7x, or 1x where an accuracy is to be kept.
-        keep_accuracy: look for the cheapest within so many points of the base's accuracy, in place of the most
-            accurate.
+        keep_accuracy: look for the cheapest within so many percent points of the base's accuracy, in place of the
+            most accurate.
         space: what may be chosen: a YAML file, a mapping of its keys, or a :class:`Choices`; None is the default.
         evaluator: ``train`` (each candidate by the recipe), ``supernet`` (shared weights, then the finalists by the
             recipe) or ``sensitivity`` (no training: what the base loses without each block).
@@ -54,8 +54,8 @@ class SearchConfig:
         objective: ``pareto`` (accuracy and cost) or ``single`` (accuracy within the budget).
         early_stop: how candidates that are among the worse are stopped: ``halving``, ``hyperband``, ``median``,
             ``none``. Under Ray ``halving`` and ``hyperband`` are its asynchronous forms.
-        trial_seconds: the longest that a candidate may train; None for no limit.
-        val_fraction: share of the training split that is held out to compare candidates on.
+        trial_seconds: the longest that a candidate may train, in seconds; None for no limit.
+        val_fraction: share of the training split, above 0 and below 1, that is held out to compare candidates on.
         supernet_epochs: epochs of training shared weights; None is those of the recipe.
         finalists: how many candidates are trained after shared weights scored all, beside the baselines.
         compiled: latency, as a budget and in the report, is that of what torch.compile makes.
@@ -63,9 +63,13 @@ class SearchConfig:
         executor: ``local`` (this process, and others that run the same command) or ``ray``.
         parallel: candidates at a time under Ray; None is as many as there are resources.
         address: of a Ray cluster; None starts one on this machine.
-        cpus: processors of a candidate under Ray.
-        gpus: graphics processors of a candidate under Ray.
+        cpus: processors of a candidate under Ray; parts of one are allowed.
+        gpus: graphics processors of a candidate under Ray; parts of one are allowed.
         command: the command line, for the report.
+
+    Source: Li et al., 2018, arXiv 1810.05934 (``halving``), and 2016, arXiv 1603.06560 (``hyperband``); Guo et al.,
+    ECCV 2020, arXiv 1904.00420, and Yu, Huang, ICCV 2019, arXiv 1903.05134 (``supernet``); Baptista and Poloczek,
+    ICML 2018, arXiv 1806.08838 (the model behind ``surrogate``; what it proposes by is ours).
     """
 
     base: str
@@ -130,7 +134,15 @@ class SearchConfig:
                     )
 
     def save(self, folder: Path) -> None:
-        """Write it into the output folder, from where :func:`load_config` reads it."""
+        """Write it into the output folder, from where :func:`load_config` reads it.
+
+        Args:
+            folder: the output folder; must be there.
+
+        Raises:
+            UserError: a space that can't be used.
+            OSError: the folder can't be written.
+        """
         values = dataclasses.asdict(self) | {"space": load_choices(self.space).model_dump(mode="json")}
         for key in ("data_dir", "recipe"):
             if values[key] is not None and Path(values[key]).exists():

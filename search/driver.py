@@ -36,6 +36,10 @@ class Search(Setup):
     Attributes:
         refused: proposals over a budget that this process met.
         exhausted: whether no new candidate within the budgets was found.
+        recipe: trains every candidate.
+        space: the space, with its budgets.
+        input_size: (channels, height, width) of the base's images in pixels.
+        test_set: what the winner and the baselines are scored on at the end.
 
     Raises:
         UserError: anything in the config that can't be used.
@@ -52,8 +56,10 @@ class Search(Setup):
                 results end with the tables and the report.
 
         Raises:
-            UserError: model, recipe and data don't go together.
+            UserError: model, recipe and data don't go together, the output folder can't be made or holds another
+                search, a Ray cluster can't be reached.
             CommandError: the search can't go on; nothing that was finished is lost.
+            ImportError: the executor is ``ray``, and Ray is not installed.
         """
         observer = observer or Observer()
         if evaluator is None and self.place.held() is None and self.config.evaluator != "sensitivity":
@@ -105,5 +111,6 @@ def run(config: SearchConfig, observer: Observer | None = None) -> Results:
     Raises:
         UserError: anything in the config that can't be used; nothing is then written.
         CommandError: the search can't go on; nothing that was finished is lost.
+        ImportError: the executor is ``ray``, and Ray is not installed.
     """
     return Search(config).run(observer)

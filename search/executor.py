@@ -29,20 +29,28 @@ class Observer:
         """The search begins, with so many candidates in the record."""
 
     def on_phase(self, name: str, parts: int) -> None:
-        """Something other than trying candidates begins (shared weights, finalists), in so many parts."""
+        """Something other than trying candidates begins, in so many parts.
+
+        Args:
+            name: ``shared weights``, whose parts are epochs, or ``finalists``, whose parts are candidates.
+            parts: how many there are.
+        """
 
     def on_part(self, name: str, done: float) -> None:
-        """So many parts of it are done."""
+        """So many parts of it are done; epochs in fractions, too."""
 
     def on_start(self, choice: Choice) -> Callable[[int, int, float], None]:
-        """A candidate is about to be tried; returns what to call after each of its epochs."""
+        """A candidate is about to be tried; returns what to call after each of its epochs.
+
+        That takes the number of the epoch from 1, the number of epochs, and the mean loss.
+        """
         return lambda epoch, epochs, loss: None
 
     def on_finish(self, candidate: Candidate, now: Leaders) -> None:
-        """A candidate was tried or has failed."""
+        """A candidate was tried or has failed; ``now`` is who leads by then."""
 
     def on_wait(self, running: int) -> None:
-        """There is nothing to do until others finish what they run."""
+        """There is nothing to do until others finish the candidates that they run, so many of them."""
 
 
 def take_next(record: Record, strategy: Strategy, here: bool = True) -> Claim | None:

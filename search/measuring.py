@@ -36,14 +36,21 @@ def measure_space(
 
     Args:
         base: the base, without pools and drops.
-        input_size: (channels, height, width) of the images.
+        input_size: (channels, height, width) of the images in pixels.
         choices: what may be chosen; None is the defaults.
         measures: what to count beside MACs; ``latency`` is measured on this device, with weights at random.
         compiled: measure the latency of what torch.compile makes.
-        known_latency: latencies that an earlier run of the same search measured, in place of measuring.
+        known_latency: latencies in milliseconds that an earlier run of the same search measured, in place of
+            measuring (:attr:`Search.latency_table`).
+
+    Returns:
+        The space, without budgets.
 
     Raises:
-        UserError: a base that is unknown or not supported, wrong pool options, choices that the base doesn't have.
+        UserError: a base that is unknown or not supported or doesn't run on this size, wrong pool options, choices
+            that the base doesn't have, more combinations of settings than can be counted.
+        TypeError: as :meth:`cp_vision.Architecture.build`.
+        RuntimeError: as :meth:`cp_vision.Architecture.build`.
     """
     choices = choices or Choices()
     settings = _settings(base, choices)

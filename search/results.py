@@ -20,7 +20,7 @@ class Limit:
         measure: ``macs``, ``params`` or ``latency``.
         text: as the user wrote it (``0.7x``, ``12ms``).
         most: the most that a candidate may cost, in MACs, parameters or milliseconds.
-        base: what the base costs.
+        base: what the base costs, in the same unit.
     """
 
     measure: Measure
@@ -64,10 +64,10 @@ class Candidate:
         reason: why it failed, in one line; empty when complete.
         seconds: wall time of its training.
         within_budget: whether it keeps every budget; the base may not.
-        trained: where ``accuracy`` is that with shared weights, the accuracy after a training of its own; None
-            where there was none.
+        trained: where ``accuracy`` is that with shared weights, the accuracy after a training of its own, percent;
+            None where there was none.
         latency: predicted time of an image in ms, where latency is a budget; the sum over its parts.
-        settings: what else was chosen for it: ``mode``, ``support_range``, ``img_size``.
+        settings: what else was chosen for it: ``mode``, ``support_range``, ``img_size`` (pixels).
     """
 
     number: int
@@ -106,8 +106,8 @@ class Results:
         command: the command that makes this study again.
         seed: seed of the search.
         budget: the budget as the user wrote it (``0.7x``).
-        budget_macs: the budget in MACs; None where MACs have none.
-        base_macs: cost of the whole base in MACs.
+        budget_macs: the budget in MACs for one image; None where MACs have none.
+        base_macs: cost of the whole base in MACs for one image.
         blocks: the base's sites in order.
         candidates: every architecture that was tried by number; the base comes first.
         best: number of the winner; None while nothing within the budget is complete.
@@ -116,12 +116,14 @@ class Results:
             for the winner and the baselines alone.
         evaluator: ``train``, ``supernet`` or ``sensitivity``.
         limits: every budget.
-        keep_accuracy: the winner is the cheapest within so many points of the base; None where it is the most
+        keep_accuracy: the winner is the cheapest within so many percent points of the base; None where it is the most
             accurate within the budget.
-        importance: share of the differences in accuracy that goes back to each site or setting; sums to 1.
-        sensitivity: accuracy in points that the base loses, untrained, when a block alone is left out.
+        importance: share of the differences in accuracy that goes back to each site or setting; sums to 1. By
+            PED-ANOVA (Watanabe et al., 2023, arXiv 2304.10255).
+        sensitivity: accuracy in percent points that the base loses, untrained, when a block alone is left out.
         measured_latency: time of an image in ms by candidate number, as measured on the whole model.
-        agreement: Kendall's tau between accuracies with shared weights and after a training of its own.
+        agreement: Kendall's tau, from -1 to 1, between accuracies with shared weights and after a training of its own;
+            None where there is none.
         commands: other commands to go on with, by what they do.
     """
 

@@ -38,7 +38,7 @@ class Setup:
         recipe: trains every candidate.
         trainer: does it.
         test_set: what the winner and the baselines are scored on at the end.
-        input_size: (channels, height, width) of the base's images.
+        input_size: (channels, height, width) of the base's images in pixels.
         space: the space, with its budgets.
         place: where the study is kept.
 
@@ -123,7 +123,7 @@ class Setup:
 
     @property
     def latency_table(self) -> dict[str, Any]:
-        """The latencies that were measured, so that a search that goes on has the same."""
+        """The latencies in milliseconds that were measured, so that a search that goes on has the same."""
         return {
             repr(values): dataclasses.asdict(costs["latency"])
             for values, costs in self.space.costs.items()

@@ -54,11 +54,13 @@ class Space:
         base: the base without pools and drops; its pool options are those of every candidate.
         blocks: its sites in order.
         settings: what else may be chosen, with the allowed values; the base has the first of each.
-        costs: for each combination of settings, the costs in each measure.
+        costs: for each combination of settings, the costs in each measure: MACs for one image, parameters,
+            milliseconds for one image.
         limits: the budgets.
         max_pools: the most pools of a candidate; None for no limit.
         max_drops: the most blocks that a candidate leaves out.
         fixed_grid: whether the image size is an argument of the model.
+        names: names of the sites.
     """
 
     base: Architecture
@@ -90,17 +92,25 @@ class Space:
 
     @property
     def base_costs(self) -> dict[Measure, float]:
-        """What the base costs, by measure."""
+        """What the base costs, by measure; units as in ``costs``."""
         first = next(iter(self.costs.values()))
         return {measure: parts.base for measure, parts in first.items()}
 
     @property
     def base_macs(self) -> int:
-        """Cost of the base in MACs."""
+        """Cost of the base in MACs for one image."""
         return int(self.base_costs["macs"])
 
     def cost(self, choice: Choice, measure: Measure = "macs") -> float:
-        """Cost of a candidate: the base's, less the dropped blocks, plus the pools."""
+        """Cost of a candidate: the base's, less the dropped blocks, plus the pools.
+
+        Args:
+            choice: the candidate.
+            measure: of what; the unit is as in ``costs``.
+
+        Raises:
+            KeyError: the choice lacks a site or setting or has an unknown value, or the measure was not counted.
+        """
         settings = tuple([choice[name] for name in self.settings])
         changes = self._changes[settings][measure]
         total = self.costs[settings][measure].base
@@ -109,11 +119,15 @@ class Space:
         return total
 
     def macs(self, choice: Choice) -> int:
-        """Cost of a candidate in MACs."""
+        """Cost of a candidate in MACs for one image; raises as :meth:`cost`."""
         return int(self.cost(choice))
 
     def constraints(self, choice: Choice) -> dict[str, float]:
-        """How far a candidate is over each budget, as a share of it; with one above 0 it must not be built."""
+        """How far a candidate is over each budget, as a share of it; with one above 0 it must not be built.
+
+        Beside the budgets: ``blocks`` is 1 where no block stays, ``pools`` and ``drops`` are how many there are above
+        the most. Raises as :meth:`cost`.
+        """
         found: dict[str, float] = {
             limit.measure: self.cost(choice, limit.measure) / limit.most - 1 for limit in self.limits
         }
@@ -132,7 +146,14 @@ class Space:
         return max(self.constraints(choice).values(), default=0.0)
 
     def least(self, measure: Measure) -> float:
-        """The least cost that can be reached: what can be left out is, but for one block, and pools where they save."""
+        """The least cost that can be reached: what can be left out is, but for one block, and pools where they save.
+
+        Args:
+            measure: of what; the unit is as in ``costs``.
+
+        Raises:
+            KeyError: the measure was not counted.
+        """
         least = math.inf
         for costs in self.costs.values():
             parts = costs[measure]
@@ -145,7 +166,14 @@ class Space:
         return least
 
     def most(self, measure: Measure) -> float:
-        """The most that a candidate may cost where no budget bounds it: nothing dropped, pools wherever they may be."""
+        """The most that a candidate may cost where no budget bounds it: nothing dropped, pools wherever they may be.
+
+        Args:
+            measure: of what; the unit is as in ``costs``.
+
+        Raises:
+            KeyError: the measure was not counted.
+        """
         most = 0.0
         for costs in self.costs.values():
             parts = costs[measure]
@@ -186,7 +214,10 @@ class Space:
         return math.prod(len(values) for values in self.choices().values())
 
     def choice(self, pools: Iterable[str] = (), drops: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
-        """The choice that pools and drops these sites and keeps the others; settings are the base's, or as named."""
+        """The choice that pools and drops these sites and keeps the others; settings are the base's, or as named.
+
+        Names that are no sites or settings of this space are left out.
+        """
         pools, drops = set(pools), set(drops)
         chosen: dict[str, Any] = {b: POOL if b in pools else DROP if b in drops else KEEP for b in self.names}
         for name, values in self.settings.items():
@@ -214,7 +245,7 @@ class Space:
         return Architecture(self.base.base, pools, drops, options, args)
 
     def img_size(self, choice: Choice) -> int | None:
-        """Side of a candidate's images, None where it is the recipe's."""
+        """Side of a candidate's images in pixels, None where it is the recipe's."""
         size: int | None = choice.get("img_size")
         return size
 
