@@ -1,19 +1,40 @@
-"""A search with a scorer that trains nothing, as a process of its own: python fake_search.py SECONDS CONFIG-AS-JSON."""
+"""A search with a scorer that trains nothing, as a process of its own, which can be killed."""
 
-import json
+import multiprocessing
 import os
-import sys
+from pathlib import Path
+from typing import Any
 
 from fakes import FakeEvaluator
 
 from cp_vision.search import Search, SearchConfig
 
-if __name__ == "__main__":
-    seconds, values = float(sys.argv[1]), json.loads(sys.argv[2])
-    deadly = values.pop("deadly", None)
+# Its processes have what takes seconds to import already, so that twenty of them start in the time of one.
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["cp_vision.search.driver", "ray.tune"])
 
+
+def start(values: dict[str, Any], seconds: float = 0.0, deadly: list[str] | None = None) -> Any:
+    """Start a search.
+
+    Args:
+        values: of its ``SearchConfig``.
+        seconds: that a score takes.
+        deadly: dropped blocks of the candidate that ends the process.
+
+    Returns:
+        The process; killed where this one ends.
+    """
+    process = _SERVER.Process(target=_search, args=(values, seconds, deadly), daemon=True)
+    process.start()
+    return process
+
+
+def _search(values: dict[str, Any], seconds: float, deadly: list[str] | None) -> None:
     def before(architecture, call):
         if deadly is not None and list(architecture.drops) == deadly:
             os.abort()
 
+    # Where the workers of Ray find the scorer.
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
     Search(SearchConfig(**values)).run(evaluator=FakeEvaluator(before, epochs=9, seconds=seconds))

@@ -1,15 +1,12 @@
 """Searches with a real Ray: the same record, failures, a node that dies, and kills."""
 
-import json
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from fake_search import start
 from fakes import FakeEvaluator
 
 from cp_vision import UserError
@@ -100,10 +97,9 @@ def test_an_address_where_no_cluster_is(address, message, tmp_path):
 
 
 def test_on_this_machine_alone_nothing_listens_beyond_it(tmp_path):
-    command = [sys.executable, str(TESTS / "fake_search.py"), "0.5", json.dumps({**CONFIG, "output": str(tmp_path)})]
-    process, waiting = subprocess.Popen(command, env=dict(os.environ)), threading.Event()
+    process, waiting = start({**CONFIG, "output": str(tmp_path)}, 0.5), threading.Event()
     try:
-        while process.poll() is None and not (tmp_path / "pareto.csv").exists():
+        while process.is_alive() and not (tmp_path / "pareto.csv").exists():
             waiting.wait(0.05)
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         sockets = [found for one in family for found in one.net_connections("tcp") if found.status == "LISTEN"]
@@ -111,7 +107,7 @@ def test_on_this_machine_alone_nothing_listens_beyond_it(tmp_path):
         assert {found.laddr.ip for found in sockets} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     finally:
         process.kill()
-        process.communicate()
+        process.join()
 
 
 def test_a_node_dies_and_nothing_is_lost(tmp_path):
@@ -151,22 +147,22 @@ def cluster():
 
 def test_killed_again_and_again_it_goes_on(cluster, tmp_path):
     values = {**CONFIG, "address": cluster.address, "output": str(tmp_path / "x"), "trials": 30}
-    command = [sys.executable, str(TESTS / "fake_search.py"), "0.2", json.dumps(values)]
     seen, waiting = 0, threading.Event()
     for kill in range(20):
-        process = subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.PIPE, text=True)
+        process = start(values, 0.2)
         table = tmp_path / "x" / "pareto.csv"
         # Each of them is killed once it has finished one more, at some moment of the next.
-        while process.poll() is None and (not table.exists() or len(table.read_text().splitlines()) - 1 <= seen):
+        while process.is_alive() and (not table.exists() or len(table.read_text().splitlines()) - 1 <= seen):
             waiting.wait(0.05)
         waiting.wait(0.02 * (kill % 5))
         process.kill()
-        process.communicate()
+        process.join()
         rows = table.read_text().splitlines()[1:]
         assert len(rows) >= seen
         seen = len(rows)
-    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = start(values, 0.2)
+    process.join()
+    assert process.exitcode == 0
     rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
     assert len(rows) >= 30
     assert len({(row[1], row[2]) for row in rows}) == len(rows)

@@ -1,16 +1,14 @@
 """A search whose processes are killed, or share one study: nothing is lost, and nothing is done twice."""
 
 import csv
-import json
-import os
 import random
-import subprocess
-import sys
+import signal
 import threading
 from pathlib import Path
 
 import optuna
 import pytest
+from fake_search import start as start_search
 from fakes import FakeEvaluator
 
 from cp_vision.search import Search, SearchConfig
@@ -18,7 +16,6 @@ from cp_vision.search.record import MOST_ATTEMPTS, Record
 from cp_vision.search.storage import StudyPlace, hide_password
 from cp_vision.search.workers import Worker
 
-TESTS = Path(__file__).parent
 CONFIG = {"base": "test_vit2", "pool_options": {"support_range": 0.25}}
 
 
@@ -26,17 +23,14 @@ def config(output, **changes):
     return SearchConfig(**{**CONFIG, "output": str(output), "trials": 12, **changes})
 
 
-def start(output, seconds=0.0, **changes):
+def start(output, seconds=0.0, deadly=None, **changes):
     """The same search as a process of its own."""
-    values = {**CONFIG, "output": str(output), "trials": 12, **changes}
-    return subprocess.Popen(
-        [sys.executable, str(TESTS / "fake_search.py"), str(seconds), json.dumps(values)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
-        start_new_session=True,
-    )
+    return start_search({**CONFIG, "output": str(output), "trials": 12, **changes}, seconds, deadly)
+
+
+def ends_well(process, seconds):
+    process.join(seconds)
+    assert process.exitcode == 0
 
 
 def table(folder, *, but=("seconds",)):
@@ -75,8 +69,7 @@ def test_every_storage_holds_the_same_study_and_goes_on(storage, tmp_path):
 def test_two_processes_share_the_work(tmp_path):
     processes = [start(tmp_path / "shared", 0.05, trials=20) for _ in range(2)]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        ends_well(process, 120)
     rows = candidates(tmp_path / "shared")
     assert len(rows) >= 20
     assert len({row[:2] for row in rows}) == len(rows)
@@ -95,12 +88,12 @@ def test_twenty_kills_in_a_row_lose_nothing(count, tmp_path):
         processes = [start(folder, 0.02, trials=60) for _ in range(count)]
         # From the moment on that the study is there, else the set-up alone would be killed.
         waiting = threading.Event()
-        while any(p.poll() is None for p in processes) and not list((folder / ".workers").glob("*")):
+        while any(p.is_alive() for p in processes) and not list((folder / ".workers").glob("*")):
             waiting.wait(0.01)
         waiting.wait(chance.uniform(0, 0.3))
         for process in processes:
             process.kill()
-            process.communicate()
+            process.join()
         if (folder / "study.db").exists():
             study = optuna.load_study(storage=f"sqlite:///{folder / 'study.db'}", study_name="cp-search")
             finished = [
@@ -109,9 +102,7 @@ def test_twenty_kills_in_a_row_lose_nothing(count, tmp_path):
             # What was finished before is finished still.
             assert set(known) <= set(finished)
             known = finished
-    process = start(folder, 0.0, trials=60)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    ends_well(start(folder, trials=60), 300)
     rows = table(folder)
     assert len(rows) >= 60
     assert len({(row["pools"], row["drops"]) for row in rows}) == len(rows)
@@ -128,11 +119,9 @@ def test_a_candidate_that_kills_its_process_is_given_up(tmp_path):
     deadly = next(c for c in whole.candidates if c.drops and not c.is_base)
     for attempt in range(MOST_ATTEMPTS):
         process = start(tmp_path / "x", trials=6, deadly=list(deadly.drops))
-        process.communicate(timeout=120)
-        assert process.returncode not in (0, 1, 2), attempt
-    process = start(tmp_path / "x", trials=6, deadly=list(deadly.drops))
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+        process.join(120)
+        assert process.exitcode == -signal.SIGABRT, attempt
+    ends_well(start(tmp_path / "x", trials=6, deadly=list(deadly.drops)), 120)
     failed = [row for row in table(tmp_path / "x") if row["state"] == "failed"]
     assert [row["drops"] for row in failed] == [" ".join(deadly.drops)]
     assert failed[0]["reason"] == f"its process ended {MOST_ATTEMPTS} times before it was finished"
@@ -171,14 +160,14 @@ def test_what_a_dead_process_ran_is_taken_over_once(tmp_path):
 def test_of_a_killed_process_all_others_hear_at_once(tmp_path):
     # Whoever sees it first removes its file; that is no reason for the next to wait until it has long been silent.
     process, waiting = start(tmp_path, 60.0), threading.Event()
-    while process.poll() is None and not (names := [p.name for p in (tmp_path / ".workers").glob("[!.]*")]):
+    while process.is_alive() and not (names := [p.name for p in (tmp_path / ".workers").glob("[!.]*")]):
         waiting.wait(0.05)
     search = Search(config(tmp_path))
     study, _ = search.place.load(search.settings, {})
     watchers = [Worker(study, tmp_path) for _ in range(3)]
     assert all(watcher.is_alive(names[0]) for watcher in watchers)
     process.kill()
-    process.communicate()
+    process.join()
     assert [watcher.is_alive(names[0]) for watcher in watchers] == [False, False, False]
 
 
