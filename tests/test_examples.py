@@ -1,0 +1,55 @@
+"""The notebook in examples/ runs from its first cell to its last, and what it shows is what it printed."""
+
+import importlib.util
+import re
+
+import nbformat
+import pytest
+from doc_blocks import ROOT
+
+spec = importlib.util.spec_from_file_location("execute", ROOT / "examples" / "execute.py")
+example = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(example)
+
+
+def printed(notebook):
+    return "".join(
+        output.text for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "stream"
+    )
+
+
+def pictures(notebook):
+    return sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ()))
+
+
+def facts(text):
+    """What it says of the model, and the shares of right answers, which differ a little between machines."""
+    sites = re.findall(r"blocks\.\d .*multiply-adds", text)
+    change = float(re.search(r"largest change: (\S+)", text)[1])
+    return sites, change, [float(share) for share in re.findall(r"([\d.]+) %", text)]
+
+
+def test_the_kept_notebook_was_executed():
+    notebook = nbformat.read(example.NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1)), "make it anew: python examples/execute.py"
+    text = nbformat.writes(notebook)
+    assert not re.search(r"/(home|root|tmp|work|usr)/", text)
+    for page in re.findall(r"\]\(([^)#]+)", text):
+        assert page.startswith("https://") or (example.NOTEBOOK.parent / page).is_file(), page
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_finds_a_model(tmp_path):
+    kept, new = nbformat.read(example.NOTEBOOK, as_version=4), example.execute(tmp_path)
+    assert [cell.source for cell in new.cells] == [cell.source for cell in kept.cells]
+    (sites, change, shares), (old_sites, old_change, old_shares) = facts(printed(new)), facts(printed(kept))
+    assert sites == old_sites
+    assert change == old_change == 0
+    assert len(shares) == len(old_shares)
+    # The last is the winner's, on all test images.
+    assert shares[-1] > 95
+    assert old_shares[-1] > 95
+    assert pictures(new) == pictures(kept) > 0
+    assert (tmp_path / "runs" / "notebook" / "report.html").is_file()
