@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.datasets import FashionMNIST
+
+from cp_vision.recipes import Recipe
 
 __all__ = ["InMemoryLoader", "accuracy", "fill", "open_split"]
 
@@ -47,33 +49,33 @@ class InMemoryLoader:
         images: (N, 1, H, W), normalised.
         targets: (N,).
         size: side of a batch's images in pixels.
-        batch_size: images of an update; the rest of an epoch is left out.
-        seed: of order and augmentation.
+        recipe: says the images of an update (the rest of an epoch is left out), the seed, and what is cut out.
     """
 
     unreadable = None
     share = SimpleNamespace(count=1)
 
-    def __init__(self, images: Tensor, targets: Tensor, size: int, batch_size: int, seed: int) -> None:
-        self.images, self.targets, self.size = images, targets, size
-        self.batch_size, self.seed, self.updates = batch_size, seed, len(images) // batch_size
+    def __init__(self, images: Tensor, targets: Tensor, size: int, recipe: Recipe) -> None:
+        self.images, self.targets, self.size, self.recipe = images, targets, size, recipe
+        self.batch_size, self.updates = recipe.batch_size, len(images) // recipe.batch_size
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch from update ``first`` on: (B, 1, size, size) and (B,)."""
-        generator = torch.Generator().manual_seed(1000 * self.seed + epoch)
+        generator = torch.Generator().manual_seed(1000 * self.recipe.seed + epoch)
         order = torch.randperm(len(self.images), generator=generator)
         for update in range(self.updates):
             chosen = order[update * self.batch_size : (update + 1) * self.batch_size]
-            where = _random_crops(len(chosen), generator)
+            where = _random_crops(len(chosen), self.recipe.scale, self.recipe.ratio, generator)
             if update >= first:
                 yield _cut(self.images[chosen], where, self.size), self.targets[chosen]
 
 
-def _random_crops(count: int, generator: torch.Generator) -> Tensor:
-    """Affine maps (count, 2, 3): 80 to 100 % of the area, sides as 0.9 to 1.1, half of them flipped."""
-    area, ratio, x, y, flip = torch.rand(5, count, generator=generator)
-    area, ratio = 0.8 + 0.2 * area, torch.exp(math.log(0.9) + (math.log(1.1) - math.log(0.9)) * ratio)
-    width, height = ((area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1))
+def _random_crops(count: int, scale: Sequence[float], ratio: Sequence[float], generator: torch.Generator) -> Tensor:
+    """Affine maps (count, 2, 3): shares of the area and ratios of the sides as given, half of them flipped."""
+    area, aspect, x, y, flip = torch.rand(5, count, generator=generator)
+    (small, large), (narrow, wide) = scale, (math.log(bound) for bound in ratio)
+    area, aspect = small + (large - small) * area, torch.exp(narrow + (wide - narrow) * aspect)
+    width, height = ((area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1))
     where = torch.zeros(count, 2, 3)
     where[:, 0, 0], where[:, 1, 1] = width * torch.where(flip < 0.5, -1.0, 1.0), height
     where[:, 0, 2], where[:, 1, 2] = (1 - width) * (2 * x - 1), (1 - height) * (2 * y - 1)

@@ -44,7 +44,7 @@ def train(family: str, variant: str, seed: int, data_dir: Path) -> dict[str, Any
         recipe = load_recipe("fashion_mnist", [f"seed={seed}", *case.settings, longer])
     seed_all(seed)
     model: Any = build(case, case.variants[variant])
-    loader = InMemoryLoader(*open_split(data_dir, True), case.size, recipe.batch_size, seed)
+    loader = InMemoryLoader(*open_split(data_dir, True), case.size, recipe)
     trainer = Trainer(model, recipe, loader, single_process())
     test, curve, begin = open_split(data_dir, False), [], time.process_time()
     for _ in range(trainer.epochs):
