@@ -21,6 +21,8 @@ CONFIG = {"base": "test_vit2", "executor": "ray", "parallel": 2, "cpus": 1.0, "t
 @pytest.fixture(autouse=True)
 def _workers_find_the_fakes(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    # Ray's workers yield to every other process, tests that run beside these among them.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
 def config(output, **changes):
