@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from optuna.exceptions import OptunaError
 from ray import tune
+from ray._private import ray_constants
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -126,6 +127,8 @@ def _ray(config: SearchConfig) -> Iterator[None]:
         # Not one that somebody else left running here either.
         options |= {"address": "local", "include_dashboard": False}
         options["num_cpus"] = max(cores, math.ceil((config.parallel or 1) * config.cpus))
+        # Ray read its environment where it was imported, which the user's program may have done before it was prepared.
+        ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, True)
     else:
         options["address"] = config.address
     try:

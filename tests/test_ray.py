@@ -19,10 +19,13 @@ CONFIG = {"base": "test_vit2", "executor": "ray", "parallel": 2, "cpus": 1.0, "t
 
 
 @pytest.fixture(autouse=True)
-def _workers_find_the_fakes(monkeypatch):
+def _environment(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     # Ray's workers yield to every other process, tests that run beside these among them.
     monkeypatch.setenv("RAY_worker_niceness", "0")
+    # What a search sets ends with its test: another finds Ray imported without it.
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "")
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
 
 
 def config(output, **changes):
