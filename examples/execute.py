@@ -25,11 +25,11 @@ def execute(folder: Path) -> nbformat.NotebookNode:
         nbclient.exceptions.CellExecutionError: if a cell raises.
     """
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=None, record_timing=False, resources={"metadata": {"path": str(folder)}}).execute()
+    options = {"timeout": None, "record_timing": False, "coalesce_streams": True}
+    NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **options).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    # Adjacent lines come in pieces, as they were printed.
     notebook.metadata.language_info = {"name": "python"}
     return notebook
 

@@ -47,8 +47,8 @@ def test_the_notebook_runs_and_finds_a_model(tmp_path):
     (sites, change, shares), (old_sites, old_change, old_shares) = facts(printed(new)), facts(printed(kept))
     assert sites == old_sites
     assert change == old_change == 0
-    assert len(shares) == len(old_shares)
-    # The last is the winner's, on all test images.
+    # Eight candidates or more, base and winner at the end, and the winner as it was loaded.
+    assert min(len(shares), len(old_shares)) >= 11
     assert shares[-1] > 95
     assert old_shares[-1] > 95
     assert pictures(new) == pictures(kept) > 0
