@@ -48,7 +48,6 @@ class Trainer:
         averaged: with ``model_ema``, the model of averaged weights.
         epoch: epochs that are done.
         update: updates that are done in this epoch.
-        epochs: epochs of the schedule, those that cool down among them.
         last_lr: learning rate at the end of the last epoch.
         skipped: updates that were skipped since their loss was not finite.
 
@@ -84,7 +83,7 @@ class Trainer:
 
     @property
     def averaged(self) -> nn.Module | None:
-        """The model of averaged weights; None without ``model_ema``."""
+        """The model of averaged weights."""
         return None if self.ema is None else self.ema.module
 
     @property
@@ -96,15 +95,14 @@ class Trainer:
         """Train until the epoch's end.
 
         Args:
-            on_update: called after every update with its loss, the mean over all processes; NaN where it was
-                skipped. The state may be saved there.
+            on_update: called after every update with its loss, the mean over all processes. The state may be
+                saved there.
 
         Returns:
-            The epoch's mean loss, over the updates that were not skipped.
+            The epoch's mean loss.
 
         Raises:
-            TrainingError: the loss, or the gradient's norm, was not finite more than :data:`MAX_SKIPPED` times in a
-                row.
+            TrainingError: the loss was not finite too often.
             CommandError: too many images can't be read.
         """
         self.task.train()
@@ -128,15 +126,7 @@ class Trainer:
         return mean
 
     def one_update(self) -> float:
-        """Take the first update and return its loss; with a learning rate that is not warmed up.
-
-        Returns:
-            The loss, NaN where the update was skipped.
-
-        Raises:
-            TrainingError: the loader gives no batch, or as :meth:`train_epoch`.
-            CommandError: too many images can't be read.
-        """
+        """Take the first update and return its loss; with a learning rate that is not warmed up."""
         loss = self._update(self.loader.epoch(0))
         if loss is None:
             raise TrainingError("the training split gave no batch; it is empty or shorter than one")
@@ -214,16 +204,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of a training with the same recipe.
-
-        Args:
-            state: of :meth:`state_dict`.
-
-        Raises:
-            KeyError: the state lacks a part.
-            RuntimeError: it is that of another model.
-            ValueError: it is that of another optimiser.
-        """
+        """Go on from a state of a training with the same recipe."""
         self.model.load_state_dict(state["model"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
@@ -259,9 +240,7 @@ def train(
         The trained model, or with ``model_ema`` the model of averaged weights, in evaluation mode.
 
     Raises:
-        UserError: as :class:`Trainer`.
         TrainingError: the loss was not finite too often.
-        CommandError: too many images can't be read.
     """
     trainer = Trainer(model, recipe, loader, processes)
     trained = trainer.model if trainer.averaged is None else trainer.averaged
