@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-from pathlib import Path
 from typing import Any
 
 from fakes import FakeEvaluator
@@ -25,16 +24,17 @@ def start(values: dict[str, Any], seconds: float = 0.0, deadly: list[str] | None
     Returns:
         The process; killed where this one ends.
     """
-    process = _SERVER.Process(target=_search, args=(values, seconds, deadly), daemon=True)
+    process = _SERVER.Process(target=_search, args=(dict(os.environ), values, seconds, deadly), daemon=True)
     process.start()
     return process
 
 
-def _search(values: dict[str, Any], seconds: float, deadly: list[str] | None) -> None:
+def _search(environment: dict[str, str], values: dict[str, Any], seconds: float, deadly: list[str] | None) -> None:
+    # A fork has the environment that the server began with, not its starter's.
+    os.environ.update(environment)
+
     def before(architecture, call):
         if deadly is not None and list(architecture.drops) == deadly:
             os.abort()
 
-    # Where the workers of Ray find the scorer.
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
     Search(SearchConfig(**values)).run(evaluator=FakeEvaluator(before, epochs=9, seconds=seconds))
