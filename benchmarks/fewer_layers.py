@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.fashion_mnist import InMemoryLoader, accuracy, fill, open_split
 from benchmarks.fewer_layers_cases import FAMILIES, build
-from benchmarks.fewer_layers_report import write_report
+from benchmarks.fewer_layers_report import SEEDS, write_report
 from cp_vision.recipes import Trainer, load_recipe, single_process
 from cp_vision.recipes.seeding import seed_all
 
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--variants", nargs="+", help="these alone; default all")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--report", action="store_true", help="train nothing, write the report")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()

@@ -13,7 +13,7 @@ from benchmarks.measure import median_times
 from cp_vision import count_macs
 from cp_vision.files import write_text
 
-__all__ = ["write_report"]
+__all__ = ["SEEDS", "write_report"]
 
 Rows = Sequence[Mapping[str, str]]
 # Fewer say nothing: two trainings of one model differ by a few tenths of a point.
