@@ -13,7 +13,7 @@ from fakes import FakeEvaluator
 from cp_vision import UserError
 from cp_vision.search import Observer, Search, SearchConfig
 
-pytest.importorskip("ray")
+ray_constants = pytest.importorskip("ray._private.ray_constants")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 TESTS = Path(__file__).parent
 CONFIG = {"base": "test_vit2", "executor": "ray", "parallel": 2, "cpus": 1.0, "trials": 8}
@@ -25,8 +25,10 @@ def _environment(monkeypatch):
     # Ray's workers yield to every other process, tests that run beside these among them.
     monkeypatch.setenv("RAY_worker_niceness", "0")
     # What a search sets ends with its test: another finds Ray imported without it.
-    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "")
-    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
 
 
 def config(output, **changes):
