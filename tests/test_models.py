@@ -283,7 +283,8 @@ def test_a_base_of_any_module_of_timms_works_or_says_why_not():
     works, refused = [], []
     for module in timm.list_modules():
         names = [name for name in timm.list_models(module=module) if not name.startswith(("cp_", "context_pooled"))]
-        if not names:
+        # The meta device runs an LSTM step by step, which takes minutes.
+        if not names or module == "sequencer":
             continue
         with torch.device("meta"):
             models = [(sum(p.numel() for p in timm.create_model(name).parameters()), name) for name in names[:3]]
