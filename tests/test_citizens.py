@@ -20,7 +20,21 @@ from timm.models import save_for_hf
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
-from walk import FAMILIES, NAMES, QUICK, base_of, close, distinct, family_of, images, pair, small, small_args, stir
+from walk import (
+    FAMILIES,
+    NAMES,
+    QUICK,
+    base_of,
+    close,
+    distinct,
+    family_of,
+    images,
+    pair,
+    short,
+    small,
+    small_args,
+    stir,
+)
 
 from cp_vision.families import default_pools, list_blocks
 from cp_vision.strided import list_poolings
@@ -218,7 +232,7 @@ def keeps_formats(name):
 
 @torch.no_grad()
 def compiles(name):
-    model = stir(small(name))
+    model = stir(short(name))
     x = images()
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
@@ -227,7 +241,7 @@ def compiles(name):
 
 @torch.no_grad()
 def exports(name):
-    model = stir(small(name))
+    model = stir(short(name))
     x = images(2)
     batch = torch.export.Dim("batch")
     program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))

@@ -287,9 +287,10 @@ def test_ctrl_c_leaves_a_study_that_the_same_command_continues(found, tmp_path):
 
 
 def test_a_convnet_by_changing_the_base_alone(here, tmp_path):
-    # The recipe's Muon takes minutes for the matrices of a ResNet.
+    # The recipe's Muon takes minutes for the matrices of a ResNet, also of one with so few channels.
     settings = ("epochs=1", "drop_path=0.1", "opt=adamw", "lr=0.001")
-    base = ["resnet18", "--budget", "0.7x", *(part for value in settings for part in ("--set", value))]
+    base = ["resnet18", "--model-kwargs", "channels=[16, 32, 64, 128]", "--budget", "0.8x"]
+    base += (part for value in settings for part in ("--set", value))
     run(cp_search(tmp_path / "resnet", 3, base=base))
     rows = table(tmp_path / "resnet")
     assert len(rows) >= 3
@@ -318,7 +319,7 @@ def test_the_test_split_is_touched_once_at_the_end(tmp_path):
                 base="test_vit2",
                 budget="0.8x",
                 model_kwargs={"patch_size": 16, "depth": 4, "init_values": 1.0},
-                overrides=("epochs=1",),
+                overrides=("epochs=1", "opt=adamw", "lr=0.004"),
                 trials=5,
                 output=tmp_path,
             )
@@ -336,7 +337,7 @@ def test_the_test_split_is_touched_once_at_the_end(tmp_path):
 
 
 def test_a_full_disk_loses_no_finished_trial(tmp_path):
-    changes = {"base": "test_vit2", "budget": "0.8x", "overrides": ("epochs=1", "batch_size=512")}
+    changes = {"base": "test_vit2", "budget": "0.8x", "overrides": ("epochs=1", "batch_size=512", "opt=adamw")}
     config = SearchConfig(**changes, output=str(tmp_path), trials=2)
     before = Search(config).run().candidates
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

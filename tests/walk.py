@@ -28,6 +28,16 @@ SMALL["swin_transformer_v2"] = SMALL["swin_transformer"]
 SMALL["deit"] = SMALL["vision_transformer"]
 FAMILIES = tuple(SMALL)
 
+# A graph takes as long as it has blocks: one of each kind, and of Swin's a plain and a shifted one.
+SHORT = {
+    "resnet": {"layers": (1, 1, 1, 1)},
+    "convnext": {"depths": (1, 1, 1, 1)},
+    "swin_transformer": {"depths": (2, 2), "num_heads": (2, 4)},
+    "swin_transformer_v2": {"depths": (2, 2), "num_heads": (2, 4)},
+    "vision_transformer": {"depth": 2},
+    "deit": {"depth": 2},
+}
+
 # One of each kind of block and stem.
 QUICK = (
     "cp_resnet18",
@@ -73,6 +83,12 @@ def small(name, **kwargs):
             if parameter.ndim == 1 and ".context_pool." not in key:
                 parameter.add_(0.1 * torch.rand(parameter.shape, generator=generator))
     return model.eval()
+
+
+def short(name, **kwargs):
+    """The small model with as few blocks as a graph needs."""
+    fixed = "pruned" in name or base_of(name).startswith("test_")
+    return small(name, **{**({} if fixed else SHORT.get(family_of(name), {})), **kwargs})
 
 
 def pair(name, **kwargs):
