@@ -416,6 +416,7 @@ def test_odd_models():
         timm.create_model("context_pooled", base="caformer_s18")
 
 
+@pytest.mark.slow
 def test_an_export_with_open_sizes_leaves_the_model_as_it_was():
     model = timm.create_model("cp_test_vit", dynamic_img_size=True).eval()
     sides = {i: 16 * torch.export.Dim(name, min=2, max=20) for i, name in ((2, "rows"), (3, "columns"))}
