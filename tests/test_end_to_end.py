@@ -287,7 +287,7 @@ def test_ctrl_c_leaves_a_study_that_the_same_command_continues(found, tmp_path):
 
 
 def test_a_convnet_by_changing_the_base_alone(here, tmp_path):
-    # The recipe's Muon takes minutes for the matrices of a ResNet, also of one with so few channels.
+    # The recipe's Muon takes minutes for the matrices of a ResNet.
     settings = ("epochs=1", "drop_path=0.1", "opt=adamw", "lr=0.001")
     base = ["resnet18", "--model-kwargs", "channels=[16, 32, 64, 128]", "--budget", "0.8x"]
     base += (part for value in settings for part in ("--set", value))

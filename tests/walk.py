@@ -33,10 +33,10 @@ SHORT = {
     "resnet": {"layers": (1, 1, 1, 1)},
     "convnext": {"depths": (1, 1, 1, 1)},
     "swin_transformer": {"depths": (2, 2), "num_heads": (2, 4)},
-    "swin_transformer_v2": {"depths": (2, 2), "num_heads": (2, 4)},
     "vision_transformer": {"depth": 2},
-    "deit": {"depth": 2},
 }
+SHORT["swin_transformer_v2"] = SHORT["swin_transformer"]
+SHORT["deit"] = SHORT["vision_transformer"]
 
 # One of each kind of block and stem.
 QUICK = (
@@ -65,10 +65,14 @@ def family_of(name):
     return model_entrypoint(base_of(name)).__module__.rpartition(".")[2]
 
 
+def is_fixed(name):
+    """Whether a size is the model's own: timm's test models are small, pruned ones have their list of channels."""
+    return "pruned" in name or base_of(name).startswith("test_")
+
+
 def small_args(name):
     args = SMALL[family_of(name)]
-    # timm's test models are small; pruned models come with their own list of channels.
-    if "pruned" in name or base_of(name).startswith("test_"):
+    if is_fixed(name):
         return {"img_size": args["img_size"]} if "img_size" in args else {}
     return dict(args)
 
@@ -87,8 +91,8 @@ def small(name, **kwargs):
 
 def short(name, **kwargs):
     """The small model with as few blocks as a graph needs."""
-    fixed = "pruned" in name or base_of(name).startswith("test_")
-    return small(name, **{**({} if fixed else SHORT.get(family_of(name), {})), **kwargs})
+    args = {} if is_fixed(name) else SHORT.get(family_of(name), {})
+    return small(name, **args, **kwargs)
 
 
 def pair(name, **kwargs):
