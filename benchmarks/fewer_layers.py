@@ -88,8 +88,7 @@ def main() -> None:
         for family in arguments.families:
             for variant in arguments.variants or FAMILIES[family].variants:
                 done = {(row["family"], row["variant"], row["seed"]) for row in read(table)}
-                # Once is enough to show whether the plain model had stopped improving.
-                again = FAMILIES[family].variants[variant].epochs > 1 and seed > 0
+                again = FAMILIES[family].variants[variant].once and seed > 0
                 if again or (family, variant, str(seed)) in done:
                     continue
                 row = train(family, variant, seed, arguments.data_dir)
