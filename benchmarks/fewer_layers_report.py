@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,7 +85,8 @@ def _targets(scores: Mapping[str, Sequence[float]], shares: Mapping[str, float])
     best = max(pooled, key=lambda v: statistics.mean(scores[v]))
     mean, plain, fewer = (statistics.mean(scores[v]) for v in (best, PLAIN, FEWER))
     seeds = min(len(scores[v]) for v in (best, PLAIN, FEWER))
-    deviation = max((statistics.stdev(scores[v]) for v in (best, FEWER) if len(scores[v]) > 1), default=0.0)
+    spreads = [statistics.stdev(scores[v]) for v in (best, FEWER) if len(scores[v]) > 1]
+    deviation = max(spreads) if spreads else math.nan
 
     def judged(yes: bool) -> str:
         return f"open: {seeds} of {SEEDS} seeds" if seeds < SEEDS else "reached" if yes else "not reached"
@@ -95,7 +97,7 @@ def _targets(scores: Mapping[str, Sequence[float]], shares: Mapping[str, float])
         "| | measured | |",
         "|---|---|---|",
         f"| no worse than plain with all layers | {mean - plain:+.2f} points | {judged(mean >= plain)} |",
-        f"| better than plain with as many layers, by more than the larger deviation ({deviation:.2f}) | "
+        f"| better than plain with as many layers, by more than the larger deviation ({_points(deviation)}) | "
         f"{mean - fewer:+.2f} points | {judged(mean - fewer > deviation)} |",
     ]
     if LONGER in scores:
@@ -113,6 +115,10 @@ def _scores(family: Family, rows: Rows) -> dict[str, list[float]]:
 def _spread(values: Sequence[float]) -> str:
     mean = f"{statistics.mean(values):.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def _points(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.2f}"
 
 
 def _macs(family: Family, variant: str) -> int:

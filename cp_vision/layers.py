@@ -73,16 +73,15 @@ class ContextPool2d(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        hidden = hidden_width(channels) if hidden is None else hidden
         for name, value in (("learned_weight", learned_weight), ("learned_support", learned_support)):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} {value!r} must be True or False")
-        _check_options(channels, stride, mode, support_range, sigma_min, hidden, backend)
+        _check_options(channels, stride, mode, support_range, sigma_min, 1 if hidden is None else hidden, backend)
         self.channels, self.stride, self.mode = channels, stride, mode
         self.support_range, self.sigma_min, self.backend = support_range, sigma_min, backend
         self.learned_weight, self.learned_support = learned_weight, learned_support
         outputs = learned_weight + learned_support
-        self.mapping = self._make_mapping(channels, hidden, outputs) if outputs else None
+        self.mapping = self._make_mapping(channels, hidden or hidden_width(channels), outputs) if outputs else None
         self.gate = nn.Parameter(torch.zeros(channels)) if mode == "gated" else None
 
     def _make_mapping(self, channels: int, hidden: int, outputs: int) -> nn.Sequential:

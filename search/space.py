@@ -216,9 +216,13 @@ class Space:
     def choice(self, pools: Iterable[str] = (), drops: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
         """The choice that pools and drops these sites and keeps the others; settings are the base's, or as named.
 
-        Names that are no sites or settings of this space are left out.
+        Raises:
+            ValueError: a name that is no site or setting of this space.
         """
         pools, drops = set(pools), set(drops)
+        for kind, named, known in (("site", pools | drops, self.names), ("setting", set(settings), self.settings)):
+            if unknown := sorted(named.difference(known)):
+                raise ValueError(f"no {kind} of this space: {', '.join(unknown)}; it has {', '.join(known)}")
         chosen: dict[str, Any] = {b: POOL if b in pools else DROP if b in drops else KEEP for b in self.names}
         for name, values in self.settings.items():
             chosen[name] = settings.get(name, values[0])

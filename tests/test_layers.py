@@ -168,6 +168,7 @@ def test_float64_and_channels_last():
         (lambda: ContextPool2d(6, stride=2), "can't have stride 2"),
         (lambda: ContextPool2d(6, stride=0, mode="replace"), "stride 0 must be a whole number"),
         (lambda: ContextPool2d(0), "channels 0 must be a whole number"),
+        (lambda: ContextPool2d("six"), "channels 'six' must be a whole number"),
         (lambda: ContextPool2d(6, hidden=0), "hidden 0 must be a whole number"),
         (lambda: ContextPool2d(6, support_range=0), "support_range 0 must be above 0"),
         (lambda: ContextPool2d(6, sigma_min=-1), "sigma_min -1 must not be negative"),

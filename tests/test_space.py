@@ -119,6 +119,9 @@ def test_what_pools_are_like_is_no_difference_without_pools():
     pooled = space.choice(pools=["blocks.1"], mode="replace")
     assert space.normal(pooled) == pooled
     assert space.architecture(pooled).pool_options["mode"] == "replace"
+    for wrong in ({"pools": ["blocks.99"]}, {"drops": ["blocks.99"]}, {"colour": "red"}):
+        with pytest.raises(ValueError, match=r"blocks\.99; it has blocks\.0|colour; it has mode"):
+            space.choice(**wrong)
 
 
 def test_several_budgets_all_hold():
