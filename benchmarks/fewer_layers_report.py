@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,7 +56,7 @@ def _section(name: str, family: Family, rows: Rows) -> list[str]:
     whole = _macs(family, PLAIN)
     lines = [
         "",
-        f"## {name}: `{family.base}` with {dict(family.full)}, or {dict(family.fewer)}",
+        f"## {name}: `{family.base}` with {_arguments(family.full)}, or {_arguments(family.fewer)}",
         "",
         f"Recipe `fashion_mnist` with {', '.join(family.settings)}, images of {family.size} x {family.size}.",
         "",
@@ -115,6 +116,10 @@ def _scores(family: Family, rows: Rows) -> dict[str, list[float]]:
 def _spread(values: Sequence[float]) -> str:
     mean = f"{statistics.mean(values):.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def _arguments(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={getattr(value, '__name__', value)}" for name, value in values.items())
 
 
 def _points(value: float) -> str:
