@@ -9,9 +9,12 @@ from .exact import exact_pool
 from .groups import map_groups
 from .linear import linear_pool
 
-__all__ = ["BACKENDS", "context_pool", "gated_context_pool", "uses_linear"]
+__all__ = ["BACKENDS", "LINEAR_STRIDES", "context_pool", "gated_context_pool", "uses_linear"]
 
 BACKENDS = ("auto", "exact", "linear")
+
+# With larger strides an output may lie so far beyond the map's edge that its window reaches nothing.
+LINEAR_STRIDES = 4
 
 # Up to this many products per channel, as on a map of 12 x 12, "auto" takes the exact product.
 _EXACT_PRODUCTS = 144 * 144
@@ -45,8 +48,9 @@ def context_pool(
             that is the weighted mean of those equally near.
         stride: pixels between outputs.
         backend: ``"exact"`` computes the formula, in time quadratic in pixels; ``"linear"`` approximates it in
-            time and memory linear in pixels, kernels within 5 % of the Gaussian's; ``"auto"`` is exact on small
-            maps, where that is as fast, and linear on larger ones (see :func:`uses_linear`).
+            time and memory linear in pixels, at strides up to 4; with equal weights its kernels are within 5 % of
+            the Gaussian's. ``"auto"`` is exact on small maps, where that is as fast, and linear on larger ones (see
+            :func:`uses_linear`).
         sigma_max: the largest support there can be, in pixels, where it is known beforehand: the linear backend
             then makes no coarser grids than it needs. Larger supports count as this one there. The exact backend
             doesn't use it.
@@ -57,7 +61,7 @@ def context_pool(
 
     Raises:
         ValueError: shapes that don't fit together, tensors that are not floating point, a stride below 1, an
-            unknown backend, a ``sigma_max`` that is not above 0.
+            unknown backend, or the linear one with a stride above 4, a ``sigma_max`` that is not above 0.
 
     Source: Huang et al., Efficient Representation Learning via Adaptive Context Pooling, ICML 2022 (the
     learned weight and support). The stride and the linear backend are our extensions.
@@ -99,12 +103,16 @@ def gated_context_pool(
 def uses_linear(grid: tuple[int, int], stride: int = 1) -> bool:
     """Whether the backend ``"auto"`` is linear: above 12 x 12 pixels at stride 1, where it overtakes the exact one.
 
+    With strides above 4, where outputs are few, it is exact.
+
     Exported with dynamic sizes it is always linear, since one graph serves them all.
 
     Args:
         grid: height and width of the input.
         stride: pixels between outputs.
     """
+    if stride > LINEAR_STRIDES:
+        return False
     if any(isinstance(size, torch.SymInt) for size in grid):
         return True
     height, width = coarse_grid(grid, stride)
@@ -121,6 +129,8 @@ def _check(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, backend: s
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
     if stride < 1:
         raise ValueError(f"stride {stride} must be 1 or more")
+    if backend == "linear" and stride > LINEAR_STRIDES:
+        raise ValueError(f"backend 'linear' takes strides up to {LINEAR_STRIDES}, got {stride}; use 'exact' or 'auto'")
     if sigma_max is not None and not sigma_max > 0:
         raise ValueError(f"sigma_max {sigma_max} must be above 0")
     if x.ndim != 4 or 0 in x.shape[1:]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .functional import BACKENDS, gated_context_pool
+from .functional import BACKENDS, LINEAR_STRIDES, gated_context_pool
 from .shared_linear import shared_linear
 
 __all__ = ["ContextPool1d", "ContextPool2d", "hidden_width"]
@@ -231,10 +231,12 @@ def _check_options(
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
     for name, value in (("channels", channels), ("stride", stride), ("hidden", hidden)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} {value!r} must be a whole number, 1 or more")
+    if backend == "linear" and stride > LINEAR_STRIDES:
+        raise ValueError(f"backend 'linear' takes strides up to {LINEAR_STRIDES}, got {stride}; use 'exact' or 'auto'")
     for name, number in (("support_range", support_range), ("sigma_min", sigma_min)):
-        if not isinstance(number, int | float) or not math.isfinite(number):
+        if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
             raise ValueError(f"{name} {number!r} must be a finite number")
     if not support_range > 0 or sigma_min < 0:
         raise ValueError(

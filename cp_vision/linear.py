@@ -23,6 +23,9 @@ __all__ = ["count_linear_scales", "linear_macs", "linear_pool"]
 # has a float32 sum, and no weight is denormal.
 _WEIGHT_CUT = -40.0
 
+# Smallest support of an output beyond the map's edge, as a share of its distance from the map.
+_REACH = 0.2
+
 
 def linear_pool(
     x: Tensor, log_weight: Tensor, sigma: Tensor, gate: Tensor | None, stride: int, sigma_max: float | None
@@ -36,6 +39,8 @@ def linear_pool(
         weight = _token_weights(log_weight.to(dtype))
         tokens = x.permute(0, 2, 3, 1).to(dtype).contiguous()
         support, gate = sigma.to(dtype), None if gate is None else gate.to(dtype)
+        if stride > 2:
+            support = support.maximum(_least_support(x, sigma, stride))
         pooled = average_windows(tokens, weight, make_mass(weight, count), support, gate, windows, slopes)
         return _to_map(pooled, x)
 
@@ -83,6 +88,18 @@ def _find_windows(x: Tensor, sigma: Tensor, stride: int, count: int) -> tuple[Wi
         find_windows(x, outputs, stride, count, taps),
         find_windows(x, outputs, stride, count, slope_taps, signed=True),
     )
+
+
+def _least_support(x: Tensor, sigma: Tensor, stride: int) -> Tensor:
+    """Supports, (height, width) of the outputs, with which windows reach the map where an output lies beyond its edge.
+
+    Smaller ones would give the nearest token, and nearly so do these.
+    """
+    rows, columns = (
+        (torch.arange(out, device=x.device) * stride + ((stride - 1) / 2 - (size - 1))).clamp_min(0.0)
+        for size, out in zip(x.shape[2:], sigma.shape[1:], strict=True)
+    )
+    return _REACH * torch.maximum(rows[:, None], columns)
 
 
 def _is_planar(x: Tensor) -> bool:

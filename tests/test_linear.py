@@ -70,6 +70,18 @@ def test_zero_support_gives_the_token_itself(sigma_max):
     torch.testing.assert_close(y, x, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("stride", [2, 3, 4])
+@pytest.mark.parametrize("side", range(25, 30))
+def test_outputs_beyond_the_edge_see_the_nearest_tokens(side, stride):
+    x = torch.eye(side * side).view(1, -1, side, side)
+    weight = torch.zeros(1, side, side)
+    for support in (0.0, 0.1, 0.3, 0.7):
+        sigma = torch.full((1, *coarse_grid((side, side), stride)), support)
+        linear = context_pool(x, weight, sigma, stride=stride, backend="linear", sigma_max=2.0)
+        exact = context_pool(x, weight, sigma, stride=stride, backend="exact")
+        assert (linear - exact).abs().sum(1).max() <= 0.05, support
+
+
 def test_large_support_gives_the_weighted_mean():
     x, weight = torch.randn(2, 3, 20, 17), torch.randn(2, 20, 17)
     y = context_pool(x, weight, torch.full((2, 20, 17), 1e4), backend="linear")
