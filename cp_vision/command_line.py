@@ -47,7 +47,8 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequ
         # Whoever reads the output (head) has seen enough; nothing may be written when Python exits either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"{name}: error: {error.strerror or one_line(error)}: {error.filename}", file=sys.stderr)
+        place = "" if error.filename is None else f": {error.filename}"
+        print(f"{name}: error: {error.strerror or one_line(error)}{place}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{name}: stopped", file=sys.stderr)

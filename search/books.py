@@ -37,12 +37,15 @@ class Books:
 
     def candidates(self) -> list[Candidate]:
         """The finished candidates, with the accuracies of their own trainings where shared weights scored them."""
-        trained = self.record.figures("trained")
-        return [dataclasses.replace(c, trained=trained.get(c.number)) for c in self.record.candidates()]
+        trained, failed = self.record.figures("trained"), self.record.get("untrained") or {}
+        return [
+            dataclasses.replace(c, trained=trained.get(c.number), reason=failed.get(str(c.number), c.reason))
+            for c in self.record.candidates()
+        ]
 
     def leaders(self) -> Leaders:
         """Who leads, by their own trainings where there are any."""
-        return leaders(self.candidates(), self.setup.config.keep_accuracy)
+        return leaders(self.candidates(), self.setup.config.keep_accuracy, self.setup.space.measure)
 
     def front(self) -> list[Candidate]:
         """The members of the front that keep the budgets, cheapest first."""

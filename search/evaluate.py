@@ -25,7 +25,7 @@ from ..recipes.rehearsal import rehearse
 from ..recipes.schema import Recipe
 from ..recipes.scoring import evaluate
 from ..recipes.scoring_loader import ScoringLoader
-from ..recipes.trainer import train
+from ..recipes.trainer import TrainingError, train
 
 __all__ = [
     "Evaluator",
@@ -165,10 +165,17 @@ class TrainEvaluator:
         return evaluate(model, self.scoring_loader(model, dataset, img_size), self.processes, self.recipe)["top1"]
 
     def kept_model(self, architecture: Architecture, img_size: int | None = None) -> torch.nn.Module:
-        """A candidate's trained model, loaded as any user would load it; trained again if it wasn't kept."""
+        """A candidate's trained model, loaded as any user would load it; trained again if it wasn't kept.
+
+        Raises:
+            CommandError: it can't be trained again.
+        """
         folder = weights_folder(self.output, architecture, img_size)
         if not folder.is_dir():
-            self(architecture, img_size, lambda epoch, epochs, loss, score: None)
+            try:
+                self(architecture, img_size, lambda epoch, epochs, loss, score: None)
+            except (OutOfTimeError, TrainingError) as error:
+                raise CommandError(f"a candidate whose weights weren't kept can't be trained again: {error}") from error
         return load_model(folder)
 
     def keep(self, kept: Iterable[tuple[Architecture, int | None]]) -> None:

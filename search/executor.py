@@ -15,7 +15,7 @@ from .record import MOST_ATTEMPTS, Claim, Record
 from .results import Candidate
 from .space import Choice
 from .stopping import Stopper, is_rung
-from .strategy import Leaders, Strategy, leaders
+from .strategy import Leaders, Strategy
 
 __all__ = ["Observer", "describe_failure", "finite", "run_trials", "take_next"]
 
@@ -101,7 +101,7 @@ def run_trials(
         if claim is not None:
             candidate = _try(record, evaluator, stopper, claim, observer)
             after_trial(candidate)
-            observer.on_finish(candidate, leaders(record.candidates(), strategy.keep_accuracy))
+            observer.on_finish(candidate, strategy.leaders())
         elif record.running:
             observer.on_wait(len(record.running))
             time.sleep(_POLL)

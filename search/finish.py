@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from cp_vision.command_line import CommandError
-from cp_vision.errors import one_line
+from cp_vision.errors import UserError, one_line
 
 from ..recipes.models import load_model
 from .books import Books
 from .evaluate import weights_folder
-from .executor import Observer
+from .executor import Observer, describe_failure
 from .latency import measure_latency
 from .outputs import write_member
 from .results import Candidate, Results
@@ -49,17 +49,30 @@ class Finisher:
     def _train_finalists(self) -> None:
         """After shared weights scored all: train the best of them, and the baselines, by the recipe."""
         config, scored = self.setup.config, self.record.candidates()
-        roles = leaders(scored, config.keep_accuracy).all()
+        roles = leaders(scored, config.keep_accuracy, self.setup.space.measure).all()
         within = [c for c in scored if c.within_budget and c.state == "complete"]
         best = sorted(within, key=lambda c: (-(c.accuracy or 0.0), c.macs, c.number))
         finalists = {c.number: c for c in [*roles, *best[: config.finalists]]}
-        trained = self.record.figures("trained")
+        tried = {*self.record.figures("trained"), *map(int, self.record.get("untrained") or {})}
         self.observer.on_phase("finalists", len(finalists))
         for done, (number, candidate) in enumerate(finalists.items(), 1):
-            if number not in trained:
-                score = self.trainer(*self.books.parts(candidate), lambda epoch, epochs, loss, score: None)
-                self.record.set_figure("trained", number, score.accuracy)
+            if number not in tried:
+                self._train(candidate)
             self.observer.on_part("finalists", done)
+
+    def _train(self, finalist: Candidate) -> None:
+        """Train a finalist and note its accuracy, or why there is none: the others go on."""
+        try:
+            score = self.trainer(*self.books.parts(finalist), lambda epoch, epochs, loss, score: None)
+        except (UserError, CommandError):
+            raise
+        except Exception as error:
+            reason = describe_failure(error)
+            if finalist.is_base:
+                raise CommandError(f"the base itself can't be trained: {reason}") from error
+            self.record.set("untrained", {**(self.record.get("untrained") or {}), str(finalist.number): reason})
+        else:
+            self.record.set_figure("trained", finalist.number, score.accuracy)
 
     def _score_leaders(self) -> None:
         """Score the winner and the baselines on the test split, once each."""
@@ -73,8 +86,9 @@ class Finisher:
             # Another machine or number of threads may turn a close call.
             if abs(again - (known or 0.0)) > max(0.5, 100 / len(self.setup.held_out)):
                 raise CommandError(
-                    f"candidate {candidate.number} scored {known} % and scores {again} % when loaded "
-                    f"from {weights_folder(self.setup.output, architecture, img_size)}"
+                    f"candidate {candidate.number} scored {known} % and scores {again} % when loaded; delete "
+                    f"{str(weights_folder(self.setup.output, architecture, img_size))!r}, and the same command trains "
+                    "it again"
                 )
             try:
                 tested = self.trainer.score(model, self.setup.test_set, img_size)

@@ -10,7 +10,7 @@ from torch import nn
 from cp_vision import Architecture, ContextPool2d, Site
 
 from ..recipes.processes import single_process
-from .space import PartCosts
+from .results import PartCosts
 
 __all__ = ["Latency", "measure_latency"]
 

@@ -16,8 +16,8 @@ from cp_vision.surgery import check_pool_options
 
 from .choices import Choices, matching
 from .latency import Latency
-from .results import BlockCost, Measure
-from .space import PartCosts, Space, combinations
+from .results import BlockCost, Measure, PartCosts
+from .space import Space, combinations
 
 __all__ = ["measure_space"]
 

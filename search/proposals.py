@@ -40,7 +40,7 @@ class Proposer(ABC):
         self.refused = 0
         self.proposed: set[Key] = set()
         self.floor: float | None = None
-        self._measure = space.limits[0].measure if space.limits else "macs"
+        self._measure = space.measure
         self._mender = Mender(space)
 
     @abstractmethod

@@ -31,7 +31,7 @@ from .executor import Observer, take_next
 from .record import MOST_ATTEMPTS, Claim, Record
 from .results import Candidate
 from .stopping import Stopper
-from .strategy import Strategy, leaders
+from .strategy import Strategy
 
 __all__ = ["run_on_ray"]
 
@@ -198,7 +198,7 @@ class _Searcher(Searcher):
         else:
             candidate = self.record.finish(claim, "failed", reason=reason)
         self.after_trial(candidate)
-        self.observer.on_finish(candidate, leaders(self.record.candidates(), self.strategy.keep_accuracy))
+        self.observer.on_finish(candidate, self.strategy.leaders())
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing to pickle: Tune's own state is not gone on from."""

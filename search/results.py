@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["BlockCost", "Candidate", "Limit", "Measure", "Results", "State", "pareto_front"]
+__all__ = ["BlockCost", "Candidate", "Limit", "Measure", "PartCosts", "Results", "State", "pareto_front"]
 
 State = Literal["complete", "stopped", "failed"]
 Measure = Literal["macs", "params", "latency"]
@@ -49,6 +49,21 @@ class BlockCost:
 
 
 @dataclass(frozen=True)
+class PartCosts:
+    """Cost of a base and of its parts, in one measure: a candidate's cost is a sum of these.
+
+    Attributes:
+        base: the whole base.
+        own: of each site, what is saved where it is left out.
+        pool: of each site, what a pool there adds.
+    """
+
+    base: float
+    own: Mapping[str, float]
+    pool: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One architecture that was tried.
 
@@ -61,7 +76,7 @@ class Candidate:
         accuracy: top-1 on the validation split, percent; of one that was stopped early that at its last epoch;
             None where it failed.
         state: ``complete``, ``stopped`` (early, as one of the worse) or ``failed``.
-        reason: why it failed, in one line; empty when complete.
+        reason: why it failed, in one line, or why a training of its own did after shared weights had scored it.
         seconds: wall time of its training.
         within_budget: whether it keeps every budget; the base may not.
         trained: where ``accuracy`` is that with shared weights, the accuracy after a training of its own, percent;
@@ -83,6 +98,10 @@ class Candidate:
     trained: float | None = None
     latency: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def cost(self, measure: Measure) -> float:
+        """Its MACs, parameters, or latency in ms where that is a budget."""
+        return {"macs": self.macs, "params": self.params, "latency": self.latency or 0.0}[measure]
 
     @property
     def is_base(self) -> bool:

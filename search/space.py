@@ -12,9 +12,9 @@ from cp_vision import Architecture
 from cp_vision.errors import UserError
 
 from .budget import format_cost
-from .results import BlockCost, Limit, Measure
+from .results import BlockCost, Limit, Measure, PartCosts
 
-__all__ = ["DROP", "KEEP", "POOL", "SETTINGS", "Choice", "Key", "PartCosts", "Space", "key_of"]
+__all__ = ["DROP", "KEEP", "POOL", "SETTINGS", "Choice", "Key", "Space", "key_of"]
 
 KEEP, POOL, DROP = "keep", "pool", "drop"
 SETTINGS = ("mode", "support_range", "img_size")
@@ -29,21 +29,6 @@ Key = tuple[tuple[str, Any], ...]
 def key_of(choice: Choice) -> Key:
     """A hashable value that is equal for equal choices."""
     return tuple(sorted(choice.items()))
-
-
-@dataclass(frozen=True)
-class PartCosts:
-    """Cost of a base and of its parts, in one measure: a candidate's cost is a sum of these.
-
-    Attributes:
-        base: the whole base.
-        own: of each site, what is saved where it is left out.
-        pool: of each site, what a pool there adds.
-    """
-
-    base: float
-    own: Mapping[str, float]
-    pool: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -95,6 +80,11 @@ class Space:
         """What the base costs, by measure; units as in ``costs``."""
         first = next(iter(self.costs.values()))
         return {measure: parts.base for measure, parts in first.items()}
+
+    @property
+    def measure(self) -> Measure:
+        """What counts as cost where one figure must: that of the first budget, MACs where there is none."""
+        return self.limits[0].measure if self.limits else "macs"
 
     @property
     def base_macs(self) -> int:
@@ -183,8 +173,7 @@ class Space:
 
     def check_limits(self) -> None:
         """Raise a UserError that names the least reachable cost if no architecture keeps a budget."""
-        for limit in self.limits:
-            least = self.least(limit.measure)
+        for limit, least in ((limit, self.least(limit.measure)) for limit in self.limits):
             if limit.most < least * (1 - 1e-9):
                 hint = "" if any(block.droppable for block in self.blocks) else "; none of its blocks may be dropped"
                 raise UserError(
@@ -216,17 +205,29 @@ class Space:
     def choice(self, pools: Iterable[str] = (), drops: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
         """The choice that pools and drops these sites and keeps the others; settings are the base's, or as named.
 
+        Args:
+            pools: sites to pool at.
+            drops: blocks to leave out.
+            settings: values of ``mode``, ``support_range`` and ``img_size``, as far as the space has them.
+
         Raises:
-            ValueError: a name that is no site or setting of this space.
+            ValueError: a name that is no site or setting of this space, or what the space doesn't allow there.
         """
-        pools, drops = set(pools), set(drops)
-        for kind, named, known in (("site", pools | drops, self.names), ("setting", set(settings), self.settings)):
-            if unknown := sorted(named.difference(known)):
+        pools, drops = list(pools), list(drops)
+        for kind, named, known in (("site", [*pools, *drops], self.names), ("setting", settings, self.settings)):
+            if unknown := sorted(set(named).difference(known)):
                 raise ValueError(f"no {kind} of this space: {', '.join(unknown)}; it has {', '.join(known)}")
+        if both := sorted(set(pools) & set(drops)):
+            raise ValueError(f"{', '.join(both)} can't be pooled and dropped at once")
+        for block in self.blocks:
+            for wanted, named, allowed in ((POOL, pools, block.poolable), (DROP, drops, block.droppable)):
+                if block.name in named and not allowed:
+                    raise ValueError(f"this space doesn't {wanted} {block.name}")
+        for name, value in settings.items():
+            if value not in self.settings[name]:
+                raise ValueError(f"{name} {value!r} is not one of {', '.join(map(str, self.settings[name]))}")
         chosen: dict[str, Any] = {b: POOL if b in pools else DROP if b in drops else KEEP for b in self.names}
-        for name, values in self.settings.items():
-            chosen[name] = settings.get(name, values[0])
-        return chosen
+        return {**chosen, **{name: settings.get(name, values[0]) for name, values in self.settings.items()}}
 
     def normal(self, choice: Choice) -> dict[str, Any]:
         """The choice itself, or where it pools nowhere the one that has the first values for what pools are like."""

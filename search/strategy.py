@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from .proposals import Proposal, Proposer
 from .record import Record
-from .results import Candidate
+from .results import Candidate, Measure
 from .space import KEEP, POOL, Choice, Space, key_of
 
 __all__ = ["Leaders", "Strategy", "leaders", "starting_points", "without_pools"]
@@ -36,7 +36,7 @@ class Leaders:
         return [c for i, c in enumerate(found) if c not in found[:i]]
 
 
-def leaders(candidates: Iterable[Candidate], keep_accuracy: float | None = None) -> Leaders:
+def leaders(candidates: Iterable[Candidate], keep_accuracy: float | None = None, measure: Measure = "macs") -> Leaders:
     """Find who leads: the most accurate within the budget, or the cheapest that keeps the base's accuracy.
 
     Where some were trained by themselves after shared weights had scored them, those alone can win.
@@ -45,6 +45,7 @@ def leaders(candidates: Iterable[Candidate], keep_accuracy: float | None = None)
         candidates: finished candidates.
         keep_accuracy: how many points below the base a winner may be; None lets the most accurate win. The cheaper
             of equals comes first, and where none keeps the accuracy the most accurate.
+        measure: what makes one cheaper.
     """
     complete = [c for c in candidates if c.accuracy is not None and c.state == "complete"]
     trained = [c for c in complete if c.trained is not None]
@@ -52,10 +53,13 @@ def leaders(candidates: Iterable[Candidate], keep_accuracy: float | None = None)
     base = next((c for c in complete if c.is_base), None)
     floor = None if keep_accuracy is None or base is None else _accuracy(base) - keep_accuracy
 
+    def cost(candidate: Candidate) -> float:
+        return candidate.cost(measure)
+
     def first(those: list[Candidate]) -> Candidate | None:
         if floor is not None and any(_accuracy(c) >= floor for c in those):
-            return min((c for c in those if _accuracy(c) >= floor), key=lambda c: (c.macs, -_accuracy(c), c.number))
-        return min(those, key=lambda c: (-_accuracy(c), c.macs, c.number), default=None)
+            return min((c for c in those if _accuracy(c) >= floor), key=lambda c: (cost(c), -_accuracy(c), c.number))
+        return min(those, key=lambda c: (-_accuracy(c), cost(c), c.number), default=None)
 
     return Leaders(base=base, best=first(within), best_drops_only=first([c for c in within if c.drops_only]))
 
@@ -117,6 +121,10 @@ class Strategy:
         self.exhausted = False
         self._learned: set[int] = set()
 
+    def leaders(self) -> Leaders:
+        """Who leads."""
+        return leaders(self.record.candidates(), self.keep_accuracy, self.record.space.measure)
+
     def next(self) -> Proposal | None:
         """The next candidate and the proposals refused on the way to it; None where there is none for now."""
         self._learn()
@@ -127,7 +135,7 @@ class Strategy:
             if keys.get(key_of(choice)) == 0 and not record.trials[0].state.is_finished():
                 # Without the base there is nothing to compare with, so it comes alone.
                 return None
-        best = leaders(record.candidates(), self.keep_accuracy).best
+        best = self.leaders().best
         if best is not None and best.pools and best.drops:
             twin = record.space.normal(without_pools(record.choice_of(best.number)))
             if key_of(twin) not in keys and record.space.excess(twin) <= 0:

@@ -306,6 +306,11 @@ def test_leaders_of_equals_are_the_cheaper_ones():
     assert leaders(candidates, 10.0).best.number == 5
     assert leaders(candidates, 9.5).best.number == 2
     assert leaders(candidates, 1.0).best.number == 2
+    # What is cheaper is a matter of the first budget.
+    slow, fast = (replace(candidates[n], latency=time) for n, time in ((1, 9.0), (2, 5.0)))
+    slow, fast = replace(slow, macs=50), replace(fast, macs=60)
+    assert leaders([candidates[0], slow, fast], 10.0).best.number == 1
+    assert leaders([candidates[0], slow, fast], 10.0, "latency").best.number == 2
     # Where some were trained by themselves, those alone can win.
     trained = [replace(c, trained=70.0) if c.number == 3 else c for c in candidates]
     assert leaders(trained).best.number == 3

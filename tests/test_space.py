@@ -119,9 +119,24 @@ def test_what_pools_are_like_is_no_difference_without_pools():
     pooled = space.choice(pools=["blocks.1"], mode="replace")
     assert space.normal(pooled) == pooled
     assert space.architecture(pooled).pool_options["mode"] == "replace"
-    for wrong in ({"pools": ["blocks.99"]}, {"drops": ["blocks.99"]}, {"colour": "red"}):
-        with pytest.raises(ValueError, match=r"blocks\.99; it has blocks\.0|colour; it has mode"):
-            space.choice(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pools": ["blocks.99"]}, r"no site of this space: blocks\.99; it has blocks\.0"),
+        ({"drops": ["blocks.99"]}, r"no site of this space: blocks\.99"),
+        ({"colour": "red"}, "no setting of this space: colour; it has mode"),
+        ({"mode": "soft"}, "mode 'soft' is not one of gated, replace"),
+        ({"pools": ["blocks.0"], "drops": ["blocks.0"]}, r"blocks\.0 can't be pooled and dropped at once"),
+        ({"pools": ["blocks.1"]}, r"this space doesn't pool blocks\.1"),
+        ({"drops": ["blocks.0"]}, r"this space doesn't drop blocks\.0"),
+    ],
+)
+def test_a_choice_that_the_space_forbids_is_refused(wrong, message):
+    choices = load_choices({"modes": ["gated", "replace"], "pools": ["blocks.0"], "drops": ["blocks.1"]})
+    with pytest.raises(ValueError, match=message):
+        measure_space(VIT, (3, 32, 32), choices).choice(**wrong)
 
 
 def test_several_budgets_all_hold():

@@ -10,12 +10,13 @@ import torch
 from torch.nn import functional as F
 
 from cp_vision import Architecture, UserError
+from cp_vision.command_line import CommandError
 from cp_vision.families import default_pools
 from cp_vision.recipes import load_recipe, open_splits, single_process
 from cp_vision.recipes.data import hold_out
 from cp_vision.recipes.task import make_task
 from cp_vision.search import Observer, SearchConfig, run
-from cp_vision.search.evaluate import TrainEvaluator
+from cp_vision.search.evaluate import OutOfTimeError, TrainEvaluator
 from cp_vision.search.setup import Setup
 from cp_vision.search.supernet import SupernetEvaluator, kendall_tau
 from cp_vision.search.supernet_batches import KeptBatches
@@ -322,18 +323,52 @@ class Heard(Observer):
         self.parts.append(done)
 
 
+SHARED = {
+    "base": "test_vit2",
+    "evaluator": "supernet",
+    "model_kwargs": {"patch_size": 8, "init_values": 1.0},
+    "overrides": ("epochs=3",),
+    "supernet_epochs": 2,
+    "trials": 8,
+    "finalists": 2,
+}
+
+
+@pytest.mark.slow
+def test_a_finalist_that_fails_is_recorded_and_the_others_go_on(tmp_path, monkeypatch):
+    config = SearchConfig(
+        **{**SHARED, "overrides": ("epochs=1", "opt=adamw", "lr=0.004"), "supernet_epochs": 1}, output=tmp_path
+    )
+    train, begun = TrainEvaluator.__call__, []
+
+    def fail_once(self, architecture, img_size, on_epoch):
+        begun.append(architecture)
+        if architecture.drops and architecture == next(a for a in begun if a.drops):
+            raise OutOfTimeError("too slow")
+        return train(self, architecture, img_size, on_epoch)
+
+    monkeypatch.setattr(TrainEvaluator, "__call__", fail_once)
+    results = run(config)
+    (failed,) = [c for c in results.candidates if c.reason]
+    assert (failed.reason, failed.trained) == ("too slow", None)
+    assert results.best not in (None, failed.number)
+    count = len(begun)
+    assert run(config) == results
+    assert len(begun) == count
+
+
+@pytest.mark.slow
+def test_a_base_that_takes_too_long_ends_the_finalists_in_one_line(tmp_path):
+    config = SearchConfig(
+        **{**SHARED, "overrides": ("epochs=1",), "supernet_epochs": 1, "trials": 2}, trial_seconds=0.01, output=tmp_path
+    )
+    with pytest.raises(CommandError, match="the base itself can't be trained: it took longer than"):
+        run(config)
+
+
 @pytest.mark.slow
 def test_a_search_with_shared_weights(tmp_path):
-    config = SearchConfig(
-        "test_vit2",
-        evaluator="supernet",
-        model_kwargs={"patch_size": 8, "init_values": 1.0},
-        overrides=("epochs=3",),
-        supernet_epochs=2,
-        trials=8,
-        finalists=2,
-        output=tmp_path,
-    )
+    config = SearchConfig(**SHARED, output=tmp_path)
     heard = Heard()
     results = run(config, heard)
     assert heard.phases[0] == ("shared weights", 2)
