@@ -11,10 +11,10 @@ from cp_vision.files import check_path
 
 from .schema import Recipe, load_recipe
 
-__all__ = ["check_folder", "has_checkpoint"]
+__all__ = ["FREE_KEYS", "check_folder", "has_checkpoint"]
 
 # What may differ when a training goes on: it changes nothing in the weights.
-_FREE = {"workers", "log_interval", "recovery_interval", "validation_batch_size", "data_dir", "dataset_download"}
+FREE_KEYS = {"workers", "log_interval", "recovery_interval", "validation_batch_size", "data_dir", "dataset_download"}
 
 
 def has_checkpoint(output: Path) -> bool:
@@ -31,7 +31,7 @@ def check_folder(output: Path, recipe: Recipe) -> dict[str, Any] | None:
         return None
     if not (output / "recipe.yaml").is_file():
         raise UserError(f"output {str(output)!r} is there and holds no training; choose another --output")
-    theirs, ours = (one.model_dump(exclude=_FREE) for one in (load_recipe(output / "recipe.yaml"), recipe))
+    theirs, ours = (one.model_dump(exclude=FREE_KEYS) for one in (load_recipe(output / "recipe.yaml"), recipe))
     for key in ours:
         if ours[key] != theirs[key]:
             raise UserError(

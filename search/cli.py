@@ -164,7 +164,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         overrides=tuple(args.set),
         model_kwargs=None if args.model_kwargs is None else parse_pairs(args.model_kwargs, "--model-kwargs"),
         pool_options=parse_pairs(args.pool_kwargs, "--pool-kwargs"),
-        output=args.output or f"runs/{args.base}",
+        output=f"runs/{args.base}" if args.output is None else args.output,
         command=shlex.join(["cp-search", *words]),
     )
     _search(config, args.plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ CONFIG_FILE = "search.json"
 EVALUATORS = ("train", "supernet", "sensitivity")
 EXECUTORS = ("local", "ray")
 OBJECTIVES = ("pareto", "single")
+# Keys of a recipe that a search doesn't take from it.
+_DECIDED = {"model": "the base", "seed": "what --seed says"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class SearchConfig:
         return self.budget if self.budget is not None else "0.7x" if self.keep_accuracy is None else "1x"
 
     def check(self) -> None:
-        """Raise a UserError that names the first value that is out of its range."""
+        """Raise a UserError that names the first value that is of another type or out of its range."""
+        self._check_types()
         for name, allowed in (("evaluator", EVALUATORS), ("executor", EXECUTORS), ("objective", OBJECTIVES)):
             value = getattr(self, name)
             if value not in allowed:
@@ -121,17 +125,51 @@ class SearchConfig:
         for name, low in least.items():
             value = getattr(self, name)
             # "Not at least", so that a number that is none is refused too.
-            if value is not None and not value >= low:
-                raise UserError(f"{name} {value} must be {low} or more")
+            if value is not None and not low <= value < math.inf:
+                raise UserError(f"{name} {value} must be {low} or more{'' if value < low else ', and finite'}")
         if self.trial_seconds is not None and not self.trial_seconds > 0:
             raise UserError(f"trial_seconds {self.trial_seconds} must be above 0")
+        if self.supernet_epochs is not None and self.evaluator != "supernet":
+            raise UserError(
+                f"supernet_epochs {self.supernet_epochs} needs the evaluator supernet, not {self.evaluator}"
+            )
+        for override in self.overrides:
+            key = override.partition("=")[0]
+            if key in _DECIDED:
+                raise UserError(f"--set {override!r}: in a search that is {_DECIDED[key]}")
+        for key in sorted({"pools", "drops", "pool_options"}.intersection(self.model_kwargs or {})):
+            raise UserError(f"model_kwargs {key}: the search decides that; see --space and --pool-kwargs")
         if self.executor == "local":
-            for name in ("parallel", "address"):
-                if getattr(self, name) is not None:
+            for name in ("parallel", "address", "gpus"):
+                if getattr(self, name):
                     raise UserError(
                         f"{name} {getattr(self, name)!r} needs the executor ray; with local, start the same command "
                         "several times and they share the work"
                     )
+
+    def _check_types(self) -> None:
+        whole = ("trials", "seed", "supernet_epochs", "finalists", "keep_checkpoints", "parallel")
+        numbers = ("keep_accuracy", "trial_seconds", "val_fraction", "cpus", "gpus")
+        texts = ("base", "budget", "evaluator", "dataset", "storage", "sampler", "objective")
+        texts += ("early_stop", "executor", "address", "command")
+        kinds: tuple[tuple[tuple[str, ...], Any, str], ...] = (
+            (whole, int, "a whole number"),
+            (numbers, int | float, "a number"),
+            (texts, str, "text"),
+            (("overrides",), list | tuple, "a list of texts such as 'epochs=5'"),
+            (("model_kwargs", "pool_options"), Mapping, "a mapping"),
+            (("output", "data_dir", "recipe"), str | Path, "a path"),
+        )
+        optional = {item.name for item in dataclasses.fields(self) if item.default is None}
+        for names, kind, said in kinds:
+            for name in names:
+                value = getattr(self, name)
+                if value is None and name in optional:
+                    continue
+                if not isinstance(value, kind) or isinstance(value, bool):
+                    raise UserError(f"{name} {value!r} must be {said}")
+        if not str(self.output):
+            raise UserError("output '' must be a path")
 
     def save(self, folder: Path) -> None:
         """Write it into the output folder, from where :func:`load_config` reads it.

@@ -47,7 +47,7 @@ def write_tables(results: Results, output: Path) -> None:
 
 def write_member(
     results: Results,
-    winner: Candidate,
+    candidate: Candidate,
     architecture: Architecture,
     recipe: Recipe,
     weights: Path,
@@ -57,7 +57,7 @@ def write_member(
 
     Args:
         results: of the search.
-        winner: the candidate.
+        candidate: the candidate.
         architecture: what it is.
         recipe: what trained it.
         weights: folder with its weights.
@@ -72,16 +72,17 @@ def write_member(
     own = recipe.with_values(model=architecture.model_name, model_kwargs=args, data_dir=data_dir)
     train = shlex.join(["cp-train", str(folder / "recipe.yaml"), "--output", f"{folder.parent}-{folder.name}"])
     score = shlex.join(["cp-train", str(folder / "recipe.yaml"), "--eval", str(folder)])
-    header = f"# Trains the winner of this search again, on the whole training split.\n# Command: {train}\n"
+    header = f"# Trains candidate {candidate.number} of this search again, on the whole training split.\n"
+    header += f"# Command: {train}\n"
     metrics = {
         "base": results.base,
         "architecture": json.loads(architecture.to_json()),
-        "macs": winner.macs,
+        "macs": candidate.macs,
         "macs_of_base": results.base_macs,
-        "params": winner.params,
-        "latency_ms": results.measured_latency.get(winner.number),
-        "validation_top1": winner.accuracy if winner.trained is None else winner.trained,
-        "test_top1": results.test_accuracy.get(winner.number),
+        "params": candidate.params,
+        "latency_ms": results.measured_latency.get(candidate.number),
+        "validation_top1": candidate.accuracy if candidate.trained is None else candidate.trained,
+        "test_top1": results.test_accuracy.get(candidate.number),
         "search_command": results.command,
         "train_command": train,
         "score_command": score,
@@ -89,15 +90,15 @@ def write_member(
     files = {
         "recipe.yaml": header + own.to_yaml(),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        "README.md": _model_card(results, winner, folder, train, score),
+        "README.md": _model_card(results, candidate, folder, train, score),
     }
     for name, text in files.items():
         (unfinished / name).write_text(text, encoding="utf-8")
     replace_folder(unfinished, folder)
 
 
-def _model_card(results: Results, winner: Candidate, folder: Path, train: str, score: str) -> str:
-    tested = results.test_accuracy.get(winner.number)
+def _model_card(results: Results, candidate: Candidate, folder: Path, train: str, score: str) -> str:
+    tested = results.test_accuracy.get(candidate.number)
     found_by = f"\nFound by: `{results.command}`\n" if results.command else ""
     return f"""# {results.base} with ContextPool, found by cp-search
 
@@ -105,11 +106,11 @@ def _model_card(results: Results, winner: Candidate, folder: Path, train: str, s
 |---|---|
 | Base | {results.base} |
 | Data set | {results.dataset} |
-| Pools after | {", ".join(winner.pools) or "none"} |
-| Blocks left out | {", ".join(winner.drops) or "none"} |
-| MACs | {winner.macs:,} ({winner.macs / results.base_macs:.3f} of the base's {results.base_macs:,}) |
-| Parameters | {winner.params:,} |
-| Validation top-1 | {winner.accuracy if winner.trained is None else winner.trained:.2f} % |
+| Pools after | {", ".join(candidate.pools) or "none"} |
+| Blocks left out | {", ".join(candidate.drops) or "none"} |
+| MACs | {candidate.macs:,} ({candidate.macs / results.base_macs:.3f} of the base's {results.base_macs:,}) |
+| Parameters | {candidate.params:,} |
+| Validation top-1 | {candidate.accuracy if candidate.trained is None else candidate.trained:.2f} % |
 | Test top-1 | {"not measured" if tested is None else f"{tested:.2f} %"} |
 
 Load it:

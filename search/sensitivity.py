@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,29 +18,22 @@ __all__ = ["UntrainedEvaluator", "block_sensitivity"]
 _MOST_IMAGES = 2000
 
 
-def block_sensitivity(
-    model: torch.nn.Module,
-    names: list[str],
-    trainer: TrainEvaluator,
-    on_block: Callable[[int], None] = lambda done: None,
-) -> dict[str, float]:
+def block_sensitivity(model: torch.nn.Module, names: list[str], trainer: TrainEvaluator) -> dict[str, float]:
     """Accuracy in points that a model loses when each block alone is left out.
 
     Args:
         model: the trained base.
         names: blocks that may be left out.
         trainer: scores on its held-out part, of which at most 2,000 images, spread evenly, are used.
-        on_block: told how many blocks are done.
     """
     images = trainer.held_out
     if len(images) > _MOST_IMAGES:
         images = images.part([i * len(images) // _MOST_IMAGES for i in range(_MOST_IMAGES)])
     whole = trainer.score(model, images)
     lost = {}
-    for number, name in enumerate(names, 1):
+    for name in names:
         without = drop_blocks(copy.deepcopy(model), [name])
         lost[name] = round(whole - trainer.score(without, images), 4)
-        on_block(number)
     return lost
 
 

@@ -39,7 +39,9 @@ class StudyPlace:
         self.name = _STUDY_NAME if storage is None else folder.resolve().name
 
     def check(self, settings: dict[str, Any]) -> None:
-        """Raise a UserError unless a search of these settings may write here. Writes nothing.
+        """Raise a UserError unless a search of these settings may write here.
+
+        Writes nothing, but that Optuna makes its tables in the database of a server.
 
         Args:
             settings: everything that a result depends on.
@@ -69,6 +71,12 @@ class StudyPlace:
         """What is known of the study there: its attributes and the number of trials that count; None where is none."""
         if self.address is None:
             return self._held_by_file()
+        path = self._path()
+        if path is not None and not path.exists():
+            # Optuna would make it.
+            if not path.parent.is_dir():
+                raise UserError(f"storage {str(self)!r} can't be opened: there is no folder {str(path.parent)!r}")
+            return None
         try:
             study = optuna.load_study(storage=self.open(), study_name=self.name)
         except KeyError:
@@ -114,7 +122,7 @@ class StudyPlace:
             if self.address is None:
                 return _sqlite(self.folder / STUDY_FILE)
             if self.address.startswith("journal:"):
-                return JournalStorage(JournalFileBackend(self.address.removeprefix("journal:").removeprefix("//")))
+                return JournalStorage(JournalFileBackend(str(self._path())))
             options = {"connect_args": {"timeout": 60}} if self.address.startswith("sqlite") else None
             return RDBStorage(self.address, engine_kwargs=options)
         except ImportError as error:
@@ -131,6 +139,16 @@ class StudyPlace:
                 f"storage {hide_password(str(self))!r} can't be opened: {type(error).__name__}: "
                 f"{hide_password(one_line(error))[:200]}"
             ) from error
+
+    def _path(self) -> Path | None:
+        """The file that the address names; None where it is a server's."""
+        if self.address is None:
+            return self.folder / STUDY_FILE
+        if self.address.startswith("journal:"):
+            return Path(self.address.removeprefix("journal:").removeprefix("//"))
+        if self.address.startswith("sqlite:///"):
+            return Path(self.address.removeprefix("sqlite:///").partition("?")[0])
+        return None
 
     def _held_by_file(self) -> tuple[dict[str, Any], int] | None:
         path = self.folder / STUDY_FILE

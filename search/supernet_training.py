@@ -13,6 +13,7 @@ from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError
 
 from ..recipes.checkpoints import load_state, save_state
+from ..recipes.folder import FREE_KEYS
 from ..recipes.loaders import TrainingLoader
 from ..recipes.models import build_model, data_config
 from ..recipes.schema import Recipe
@@ -22,9 +23,6 @@ from .supernet_model import Supernet
 from .supernet_task import Draw, SandwichTask
 
 __all__ = ["SharedTraining", "train_shared"]
-
-# Keys of a recipe that change no weight.
-_NO_MATTER = {"workers", "data_dir", "dataset_download", "validation_batch_size", "log_interval", "recovery_interval"}
 
 
 class SharedTraining(Protocol):
@@ -104,7 +102,7 @@ def _identity(shared: SharedTraining) -> dict[str, Any]:
     return {
         "whole": shared.whole.to_json(),
         "smallest": shared.smallest.to_json(),
-        "recipe": shared.recipe.model_dump_json(exclude=_NO_MATTER),
+        "recipe": shared.recipe.model_dump_json(exclude=FREE_KEYS),
         "images": len(shared.trainer.train_set),
         "classes": shared.trainer.num_classes,
     }

@@ -113,7 +113,8 @@ def summary(results: Results, search: Setup, refused: int | None = None, exhaust
         lines.append(f"  shared weights and own trainings agree by Kendall's tau {results.agreement:.2f}")
     if results.sensitivity:
         least = sorted(results.sensitivity.items(), key=lambda item: item[1])[:4]
-        lines.append("  the base misses least: " + ", ".join(f"{name} ({lost:+.2f})" for name, lost in least))
+        blocks = ", ".join(f"{lost:.2f} {name}" for name, lost in least)
+        lines.append(f"  points that the base loses without a block, the least: {blocks}")
     if best is not None and results.evaluator != "sensitivity":
         lines.append(
             f"  winner pools after: {', '.join(best.pools) or 'nothing'}; drops: {', '.join(best.drops) or 'nothing'}"

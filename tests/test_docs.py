@@ -1,7 +1,6 @@
 """Every command and every piece of Python in README and docs/ is run, or says in ``doc_blocks`` why not."""
 
 import configparser
-import json
 import os
 import re
 import shutil
@@ -59,12 +58,6 @@ def desk(tmp_path_factory):
     words = ["test_vit2", "--model-kwargs", *(f"{key}={value}" for key, value in TINY.items()), "--trials", "2"]
     words += ["--set", "epochs=1", "--set", "batch_size=128", "--set", "opt=adamw", "--output", str(found)]
     assert search_cli.main(words) == 0
-    bases = [
-        path
-        for path in (found / "weights").iterdir()
-        if not any(json.loads((path / "config.json").read_text())["model_args"][key] for key in ("pools", "drops"))
-    ]
-    shutil.copytree(bases[0], found / "weights" / "BASE")
     for place in (*(desk / "runs" / name for name in SEARCHES), desk / "nfs" / "runs" / "pets"):
         shutil.copytree(found, place)
     for data in ("pets", "imagenet"):

@@ -445,6 +445,16 @@ WRONG = [
     (["resnet_18"], r"unknown base model 'resnet_18'; did you mean 'resnet18'"),
     (["vgg11"], "VGG models are not supported"),
     (["test_vit", "--budget", "70%"], "budget '70%': '70%' is neither"),
+    (["test_vit", "--budget", "0.7"], "budget '0.7' is less than one of macs; a share of the base's is 0.7x"),
+    (["test_vit", "--budget", "0.7x,"], "'' is neither a share of the base's macs nor a number"),
+    (["test_vit", "--budget", "latency=5"], "'5' is neither a share of the base's latency"),
+    (["test_vit", "--set", "seed=3"], "--set 'seed=3': in a search that is what --seed says"),
+    (["test_vit", "--set", "model=resnet18"], "--set 'model=resnet18': in a search that is the base"),
+    (["test_vit", "--model-kwargs", "pools=1"], "model_kwargs pools: the search decides that"),
+    (["test_vit", "--supernet-epochs", "2"], "supernet_epochs 2 needs the evaluator supernet, not train"),
+    (["test_vit", "--gpus", "1"], "gpus 1.0 needs the executor ray"),
+    (["test_vit", "--cpus", "inf"], "cpus inf must be 0 or more, and finite"),
+    (["test_vit", "--storage", "sqlite:////nowhere/x.db"], "can't be opened: there is no folder '/nowhere'"),
     (["test_vit", "--budget", "flops=1x"], "'flops' is not one of macs, params, latency"),
     (["test_vit", "--budget", "0.7x,params=0.01x"], "the least reachable cost of test_vit is .* parameters"),
     (["test_vit", "--keep-accuracy", "-1"], "keep_accuracy -1.0 must be 0 or more"),
@@ -506,6 +516,24 @@ WRONG = [
     (["test_vit", "--colour"], "unrecognized arguments: --colour"),
     ([], "arguments are required: base"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"budget": 0.7}, "budget 0.7 must be text"),
+        ({"trials": "5"}, "trials '5' must be a whole number"),
+        ({"trials": 5.5}, "trials 5.5 must be a whole number"),
+        ({"val_fraction": "0.2"}, "val_fraction '0.2' must be a number"),
+        ({"evaluator": None}, "evaluator None must be text"),
+        ({"overrides": "epochs=1"}, "overrides 'epochs=1' must be a list of texts"),
+        ({"model_kwargs": [1]}, r"model_kwargs \[1\] must be a mapping"),
+        ({"output": ""}, "output '' must be a path"),
+    ],
+)
+def test_values_of_another_type_are_named(values, message):
+    with pytest.raises(UserError, match=message):
+        SearchConfig(**{"base": "test_vit", **values}).check()
 
 
 def run_main(arguments):

@@ -58,6 +58,9 @@ def test_every_storage_holds_the_same_study_and_goes_on(storage, tmp_path):
         if call == 5:
             raise KeyboardInterrupt
 
+    before = sorted(tmp_path.iterdir())
+    Search(config(tmp_path / "x", storage=address))
+    assert sorted(tmp_path.iterdir()) == before
     with pytest.raises(KeyboardInterrupt):
         Search(config(tmp_path / "x", storage=address)).run(evaluator=FakeEvaluator(interrupt))
     results = Search(config(tmp_path / "x", storage=address)).run(evaluator=FakeEvaluator())
