@@ -68,7 +68,7 @@ class Recipe(BaseModel):
     mean: list[float] | None = None
     std: list[Annotated[float, Field(gt=0)]] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
-    crop_pct: float | None = Field(None, gt=0)
+    crop_pct: float | None = Field(None, gt=0, le=1)
 
     # Optimiser
     batch_size: int = Field(128, ge=1)
@@ -77,10 +77,10 @@ class Recipe(BaseModel):
     opt: str = "adamw"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
-    momentum: float = Field(0.9, ge=0)
-    opt_eps: float | None = None
+    momentum: float = Field(0.9, ge=0, lt=1)
+    opt_eps: float | None = Field(None, gt=0)
     opt_betas: list[Annotated[float, Field(ge=0, lt=1)]] | None = None
-    layer_decay: float | None = Field(None, gt=0)
+    layer_decay: float | None = Field(None, gt=0, le=1)
     clip_grad: float | None = Field(None, gt=0)
     clip_mode: Literal["norm", "value", "agc"] = "norm"
 
@@ -103,13 +103,13 @@ class Recipe(BaseModel):
     min_lr: float = Field(0.0, ge=0)
     cooldown_epochs: int = Field(0, ge=0)
     decay_epochs: float = Field(90.0, gt=0)
-    decay_milestones: list[int] = [90, 180, 270]
+    decay_milestones: list[Annotated[int, Field(ge=1)]] = [90, 180, 270]
     decay_rate: float = Field(0.1, gt=0)
 
     # Loss
     smoothing: float = Field(0.1, ge=0, lt=1)
     bce_loss: bool = False
-    bce_target_thresh: float | None = None
+    bce_target_thresh: float | None = Field(None, ge=0, lt=1)
 
     # Distillation
     kd_model_name: str | None = None

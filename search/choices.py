@@ -44,7 +44,7 @@ class Choices(BaseModel):
     drops: tuple[str, ...] | None = None
     max_drops: Annotated[int, Field(ge=0)] | None = None
     modes: tuple[str, ...] = ()
-    support_range: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    support_range: tuple[Annotated[float, Field(gt=0)], ...] = ()
     img_size: tuple[Annotated[int, Field(ge=1)], ...] = ()
 
 

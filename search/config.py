@@ -150,7 +150,7 @@ class SearchConfig:
     def _check_types(self) -> None:
         whole = ("trials", "seed", "supernet_epochs", "finalists", "keep_checkpoints", "parallel")
         numbers = ("keep_accuracy", "trial_seconds", "val_fraction", "cpus", "gpus")
-        texts = ("base", "budget", "evaluator", "dataset", "storage", "sampler", "objective")
+        texts: tuple[str, ...] = ("base", "budget", "evaluator", "dataset", "storage", "sampler", "objective")
         texts += ("early_stop", "executor", "address", "command")
         kinds: tuple[tuple[tuple[str, ...], Any, str], ...] = (
             (whole, int, "a whole number"),

@@ -21,6 +21,7 @@ WRONG = [
     ({"modes": ["soft"]}, "modes: 'soft' is not one of gated, replace, pre_attn"),
     ({"modes": ["gated", "gated"]}, "names a value twice"),
     ({"img_size": [0]}, "img_size.0: .* got 0"),
+    ({"support_range": [0]}, "support_range.0: .* got 0"),
     ({"support_range": ["wide"]}, "support_range.0: .* got 'wide'"),
 ]
 
