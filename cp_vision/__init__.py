@@ -1,4 +1,9 @@
-"""ContextPool for timm: pooling layers, model surgery and ``cp_*`` models. Importing registers the models."""
+"""ContextPool for timm: pooling layers, model surgery and ``cp_*`` models. Importing registers the models.
+
+Source: the pool is that of Huang et al., Efficient Representation Learning via Adaptive Context Pooling, ICML 2022,
+arXiv 2207.01844; docstrings say where it is our reading of the paper or our extension. Sites, surgery, dropping blocks
+and counting are our own.
+"""
 
 from . import cp_models, torchvision_models
 from .architecture import Architecture

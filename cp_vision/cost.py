@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +15,13 @@ from torch import nn
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
+from .errors import UserError
 from .functional import coarse_grid, uses_linear
 from .layers import ContextPool2d
 from .linear import count_linear_scales, linear_macs
 from .meta import meta_copy
 
-__all__ = ["count_macs", "count_module", "default_input_size", "format_macs", "pool_macs"]
+__all__ = ["check_input_size", "count_macs", "count_module", "default_input_size", "format_macs", "pool_macs"]
 
 
 def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None = None) -> int:
@@ -36,14 +38,25 @@ def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None =
         MACs for a batch of one.
 
     Raises:
+        UserError: an input size that is none, or pools or drops in the name's arguments that can't be.
         RuntimeError: timm doesn't know the name, or the model doesn't run on this input size.
+        FileNotFoundError: a ``local-dir:`` name without that folder.
     """
+    size = None if input_size is None else check_input_size(input_size)
     if isinstance(model, str):
         with torch.device("meta"):
             trial = create_model(model)
     else:
         trial = meta_copy(model)
-    return count_module(trial, input_size or default_input_size(trial))
+    return count_module(trial, size or default_input_size(trial))
+
+
+def check_input_size(size: Any) -> tuple[int, int, int]:
+    """The size itself; raises UserError unless it is (channels, height, width), each a whole number above 0."""
+    if not isinstance(size, Sequence) or len(size) != 3 or not all(isinstance(one, int) and one > 0 for one in size):
+        raise UserError(f"input size {size!r} must be (channels, height, width), such as (3, 224, 224)")
+    channels, height, width = size
+    return channels, height, width
 
 
 def default_input_size(model: Any) -> tuple[int, int, int]:

@@ -30,7 +30,7 @@ def list_blocks(model: nn.Module) -> list[Block]:
             ConvNeXt, Swin, ViT and DeiT the model is run once, without memory, to find its blocks.
 
     Raises:
-        UserError: no blocks could be found.
+        UserError: it is no model, or no blocks could be found.
     """
     find = _finder(model)
     if find is None:
@@ -44,6 +44,8 @@ def is_known(model: nn.Module) -> bool:
 
 
 def _finder(model: nn.Module) -> Callable[[Any], Iterator[Block]] | None:
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{model!r} is no model; make one first, with timm.create_model for example")
     return next((find for family, find in _FAMILIES.items() if isinstance(model, family)), None)
 
 

@@ -39,9 +39,6 @@ def _make_pool(channels: int, stride: int, mode: str, options: dict[str, Any]) -
     Raises:
         UserError: an unknown mode or option, or an option outside its range.
     """
-    if mode not in POOL_MODES:
-        raise UserError(f"pool mode {mode!r} is not one of {', '.join(POOL_MODES)}")
-    check_pool_options(options)
     try:
         return ContextPool2d(
             channels, stride, mode="gated" if mode == "gated" and stride == 1 else "replace", **options
@@ -76,6 +73,9 @@ def insert_pools(model: nn.Module, names: Iterable[str], *, mode: str = "gated",
     of a ConvNet, are our extensions.
     """
     names = _as_names(names, "pools")
+    if mode not in POOL_MODES:
+        raise UserError(f"pool mode {mode!r} is not one of {', '.join(POOL_MODES)}")
+    check_pool_options(options)
     if names and not is_known(model):
         rehearse(model, lambda trial: _insert(trial, names, mode, options))
     _insert(model, names, mode, options)
@@ -165,6 +165,8 @@ def _drop(model: nn.Module, names: tuple[str, ...]) -> None:
 def _as_names(names: Iterable[str], what: str) -> tuple[str, ...]:
     if isinstance(names, str):
         raise UserError(f"{what} {names!r} must be a list of block names, not one string; write [{names!r}]")
+    if not isinstance(names, Iterable):
+        raise UserError(f"{what} {names!r} must be a list of block names")
     names = tuple(names)
     for name in names:
         if not isinstance(name, str):

@@ -1,4 +1,8 @@
-"""Training recipes: what a recipe may say, the data sets, the trainer, and ``cp-train``."""
+"""Training recipes: what a recipe may say, the data sets, the trainer, and ``cp-train``.
+
+Source: keys, and what they mean, are those of timm's ``train.py``; a recipe's header names the paper that it follows.
+Going on after a stop, to the same weights, is our own.
+"""
 
 from .data import hold_out, open_splits
 from .dry_run import dry_run

@@ -126,7 +126,12 @@ class Trainer:
         return mean
 
     def one_update(self) -> float:
-        """Take the first update and return its loss; with a learning rate that is not warmed up."""
+        """Take the first update and return its loss; with a learning rate that is not warmed up.
+
+        Raises:
+            TrainingError: the training split gave no batch, or the loss was not finite too often.
+            CommandError: too many images can't be read.
+        """
         loss = self._update(self.loader.epoch(0))
         if loss is None:
             raise TrainingError("the training split gave no batch; it is empty or shorter than one")
@@ -240,7 +245,9 @@ def train(
         The trained model, or with ``model_ema`` the model of averaged weights, in evaluation mode.
 
     Raises:
+        UserError: model and recipe don't go together.
         TrainingError: the loss was not finite too often.
+        CommandError: too many images can't be read.
     """
     trainer = Trainer(model, recipe, loader, processes)
     trained = trainer.model if trainer.averaged is None else trainer.averaged

@@ -230,7 +230,7 @@ class Space:
         return {**chosen, **{name: settings.get(name, values[0]) for name, values in self.settings.items()}}
 
     def normal(self, choice: Choice) -> dict[str, Any]:
-        """The choice itself, or where it pools nowhere the one that has the first values for what pools are like."""
+        """The choice, or without pools the one with the first mode and range of supports; raises as :meth:`cost`."""
         normal = dict(choice)
         if POOL not in (choice[name] for name in self.names):
             for name in ("mode", "support_range"):
@@ -239,7 +239,7 @@ class Space:
         return normal
 
     def architecture(self, choice: Choice) -> Architecture:
-        """The architecture of a choice."""
+        """The architecture of a choice; raises as :meth:`cost`."""
         pools = tuple(name for name in self.names if choice[name] == POOL)
         drops = tuple(name for name in self.names if choice[name] == DROP)
         options, args = dict(self.base.pool_options), dict(self.base.model_args)

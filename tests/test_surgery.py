@@ -17,6 +17,8 @@ WRONG_POOLS = [
     (VIT, ["blocks.5"], {}, "this block is dropped"),
     (VIT, "blocks.1", {}, r"must be a list of block names, not one string; write \['blocks.1'\]"),
     (VIT, [3], {}, "3 is not a block name"),
+    (VIT, None, {}, "pools None must be a list of block names"),
+    (VIT, [], {"mode": "soft"}, "'soft' is not one of gated, replace, pre_attn"),
     (VIT, ["blocks.1", "head"], {}, "'head' is no site"),
     (VIT, ["blocks.1"], {"mode": "soft"}, "'soft' is not one of gated, replace, pre_attn"),
     (VIT, ["blocks.1"], {"support_range": -1}, "support_range -1 must be above 0"),
@@ -39,6 +41,22 @@ WRONG_DROPS = [
     ),
     (RESNET, ["layer1.0"], "can't be dropped"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: cp_vision.find_sites(VIT), "'test_vit' is no model; make one first"),
+        (lambda: insert_pools(VIT, ["blocks.1"]), "'test_vit' is no model"),
+        (lambda: drop_blocks(None, ["blocks.1"]), "None is no model"),
+        (lambda: cp_vision.count_macs(VIT, 224), r"input size 224 must be \(channels, height, width\)"),
+        (lambda: cp_vision.count_macs(VIT, (3, 32, -32)), r"input size \(3, 32, -32\) must be"),
+        (lambda: cp_vision.find_sites(timm.create_model(VIT), (3, 32)), r"input size \(3, 32\) must be"),
+    ],
+)
+def test_what_is_no_model_or_size_is_named(act, message):
+    with pytest.raises(UserError, match=message):
+        act()
 
 
 def prepared(base):
