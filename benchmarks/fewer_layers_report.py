@@ -32,11 +32,12 @@ def write_report(rows: Rows, output: Path) -> None:
         output: folder.
     """
     torch.set_num_threads(1)
+    wanted = sum(1 if variant.once else SEEDS for family in FAMILIES.values() for variant in family.variants.values())
     dates, versions = sorted({row["date"] for row in rows}), sorted({row["torch"] for row in rows})
     lines = [
         "# Do context pools make up for layers?",
         "",
-        f"{len(rows)} trainings of `python benchmarks/fewer_layers.py --data-dir DIR`, {dates[0]} to {dates[-1]}, "
+        f"{len(rows)} of {wanted} trainings of `python benchmarks/fewer_layers.py --data-dir DIR`, {dates[0]} to {dates[-1]}, "
         f"torch {', '.join(versions)}; the report of `... --report`. Fashion-MNIST, all 60,000 images; test accuracy "
         "after the last epoch, mean and standard deviation over seeds. Each model of a family is trained from scratch "
         "by the same recipe. Images a second: forward passes of 64 on one thread, all models in turn, medians.",
