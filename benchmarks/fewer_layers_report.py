@@ -38,7 +38,8 @@ def write_report(rows: Rows, output: Path) -> None:
         "# Do context pools make up for layers?",
         "",
         f"{len(rows)} of {wanted} trainings of `python benchmarks/fewer_layers.py --data-dir DIR`, "
-        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, torch {', '.join(versions)}; the report of `... --report`. Fashion-MNIST, all 60,000 images; test accuracy "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, torch {', '.join(versions)}; the report of "
+        "`... --report`. Fashion-MNIST, all 60,000 images; test accuracy "
         "after the last epoch, mean and standard deviation over seeds. Each model of a family is trained from scratch "
         "by the same recipe. Images a second: forward passes of 64 on one thread, all models in turn, medians.",
     ]
