@@ -88,8 +88,8 @@ def main() -> None:
         for family in arguments.families:
             for variant in arguments.variants or FAMILIES[family].variants:
                 done = {(row["family"], row["variant"], row["seed"]) for row in read(table)}
-                again = FAMILIES[family].variants[variant].once and seed > 0
-                if again or (family, variant, str(seed)) in done:
+                enough = seed >= FAMILIES[family].variants[variant].seeds(arguments.seeds)
+                if enough or (family, variant, str(seed)) in done:
                     continue
                 row = train(family, variant, seed, arguments.data_dir)
                 new = not table.exists()

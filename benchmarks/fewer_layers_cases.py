@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import timm
@@ -67,6 +67,10 @@ class Variant:
     epochs: int = 1
     once: bool = False
 
+    def seeds(self, most: int) -> int:
+        """How many seeds it is trained with, where others are with ``most``."""
+        return 1 if self.once else most
+
 
 @dataclass(frozen=True)
 class Family:
@@ -90,8 +94,13 @@ class Family:
 
 
 _VIT = {
-    **{"img_size": 28, "patch_size": 1, "embed_layer": conv_stem, "weight_init": "jax"},
-    **{"embed_dim": 32, "num_heads": 2, "mlp_ratio": 4},
+    "img_size": 28,
+    "patch_size": 1,
+    "embed_layer": conv_stem,
+    "weight_init": "jax",
+    "embed_dim": 32,
+    "num_heads": 2,
+    "mlp_ratio": 4,
 }
 _RESNET = {"channels": [16, 32, 64, 128], "stem_type": "deep", "stem_width": 4}
 _RANGE = {"support_range": 0.25}
@@ -142,19 +151,14 @@ FAMILIES = {
             "plain, fewer layers": Variant(),
             "gated": Variant(sites=_STAGES, options=_RANGE),
             "replace": Variant(sites=_STAGES, mode="replace", options=_RANGE),
-            **{
-                form: replace(variant, once=True)
-                for form, variant in {
-                    "gated, wider": Variant(sites=_STAGES, options={"support_range": 0.5}),
-                    "gated, early": Variant(sites=("layer1.0",), options=_RANGE),
-                    "gated, late": Variant(sites=("layer3.0",), options=_RANGE),
-                    "before the convolution": Variant(sites=_STAGES, mode="before", options=_RANGE),
-                    "in place of the max pool": Variant(sites=("maxpool",), options=_RANGE),
-                    "in place of down-samplings": Variant(
-                        sites=("layer2.0.downsample", "layer3.0.downsample"), options=_RANGE
-                    ),
-                }.items()
-            },
+            "gated, wider": Variant(sites=_STAGES, options={"support_range": 0.5}, once=True),
+            "gated, early": Variant(sites=("layer1.0",), options=_RANGE, once=True),
+            "gated, late": Variant(sites=("layer3.0",), options=_RANGE, once=True),
+            "before the convolution": Variant(sites=_STAGES, mode="before", options=_RANGE, once=True),
+            "in place of the max pool": Variant(sites=("maxpool",), options=_RANGE, once=True),
+            "in place of down-samplings": Variant(
+                sites=("layer2.0.downsample", "layer3.0.downsample"), options=_RANGE, once=True
+            ),
             **_compared(_STAGES),
         },
     ),

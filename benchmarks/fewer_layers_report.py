@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ def write_report(rows: Rows, output: Path) -> None:
         output: folder.
     """
     torch.set_num_threads(1)
-    wanted = sum(1 if variant.once else SEEDS for family in FAMILIES.values() for variant in family.variants.values())
+    wanted = sum(variant.seeds(SEEDS) for family in FAMILIES.values() for variant in family.variants.values())
     dates, versions = sorted({row["date"] for row in rows}), sorted({row["torch"] for row in rows})
     lines = [
         "# Do context pools make up for layers?",
@@ -89,7 +88,8 @@ def _targets(scores: Mapping[str, Sequence[float]], shares: Mapping[str, float])
     mean, plain, fewer = (statistics.mean(scores[v]) for v in (best, PLAIN, FEWER))
     seeds = min(len(scores[v]) for v in (best, PLAIN, FEWER))
     spreads = [statistics.stdev(scores[v]) for v in (best, FEWER) if len(scores[v]) > 1]
-    deviation = max(spreads) if spreads else math.nan
+    deviation = max(spreads, default=0.0)
+    known = f"{deviation:.2f}" if spreads else "unknown"
 
     def judged(yes: bool) -> str:
         return f"open: {seeds} of {SEEDS} seeds" if seeds < SEEDS else "reached" if yes else "not reached"
@@ -100,7 +100,7 @@ def _targets(scores: Mapping[str, Sequence[float]], shares: Mapping[str, float])
         "| | measured | |",
         "|---|---|---|",
         f"| no worse than plain with all layers | {mean - plain:+.2f} points | {judged(mean >= plain)} |",
-        f"| better than plain with as many layers, by more than the larger deviation ({_points(deviation)}) | "
+        f"| better than plain with as many layers, by more than the larger deviation ({known}) | "
         f"{mean - fewer:+.2f} points | {judged(mean - fewer > deviation)} |",
     ]
     if LONGER in scores:
@@ -122,10 +122,6 @@ def _spread(values: Sequence[float]) -> str:
 
 def _arguments(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={getattr(value, '__name__', value)}" for name, value in values.items())
-
-
-def _points(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.2f}"
 
 
 def _macs(family: Family, variant: str) -> int:

@@ -21,7 +21,7 @@ from .layers import ContextPool2d
 from .linear import count_linear_scales, linear_macs
 from .meta import meta_copy
 
-__all__ = ["check_input_size", "count_macs", "count_module", "default_input_size", "format_macs", "pool_macs"]
+__all__ = ["count_macs", "count_module", "default_input_size", "format_macs", "known_input_size", "pool_macs"]
 
 
 def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None = None) -> int:
@@ -42,17 +42,22 @@ def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None =
         RuntimeError: timm doesn't know the name, or the model doesn't run on this input size.
         FileNotFoundError: a ``local-dir:`` name without that folder.
     """
-    size = None if input_size is None else check_input_size(input_size)
     if isinstance(model, str):
         with torch.device("meta"):
             trial = create_model(model)
     else:
         trial = meta_copy(model)
-    return count_module(trial, size or default_input_size(trial))
+    return count_module(trial, known_input_size(trial, input_size))
 
 
-def check_input_size(size: Any) -> tuple[int, int, int]:
-    """The size itself; raises UserError unless it is (channels, height, width), each a whole number above 0."""
+def known_input_size(model: Any, size: Any) -> tuple[int, int, int]:
+    """The size itself, or the model's own where it is None.
+
+    Raises:
+        UserError: it is not (channels, height, width), each a whole number above 0.
+    """
+    if size is None:
+        return default_input_size(model)
     if not isinstance(size, Sequence) or len(size) != 3 or not all(isinstance(one, int) and one > 0 for one in size):
         raise UserError(f"input size {size!r} must be (channels, height, width), such as (3, 224, 224)")
     channels, height, width = size

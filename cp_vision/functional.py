@@ -9,12 +9,12 @@ from .exact import exact_pool
 from .groups import map_groups
 from .linear import linear_pool
 
-__all__ = ["BACKENDS", "LINEAR_STRIDES", "context_pool", "gated_context_pool", "uses_linear"]
+__all__ = ["BACKENDS", "check_backend", "context_pool", "gated_context_pool", "uses_linear"]
 
 BACKENDS = ("auto", "exact", "linear")
 
 # With larger strides an output may lie so far beyond the map's edge that its window reaches nothing.
-LINEAR_STRIDES = 4
+_LINEAR_STRIDES = 4
 
 # Up to this many products per channel, as on a map of 12 x 12, "auto" takes the exact product.
 _EXACT_PRODUCTS = 144 * 144
@@ -111,7 +111,7 @@ def uses_linear(grid: tuple[int, int], stride: int = 1) -> bool:
         grid: height and width of the input.
         stride: pixels between outputs.
     """
-    if stride > LINEAR_STRIDES:
+    if stride > _LINEAR_STRIDES:
         return False
     if any(isinstance(size, torch.SymInt) for size in grid):
         return True
@@ -124,13 +124,18 @@ def coarse_grid(grid: tuple[int, int], stride: int) -> tuple[int, int]:
     return -(-grid[0] // stride), -(-grid[1] // stride)
 
 
-def _check(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, backend: str, sigma_max: float | None) -> None:
+def check_backend(backend: str, stride: int) -> None:
+    """Raise a ValueError unless there is this backend and it takes this stride."""
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
+    if backend == "linear" and stride > _LINEAR_STRIDES:
+        raise ValueError(f"backend 'linear' takes strides up to {_LINEAR_STRIDES}, got {stride}; use 'exact' or 'auto'")
+
+
+def _check(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, backend: str, sigma_max: float | None) -> None:
+    check_backend(backend, stride)
     if stride < 1:
         raise ValueError(f"stride {stride} must be 1 or more")
-    if backend == "linear" and stride > LINEAR_STRIDES:
-        raise ValueError(f"backend 'linear' takes strides up to {LINEAR_STRIDES}, got {stride}; use 'exact' or 'auto'")
     if sigma_max is not None and not sigma_max > 0:
         raise ValueError(f"sigma_max {sigma_max} must be above 0")
     if x.ndim != 4 or 0 in x.shape[1:]:

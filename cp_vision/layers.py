@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .functional import BACKENDS, LINEAR_STRIDES, gated_context_pool
+from .functional import check_backend, gated_context_pool
 from .shared_linear import shared_linear
 
 __all__ = ["ContextPool1d", "ContextPool2d", "hidden_width"]
@@ -228,13 +228,10 @@ def _check_options(
         raise ValueError(f"mode {mode!r} is not one of {', '.join(LAYER_MODES)}")
     if mode == "gated" and stride != 1:
         raise ValueError(f"mode 'gated' keeps the grid, so it can't have stride {stride}; use mode 'replace'")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
     for name, value in (("channels", channels), ("stride", stride), ("hidden", hidden)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} {value!r} must be a whole number, 1 or more")
-    if backend == "linear" and stride > LINEAR_STRIDES:
-        raise ValueError(f"backend 'linear' takes strides up to {LINEAR_STRIDES}, got {stride}; use 'exact' or 'auto'")
+    check_backend(backend, stride)
     for name, number in (("support_range", support_range), ("sigma_min", sigma_min)):
         if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
             raise ValueError(f"{name} {number!r} must be a finite number")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from .blocks import Layout
-from .cost import check_input_size, count_module, default_input_size, pool_macs
+from .cost import count_module, known_input_size, pool_macs
 from .families import list_blocks
 from .hooks import TokenGrid, has_pool
 from .meta import meta_copy, run_on_meta
@@ -56,7 +56,7 @@ def find_sites(model: nn.Module, input_size: tuple[int, int, int] | None = None)
         RuntimeError: the model doesn't run on this input size.
     """
     blocks, poolings = list_blocks(model), list_poolings(model)
-    size = default_input_size(model) if input_size is None else check_input_size(input_size)
+    size = known_input_size(model, input_size)
     trial = meta_copy(model)
     names = [*(block.name for block in blocks), *(pooling.name for pooling in poolings)]
     calls = {name: _Call(trial.get_submodule(name)) for name in names}

@@ -37,7 +37,7 @@ def _make_pool(channels: int, stride: int, mode: str, options: dict[str, Any]) -
     ``"pre_attn"`` is a replacing pool that stands before attention, and a strided pool always replaces.
 
     Raises:
-        UserError: an unknown mode or option, or an option outside its range.
+        UserError: an option outside its range.
     """
     try:
         return ContextPool2d(

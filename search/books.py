@@ -37,9 +37,9 @@ class Books:
 
     def candidates(self) -> list[Candidate]:
         """The finished candidates, with the accuracies of their own trainings where shared weights scored them."""
-        trained, failed = self.record.figures("trained"), self.record.get("untrained") or {}
+        trained, failed = self.record.notes("trained"), self.record.notes("untrained")
         return [
-            dataclasses.replace(c, trained=trained.get(c.number), reason=failed.get(str(c.number), c.reason))
+            dataclasses.replace(c, trained=trained.get(c.number), reason=failed.get(c.number, c.reason))
             for c in self.record.candidates()
         ]
 
@@ -75,13 +75,13 @@ class Books:
             candidates=tuple(candidates),
             best=now.best.number if now.best else None,
             best_drops_only=now.best_drops_only.number if now.best_drops_only else None,
-            test_accuracy=record.figures("test_accuracy"),
+            test_accuracy=record.notes("test_accuracy"),
             evaluator=setup.config.evaluator,
             limits=setup.space.limits,
             keep_accuracy=setup.config.keep_accuracy,
             importance=site_importance(record) if importance else {},
             sensitivity=record.get("sensitivity") or {},
-            measured_latency=record.figures("latency"),
+            measured_latency=record.notes("latency"),
             agreement=kendall_tau(pairs),
             commands=self._commands(),
         )

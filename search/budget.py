@@ -19,11 +19,11 @@ _TIMES = {"US": 1e-3, "MS": 1.0, "S": 1e3}
 _EXAMPLES = {"macs": "0.7x, 2.9G or 35M", "params": "0.7x or 12M", "latency": "0.7x or 15ms"}
 
 
-def _parse(text: str) -> list[tuple[Measure, str, float, str]]:
-    """Of each part what it is of, how it is written, its number and its unit (``X`` for a share of the base's)."""
+def _parse(text: str) -> list[tuple[Measure, str, float, float | None]]:
+    """Of each part what it is of, how it is written, its number and its unit, None for a share of the base's."""
     if not isinstance(text, str):
         raise UserError(f"budget {text!r} must be text, such as {_EXAMPLES['macs']}")
-    found: list[tuple[Measure, str, float, str]] = []
+    found: list[tuple[Measure, str, float, float | None]] = []
     for part in text.split(","):
         name, equals, value = part.partition("=")
         if not equals:
@@ -45,7 +45,7 @@ def _parse(text: str) -> list[tuple[Measure, str, float, str]]:
             raise UserError(f"budget {text!r} is less than one of {measure}; a share of the base's is {value}x")
         if measure in (earlier for earlier, *_ in found):
             raise UserError(f"budget {text!r} has two budgets of {measure}; give one")
-        found.append((measure, value, number, unit))
+        found.append((measure, value, number, units.get(unit)))
     return found
 
 
@@ -71,8 +71,7 @@ def parse_budgets(text: str, base: Mapping[Measure, float]) -> tuple[Limit, ...]
     """
     limits = []
     for measure, value, number, unit in _parse(text):
-        units = _TIMES if measure == "latency" else _COUNTS
-        most = number * (base[measure] if unit == "X" else units[unit])
+        most = number * (base[measure] if unit is None else unit)
         limits.append(Limit(measure, value, most if measure == "latency" else int(most), base[measure]))
     return tuple(limits)
 

@@ -140,8 +140,8 @@ class SearchConfig:
         for key in sorted({"pools", "drops", "pool_options"}.intersection(self.model_kwargs or {})):
             raise UserError(f"model_kwargs {key}: the search decides that; see --space and --pool-kwargs")
         if self.executor == "local":
-            for name in ("parallel", "address", "gpus"):
-                if getattr(self, name):
+            for name, without in (("parallel", None), ("address", None), ("gpus", 0)):
+                if getattr(self, name) != without:
                     raise UserError(
                         f"{name} {getattr(self, name)!r} needs the executor ray; with local, start the same command "
                         "several times and they share the work"

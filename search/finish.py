@@ -53,7 +53,7 @@ class Finisher:
         within = [c for c in scored if c.within_budget and c.state == "complete"]
         best = sorted(within, key=lambda c: (-(c.accuracy or 0.0), c.macs, c.number))
         finalists = {c.number: c for c in [*roles, *best[: config.finalists]]}
-        tried = {*self.record.figures("trained"), *map(int, self.record.get("untrained") or {})}
+        tried = {*self.record.notes("trained"), *self.record.notes("untrained")}
         self.observer.on_phase("finalists", len(finalists))
         for done, (number, candidate) in enumerate(finalists.items(), 1):
             if number not in tried:
@@ -70,14 +70,14 @@ class Finisher:
             reason = describe_failure(error)
             if finalist.is_base:
                 raise CommandError(f"the base itself can't be trained: {reason}") from error
-            self.record.set("untrained", {**(self.record.get("untrained") or {}), str(finalist.number): reason})
+            self.record.note("untrained", finalist.number, reason)
         else:
-            self.record.set_figure("trained", finalist.number, score.accuracy)
+            self.record.note("trained", finalist.number, score.accuracy)
 
     def _score_leaders(self) -> None:
         """Score the winner and the baselines on the test split, once each."""
         for candidate in self.books.leaders().all():
-            if candidate.number in self.record.figures("test_accuracy"):
+            if candidate.number in self.record.notes("test_accuracy"):
                 continue
             architecture, img_size = self.books.parts(candidate)
             model = self.trainer.kept_model(architecture, img_size)
@@ -96,12 +96,12 @@ class Finisher:
                 raise CommandError(
                     f"can't score the test split: {one_line(error)}; once that is mended the same command goes on"
                 ) from error
-            self.record.set_figure("test_accuracy", candidate.number, tested)
+            self.record.note("test_accuracy", candidate.number, tested)
 
     def _measure_latencies(self) -> None:
         """Measure how long an image takes, for the leaders and the front, as far as their weights are kept."""
         members = self._members()
-        if {c.number for c in members} <= set(self.record.figures("latency")):
+        if {c.number for c in members} <= set(self.record.notes("latency")):
             return
         device, channels = self.trainer.processes.device, self.setup.input_size[0]
         models, times = {}, {c.number: list[float]() for c in members}
@@ -116,7 +116,7 @@ class Finisher:
                 time = measure_latency(model, image, compiled=self.setup.config.compiled, seconds=0.1)
                 times[number].append(time)
         for number, measured in times.items():
-            self.record.set_figure("latency", number, round(statistics.median(measured), 4))
+            self.record.note("latency", number, round(statistics.median(measured), 4))
 
     def _members(self) -> list[Candidate]:
         """The leaders and the members of the front whose weights there are, each once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from cp_vision.surgery import check_pool_options
 from .choices import Choices, matching
 from .latency import Latency
 from .results import BlockCost, Measure, PartCosts
-from .space import Space, combinations
+from .space import Space
 
 __all__ = ["measure_space"]
 
@@ -55,7 +56,8 @@ def measure_space(
     choices = choices or Choices()
     settings = _settings(base, choices)
     check_pool_options(base.pool_options)
-    combined = combinations({name: values for name, values in settings.items() if len(values) > 1})
+    # Every combination of settings, that of the base first.
+    combined = list(itertools.product(*(values for values in settings.values() if len(values) > 1)))
     if len(combined) > _MOST_COMBINATIONS:
         raise UserError(
             f"space: modes, support_range and img_size have {len(combined)} combinations; at most "

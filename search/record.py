@@ -211,13 +211,13 @@ class Record:
         """The choice of a candidate."""
         return dict(self.trials[number].params)
 
-    def figures(self, name: str) -> dict[int, float]:
-        """Further figures (``test_accuracy``, ``trained``, ``latency``) by candidate number."""
+    def notes(self, name: str) -> dict[int, Any]:
+        """What else is known of candidates by number: ``test_accuracy``, ``trained``, ``untrained`` (why not), ..."""
         keys = {number: f"{name} {trial.number}" for number, trial in enumerate(self.trials)}
-        return {number: float(self._attrs[key]) for number, key in keys.items() if key in self._attrs}
+        return {number: self._attrs[key] for number, key in keys.items() if key in self._attrs}
 
-    def set_figure(self, name: str, number: int, value: float) -> None:
-        """Note a further figure of a finished candidate."""
+    def note(self, name: str, number: int, value: float | str) -> None:
+        """Note a further figure, or something else, of a finished candidate."""
         self.set(f"{name} {self.trials[number].number}", value)
 
     def get(self, key: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -60,6 +59,7 @@ class Space:
     _changes: dict[tuple[Any, ...], dict[Measure, list[dict[str, float]]]] = field(
         init=False, repr=False, compare=False
     )
+    _allowed: dict[str, set[str]] = field(init=False, repr=False, compare=False)
     _real: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +73,11 @@ class Space:
             for values, costs in self.costs.items()
         }
         object.__setattr__(self, "_changes", changes)
+        allowed = {
+            POOL: {b.name for b in self.blocks if b.poolable},
+            DROP: {b.name for b in self.blocks if b.droppable},
+        }
+        object.__setattr__(self, "_allowed", allowed)
         object.__setattr__(self, "_real", sum(block.macs > 0 for block in self.blocks))
 
     @property
@@ -173,7 +178,8 @@ class Space:
 
     def check_limits(self) -> None:
         """Raise a UserError that names the least reachable cost if no architecture keeps a budget."""
-        for limit, least in ((limit, self.least(limit.measure)) for limit in self.limits):
+        for limit in self.limits:
+            least = self.least(limit.measure)
             if limit.most < least * (1 - 1e-9):
                 hint = "" if any(block.droppable for block in self.blocks) else "; none of its blocks may be dropped"
                 raise UserError(
@@ -213,16 +219,15 @@ class Space:
         Raises:
             ValueError: a name that is no site or setting of this space, or what the space doesn't allow there.
         """
-        pools, drops = list(pools), list(drops)
-        for kind, named, known in (("site", [*pools, *drops], self.names), ("setting", settings, self.settings)):
-            if unknown := sorted(set(named).difference(known)):
+        pools, drops = set(pools), set(drops)
+        for kind, named, known in (("site", pools | drops, self.names), ("setting", set(settings), self.settings)):
+            if unknown := sorted(named.difference(known)):
                 raise ValueError(f"no {kind} of this space: {', '.join(unknown)}; it has {', '.join(known)}")
-        if both := sorted(set(pools) & set(drops)):
+        if both := sorted(pools & drops):
             raise ValueError(f"{', '.join(both)} can't be pooled and dropped at once")
-        for block in self.blocks:
-            for wanted, named, allowed in ((POOL, pools, block.poolable), (DROP, drops, block.droppable)):
-                if block.name in named and not allowed:
-                    raise ValueError(f"this space doesn't {wanted} {block.name}")
+        for what, named in ((POOL, pools), (DROP, drops)):
+            if wrong := sorted(named - self._allowed[what]):
+                raise ValueError(f"this space doesn't {what} {', '.join(wrong)}")
         for name, value in settings.items():
             if value not in self.settings[name]:
                 raise ValueError(f"{name} {value!r} is not one of {', '.join(map(str, self.settings[name]))}")
@@ -253,8 +258,3 @@ class Space:
         """Side of a candidate's images in pixels, None where it is the recipe's."""
         size: int | None = choice.get("img_size")
         return size
-
-
-def combinations(settings: Mapping[str, tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Every combination of settings, that of the base first."""
-    return list(itertools.product(*settings.values()))

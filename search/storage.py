@@ -69,14 +69,14 @@ class StudyPlace:
 
     def held(self) -> tuple[dict[str, Any], int] | None:
         """What is known of the study there: its attributes and the number of trials that count; None where is none."""
-        if self.address is None:
-            return self._held_by_file()
         path = self._path()
         if path is not None and not path.exists():
             # Optuna would make it.
-            if not path.parent.is_dir():
+            if self.address is not None and not path.parent.is_dir():
                 raise UserError(f"storage {str(self)!r} can't be opened: there is no folder {str(path.parent)!r}")
             return None
+        if self.address is None:
+            return self._held_by_file()
         try:
             study = optuna.load_study(storage=self.open(), study_name=self.name)
         except KeyError:
@@ -152,8 +152,6 @@ class StudyPlace:
 
     def _held_by_file(self) -> tuple[dict[str, Any], int] | None:
         path = self.folder / STUDY_FILE
-        if not path.exists():
-            return None
         try:
             # Not through Optuna, which makes its tables in any database that it opens. Writable, since SQLite has
             # to roll back what a killed process left half-written.

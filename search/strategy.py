@@ -53,13 +53,10 @@ def leaders(candidates: Iterable[Candidate], keep_accuracy: float | None = None,
     base = next((c for c in complete if c.is_base), None)
     floor = None if keep_accuracy is None or base is None else _accuracy(base) - keep_accuracy
 
-    def cost(candidate: Candidate) -> float:
-        return candidate.cost(measure)
-
     def first(those: list[Candidate]) -> Candidate | None:
-        if floor is not None and any(_accuracy(c) >= floor for c in those):
-            return min((c for c in those if _accuracy(c) >= floor), key=lambda c: (cost(c), -_accuracy(c), c.number))
-        return min(those, key=lambda c: (-_accuracy(c), cost(c), c.number), default=None)
+        if keeping := [c for c in those if floor is not None and _accuracy(c) >= floor]:
+            return min(keeping, key=lambda c: (c.cost(measure), -_accuracy(c), c.number))
+        return min(those, key=lambda c: (-_accuracy(c), c.cost(measure), c.number), default=None)
 
     return Leaders(base=base, best=first(within), best_drops_only=first([c for c in within if c.drops_only]))
 
