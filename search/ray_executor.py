@@ -1,7 +1,7 @@
 """Running a search with Ray Tune: on this machine's processors or on a cluster, with the record of any other search.
 
-Tune runs the trials and tries again those whose worker died; what is tried, and what came of it, stands in the record
-alone, so a search that is killed goes on without Tune's own state.
+Tune runs the trials; what is tried, how often, and what came of it, stands in the record alone, so a search that is
+killed goes on without Tune's own state.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def run_on_ray(
                 name="search",
                 storage_path=str(scratch),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=MOST_ATTEMPTS - 1),
+                # The record begins those again whose worker died: of two errors for one dead worker, which are what
+                # Tune gets where it was about to reuse it, the second ends Tune's own attempts.
+                failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
         try:
@@ -184,6 +186,9 @@ class _Searcher(Searcher):
     def _write(self, claim: Claim, stopped: bool, result: dict[str, Any], worker_died: bool) -> None:
         kind, reason = result.get("kind", "failed"), result.get("reason", "it ended without a result")
         if worker_died:
+            if claim.attempts < MOST_ATTEMPTS:
+                self.record.hand_back(claim)
+                return
             kind, reason = "failed", f"its worker died {MOST_ATTEMPTS} times"
         fatal: dict[str, CommandError | UserError] = {"mistake": UserError(reason), "not kept": CommandError(reason)}
         if claim.choice == self.record.space.choice():

@@ -158,13 +158,7 @@ class Record:
         self._storage.set_trial_intermediate_value(claim.trial_id, epoch, accuracy)
 
     def finish(
-        self,
-        claim: Claim,
-        state: State,
-        *,
-        accuracy: float | None = None,
-        params: int = 0,
-        reason: str = "",
+        self, claim: Claim, state: State, *, accuracy: float | None = None, params: int = 0, reason: str = ""
     ) -> Candidate:
         """Write what came of a candidate, in one transaction.
 
@@ -192,6 +186,12 @@ class Record:
             pass
         self.sync()
         return next(c for c, trial in zip(self.all(), self.trials, strict=True) if trial._trial_id == claim.trial_id)
+
+    def hand_back(self, claim: Claim) -> None:
+        """Let a candidate be begun again whose worker died, which may be its fault."""
+        self._storage.set_trial_user_attr(claim.trial_id, "here", True)
+        self._storage.set_trial_state_values(claim.trial_id, TrialState.WAITING)
+        self.sync()
 
     def void(self, trial_id: int) -> None:
         """Take a claim back, as if it had never been."""

@@ -1,6 +1,8 @@
 """Searches with a real Ray: the same record, failures, a node that dies, and kills."""
 
+import os
 import random
+import signal
 import threading
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from fakes import FakeEvaluator
 
 from cp_vision import UserError
 from cp_vision.search import Observer, Search, SearchConfig
+from cp_vision.search.record import MOST_ATTEMPTS
 
 ray_constants = pytest.importorskip("ray._private.ray_constants")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
@@ -116,6 +119,49 @@ def test_on_this_machine_alone_nothing_listens_beyond_it(tmp_path):
     finally:
         process.kill()
         process.join()
+
+
+class Pids:
+    """Notes which process scores, and ends it where it scores this candidate."""
+
+    def __init__(self, folder, deadly=None):
+        self.folder, self.deadly = folder, deadly
+
+    def __call__(self, architecture, call):
+        with (self.folder / "pids").open("a") as file:
+            file.write(f"{os.getpid()} {' '.join(architecture.drops)}\n")
+        if architecture.drops == self.deadly:
+            os._exit(1)
+
+    def read(self):
+        return [line.split(" ", 1) for line in (self.folder / "pids").read_text().splitlines()]
+
+
+def test_a_worker_dies_that_was_about_to_go_on(tmp_path):
+    pids, finished = Pids(tmp_path), []
+
+    class Killer(Observer):
+        def on_finish(self, candidate, now):
+            # The next candidate is given to this worker, as it is free.
+            finished.append(candidate)
+            if len(finished) in (2, 4):
+                os.kill(int(pids.read()[-1][0]), signal.SIGKILL)
+
+    results = Search(config(tmp_path / "x", parallel=1)).run(Killer(), evaluator=FakeEvaluator(pids))
+    assert {c.state for c in results.candidates} == {"complete"}
+    assert len({pid for pid, _ in pids.read()}) >= 3
+
+
+def test_a_candidate_that_kills_its_worker_is_given_up(tmp_path):
+    whole = Search(config(tmp_path / "whole", executor="local", parallel=None)).run(evaluator=FakeEvaluator())
+    deadly = next(c for c in whole.candidates if c.drops)
+    pids = Pids(tmp_path, deadly.drops)
+    results = Search(config(tmp_path / "x")).run(evaluator=FakeEvaluator(pids))
+    failed = [c for c in results.candidates if c.state != "complete"]
+    assert {c.drops for c in failed} == {deadly.drops}
+    assert {c.reason for c in failed} == {f"its worker died {MOST_ATTEMPTS} times"}
+    assert sum(drops == " ".join(deadly.drops) for _, drops in pids.read()) == MOST_ATTEMPTS * len(failed)
+    assert len(results.candidates) >= CONFIG["trials"]
 
 
 def test_a_node_dies_and_nothing_is_lost(tmp_path):
