@@ -9,7 +9,7 @@ BIN := .venv/bin
 OLDEST_TIMM = $(shell sed -n 's/^ *timm>=//p' setup.cfg)
 
 # A process for each core, each with one thread.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --durations=25
 
 .PHONY: demo test test-slow test-oldest benchmark docs lint format dist clean
 

@@ -16,7 +16,7 @@ from torchvision.datasets import FashionMNIST
 
 from cp_vision.recipes import Recipe
 
-__all__ = ["InMemoryLoader", "accuracy", "fill", "open_split"]
+__all__ = ["InMemoryLoader", "accuracy", "fill", "open_split", "resize"]
 
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _MEAN, _STD = 0.286, 0.353
@@ -87,12 +87,17 @@ def _cut(images: Tensor, where: Tensor, size: int) -> Tensor:
     return F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False)
 
 
+def resize(images: Tensor, size: int) -> Tensor:
+    """Whole images (N, 1, H, W) as the models are tested on them, (N, 1, size, size)."""
+    return _cut(images, torch.eye(2, 3).expand(len(images), 2, 3), size)
+
+
 @torch.inference_mode()
 def accuracy(model: nn.Module, images: Tensor, targets: Tensor, size: int) -> float:
     """Top-1 accuracy in percent of images (N, 1, H, W), resized to ``size`` pixels; the model is in eval mode after."""
     model.eval()
     right = 0
     for begin in range(0, len(images), 250):
-        batch = _cut(images[begin : begin + 250], torch.eye(2, 3).expand(min(250, len(images) - begin), 2, 3), size)
+        batch = resize(images[begin : begin + 250], size)
         right += int((model(batch).argmax(1) == targets[begin : begin + 250]).sum())
     return 100 * right / len(images)

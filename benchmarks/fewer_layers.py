@@ -28,11 +28,12 @@ import torch
 
 from benchmarks.fashion_mnist import InMemoryLoader, accuracy, fill, open_split
 from benchmarks.fewer_layers_cases import FAMILIES, build
+from benchmarks.fewer_layers_learned import learned
 from benchmarks.fewer_layers_report import SEEDS, write_report
 from cp_vision.recipes import Trainer, load_recipe, single_process
 from cp_vision.recipes.seeding import seed_all
 
-COLUMNS = ("family", "variant", "seed", "accuracy", "curve", "seconds", "date", "torch")
+COLUMNS = ("family", "variant", "seed", "accuracy", "curve", "learned", "seconds", "date", "torch")
 
 
 def train(family: str, variant: str, seed: int, data_dir: Path) -> dict[str, Any]:
@@ -55,8 +56,15 @@ def train(family: str, variant: str, seed: int, data_dir: Path) -> dict[str, Any
         )
     return {
         **{"family": family, "variant": variant, "seed": seed, "accuracy": f"{curve[-1]:.2f}"},
-        **{"curve": " ".join(f"{accuracy:.2f}" for accuracy in curve), "seconds": f"{time.process_time() - begin:.0f}"},
-        **{"date": f"{datetime.date.today()}", "torch": torch.__version__},
+        **{
+            "curve": " ".join(f"{accuracy:.2f}" for accuracy in curve),
+            "learned": learned(trainer.model, test[0], case),
+        },
+        **{
+            "seconds": f"{time.process_time() - begin:.0f}",
+            "date": f"{datetime.date.today()}",
+            "torch": torch.__version__,
+        },
     }
 
 

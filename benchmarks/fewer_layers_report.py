@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.fewer_layers_cases import FAMILIES, Family, build
+from benchmarks.fewer_layers_learned import learned_table
 from benchmarks.measure import median_times
 from cp_vision import count_macs
 from cp_vision.files import write_text
@@ -74,7 +75,8 @@ def _section(name: str, family: Family, rows: Rows) -> list[str]:
             f"| {variant} | {len(found)} | {_spread(found)} | {macs[variant] / 1e6:.2f} M | "
             f"{macs[variant] / whole:.3f}x | {sum(p.numel() for p in model.parameters()):,} | {shown} |"
         )
-    return [*lines, "", *_targets(scores, {variant: count / whole for variant, count in macs.items()})]
+    shares = {variant: count / whole for variant, count in macs.items()}
+    return [*lines, "", *learned_table(family, rows), *_targets(scores, shares)]
 
 
 def _targets(scores: Mapping[str, Sequence[float]], shares: Mapping[str, float]) -> list[str]:
