@@ -18,7 +18,8 @@ from cp_vision.errors import UserError, one_line
 from cp_vision.factory import STORED, check_base
 from cp_vision.files import replace_folder
 
-from .schema import NOT_MODEL_KWARGS, Recipe
+from .consistency import NOT_MODEL_KWARGS
+from .schema import Recipe
 
 __all__ = ["build_model", "data_config", "load_model", "load_teacher", "model_args", "save_model"]
 

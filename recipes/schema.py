@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from timm.optim import list_optimizers
 
 from cp_vision.errors import UserError, closest, listed, one_line
 
-__all__ = ["Recipe", "load_recipe"]
+from .consistency import problems
 
-# What the recipe has keys of its own for.
-NOT_MODEL_KWARGS = {
-    "num_classes": "num_classes",
-    "in_chans": "in_chans",
-    "pretrained": "pretrained",
-    "drop_rate": "drop",
-    "drop_path_rate": "drop_path",
-}
+__all__ = ["Recipe", "load_recipe"]
 
 BUNDLED = Path(__file__).parent
 
@@ -200,53 +192,36 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise UserError(f"recipe {path} is not YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"recipe {path} must be a mapping of keys to values")
-    own = values.get("model"), values.get("model_kwargs")
+    own, replaced = (values.get("model"), values.get("model_kwargs")), set()
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text!r} must be key=value, for example --set epochs=10")
+        replaced.add(key.strip())
         try:
             values[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UserError(f"--set {text!r}: the value is not YAML") from error
     if values.get("model") != own[0] and values.get("model_kwargs") is own[1]:
         values.pop("model_kwargs", None)
-    return _checked(values, f"recipe {path}")
+    return _checked(values, f"recipe {path}", replaced)
 
 
-def _checked(values: dict[str, Any], source: str) -> Recipe:
+def _checked(values: dict[str, Any], source: str, replaced: Collection[str] = ()) -> Recipe:
+    """A recipe of these values, of which some stand in the source and some replace them by ``--set``."""
+
+    def mistake(keys: tuple[str, ...], text: str) -> UserError:
+        return UserError(f"{source if set(keys).isdisjoint(replaced) else '--set'}: {text}")
+
     for key in values:
         if key not in Recipe.model_fields:
-            raise UserError(f"{source}: unknown key {key!r}{closest(str(key), Recipe.model_fields)}")
+            raise mistake((key,), f"unknown key {key!r}{closest(str(key), Recipe.model_fields)}")
     try:
         recipe = Recipe(**values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{source}: {key}: {first['msg']}, got {first['input']!r}") from error
-    for key, length in (("scale", 2), ("ratio", 2), ("opt_betas", 2), ("mean", None), ("std", None)):
-        value = getattr(recipe, key)
-        if value is not None and len(value) != (length or recipe.in_chans):
-            raise UserError(f"{source}: {key}: needs {length or recipe.in_chans} numbers, got {value!r}")
-    for key in ("scale", "ratio"):
-        low, high = getattr(recipe, key)
-        if not 0 < low <= high or (key == "scale" and high > 1):
-            raise UserError(
-                f"{source}: {key}: needs 0 < low <= high{' <= 1' if key == 'scale' else ''}, got {[low, high]}"
-            )
-    if recipe.mixes and recipe.batch_size % 2:
-        raise UserError(f"{source}: batch_size: mixup and cutmix need an even one, got {recipe.batch_size}")
-    for key, instead in NOT_MODEL_KWARGS.items():
-        if key in recipe.model_kwargs:
-            raise UserError(f"{source}: model_kwargs: set {instead} of the recipe in place of {key}")
-    if recipe.train_split == recipe.val_split:
-        raise UserError(f"{source}: train_split and val_split are both {recipe.train_split!r}; they must differ")
-    for key in ("data_dir", "class_map"):
-        value = getattr(recipe, key)
-        if recipe.dataset == "digits" and value is not None:
-            raise UserError(
-                f"{source}: data set 'digits' is bundled and takes no {key}, got {value!r}; name a dataset too"
-            )
-    if recipe.opt.removeprefix("lookahead_") not in list_optimizers():
-        raise UserError(f"{source}: opt: timm has no optimiser {recipe.opt!r}{closest(recipe.opt, list_optimizers())}")
+        raise mistake((str(first["loc"][0]),), f"{key}: {first['msg']}, got {first['input']!r}") from error
+    for keys, problem in problems(recipe):
+        raise mistake(keys, problem)
     return recipe

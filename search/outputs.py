@@ -12,7 +12,8 @@ from pathlib import Path
 from cp_vision import Architecture
 from cp_vision.files import replace_folder, write_text
 
-from ..recipes.schema import NOT_MODEL_KWARGS, Recipe
+from ..recipes.consistency import NOT_MODEL_KWARGS
+from ..recipes.schema import Recipe
 from .report import write_report
 from .report_sensitivity import render_sensitivity_svg
 from .results import Candidate, Results

@@ -101,6 +101,26 @@ def test_wrong_recipes(text, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "blamed"),
+    [
+        ([], "recipe "),
+        (["epochs=3"], "recipe "),
+        (["lr=-1"], "--set: lr: "),
+        (["scale=[2, 1]"], "--set: scale: "),
+        (["mixup=0.2"], "--set: batch_size: "),
+        (["epohcs=3"], "--set: unknown key 'epohcs'; did you mean 'epochs'"),
+        (["opt_betas=[2, 3]"], "--set: opt_betas.0: "),
+    ],
+)
+def test_a_mistake_is_laid_to_what_holds_it(overrides, blamed, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("{batch_size: 33, mixup: 0.2}" if blamed == "recipe " else "{batch_size: 33}")
+    with pytest.raises(UserError) as caught:
+        load_recipe(path, overrides)
+    assert str(caught.value).startswith(blamed)
+
+
 def test_digits_are_split_by_class_and_never_overlap():
     train_part, test_part = Digits(train=True), Digits(train=False)
     assert (len(train_part), len(test_part)) == (1437, 360)
