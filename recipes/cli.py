@@ -11,6 +11,7 @@ from cp_vision.command_line import CommandParser, run_command
 from cp_vision.cost import format_macs
 from cp_vision.errors import UserError
 
+from .consistency import notice
 from .dry_run import dry_run
 from .fit import Training
 from .processes import Processes, joined_processes
@@ -84,6 +85,8 @@ def _train(arguments: Sequence[str] | None) -> None:
 
 def _fit(recipe: Recipe, output: Path, processes: Processes, max_unreadable: int) -> None:
     training = Training(recipe, output, processes, max_unreadable)
+    if processes.primary:
+        _notice(recipe)
     for problem in training.problems if processes.primary else ():
         print(f"cp-train: {problem}; going on from the one before", file=sys.stderr)
     if training.finished is not None:
@@ -103,12 +106,19 @@ def _fit(recipe: Recipe, output: Path, processes: Processes, max_unreadable: int
     print(f'Load it:  timm.create_model("local-dir:{output / "last"}", pretrained=True)')
 
 
+def _notice(recipe: Recipe) -> None:
+    text = notice(recipe)
+    if text is not None:
+        print(f"cp-train: {text}", file=sys.stderr)
+
+
 def _scores(scores: dict[str, float]) -> str:
     return f"top-1 {scores['top1']:.2f} %, top-5 {scores['top5']:.2f} %"
 
 
 def _dry_run(recipe: Recipe) -> None:
     found = dry_run(recipe)
+    _notice(recipe)
     print(
         f"{recipe.model}: {format_macs(found.params)} parameters, {format_macs(found.macs)} MACs for an image of "
         f"{found.pixels[0]} x {found.pixels[1]} pixels"

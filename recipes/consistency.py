@@ -12,7 +12,7 @@ from cp_vision.errors import closest
 if TYPE_CHECKING:
     from .schema import Recipe
 
-__all__ = ["NOT_MODEL_KWARGS", "problems"]
+__all__ = ["NOT_MODEL_KWARGS", "notice", "problems"]
 
 # What the recipe has keys of its own for.
 NOT_MODEL_KWARGS = {
@@ -49,3 +49,13 @@ def problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (key,), f"data set 'digits' is bundled and takes no {key}, got {value!r}; name a dataset too"
     if recipe.opt.removeprefix("lookahead_") not in list_optimizers():
         yield ("opt",), f"opt: timm has no optimiser {recipe.opt!r}{closest(recipe.opt, list_optimizers())}"
+
+
+def notice(recipe: Recipe) -> str | None:
+    """What may be meant, and most likely is not."""
+    if recipe.sched != "none" and 0 < recipe.epochs <= recipe.warmup_epochs:
+        return (
+            f"warmup_epochs {recipe.warmup_epochs} takes all of epochs {recipe.epochs}, so the learning rate never "
+            f"reaches lr {recipe.lr:g}; lower it with --set warmup_epochs=0"
+        )
+    return None

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from cp_vision.cost import format_macs
 
+from ..recipes.consistency import notice
 from .budget import format_cost
 from .executor import Observer
 from .forecast import Forecast
@@ -48,6 +49,9 @@ def plan(search: Setup) -> str:
         f"data: {len(search.trainer.train_set)} images to train on, {len(search.held_out)} to compare candidates on, "
         f"{len(search.test_set)} for the final test"
     )
+    text = notice(search.recipe)
+    if text is not None:
+        lines.append(f"recipe: {text}")
     return "\n".join(lines)
 
 

@@ -121,6 +121,12 @@ def test_a_mistake_is_laid_to_what_holds_it(overrides, blamed, tmp_path):
     assert str(caught.value).startswith(blamed)
 
 
+@pytest.mark.parametrize(("settings", "warns"), [(["epochs=1"], True), (["epochs=1", "warmup_epochs=0"], False)])
+def test_a_training_that_only_warms_up_says_so(settings, warns, capsys):
+    assert main(["digits", "--dry-run", *sets([*QUICK, "opt=adamw", *settings])]) == 0
+    assert ("warmup_epochs 1 takes all of epochs 1" in capsys.readouterr().err) == warns
+
+
 def test_digits_are_split_by_class_and_never_overlap():
     train_part, test_part = Digits(train=True), Digits(train=False)
     assert (len(train_part), len(test_part)) == (1437, 360)
