@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,8 +190,9 @@ class Record:
 
     def hand_back(self, claim: Claim) -> None:
         """Let a candidate be begun again whose worker died, which may be its fault."""
-        self._storage.set_trial_user_attr(claim.trial_id, "here", True)
-        self._storage.set_trial_state_values(claim.trial_id, TrialState.WAITING)
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(claim.trial_id, "here", True)
+            self._storage.set_trial_state_values(claim.trial_id, TrialState.WAITING)
         self.sync()
 
     def void(self, trial_id: int) -> None:

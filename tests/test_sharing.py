@@ -160,6 +160,24 @@ def test_what_a_dead_process_ran_is_taken_over_once(tmp_path):
         assert claims[0].attempts == 2
 
 
+def test_what_is_handed_back_is_begun_again_by_anybody(tmp_path):
+    search = Search(config(tmp_path))
+    study, storage = search.place.load(search.settings, {})
+    with Worker(study, tmp_path) as one, Worker(study, tmp_path) as two:
+        first, second = (Record(study, storage, search.space, worker) for worker in (one, two))
+        base = first.claim(search.space.choice(), [], here=False)
+        claim = first.claim(search.space.choice(drops=["blocks.3"]), [], here=False)
+        first.hand_back(claim)
+        second.sync()
+        taken = second.take_over(here=False)
+        assert (taken.choice, taken.attempts) == (claim.choice, 2)
+        assert first.take_over() is None
+        # The other one, taken for dead meanwhile, has finished it: that counts.
+        second.finish(base, "complete", accuracy=50.0, params=1)
+        first.hand_back(base)
+        assert first.candidates()[0].state == "complete"
+
+
 def test_of_a_killed_process_all_others_hear_at_once(tmp_path):
     # Whoever sees it first removes its file; that is no reason for the next to wait until it has long been silent.
     process, waiting = start(tmp_path, 60.0), threading.Event()
