@@ -15,7 +15,7 @@ from cp_vision.errors import UserError
 from .books import Books
 from .config import SearchConfig, load_config
 from .driver import Search
-from .finish import write_candidate
+from .exporting import export_candidate
 from .record import Record
 from .terminal import duration, summary
 from .workers import Worker, last_beat
@@ -116,5 +116,5 @@ def _export(books: Books, number: int, folder: Path | None) -> None:
     folder = folder or books.setup.output / "exported" / str(number)
     if folder.exists():
         raise UserError(f"output {str(folder)!r} is there already; choose another --output")
-    write_candidate(books, books.results(), candidate, folder)
+    export_candidate(books, candidate, folder)
     print(f'Load it:  timm.create_model("local-dir:{folder}", pretrained=True)')

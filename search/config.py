@@ -133,6 +133,8 @@ class SearchConfig:
             raise UserError(
                 f"supernet_epochs {self.supernet_epochs} needs the evaluator supernet, not {self.evaluator}"
             )
+        if self.finalists != SearchConfig.finalists and self.evaluator != "supernet":
+            raise UserError(f"finalists {self.finalists} needs the evaluator supernet, not {self.evaluator}")
         for override in self.overrides:
             key = override.partition("=")[0]
             if key in _DECIDED:
@@ -140,7 +142,7 @@ class SearchConfig:
         for key in sorted({"pools", "drops", "pool_options"}.intersection(self.model_kwargs or {})):
             raise UserError(f"model_kwargs {key}: the search decides that; see --space and --pool-kwargs")
         if self.executor == "local":
-            for name, without in (("parallel", None), ("address", None), ("gpus", 0)):
+            for name, without in (("parallel", None), ("address", None), ("cpus", 1), ("gpus", 0)):
                 if getattr(self, name) != without:
                     raise UserError(
                         f"{name} {getattr(self, name)!r} needs the executor ray; with local, start the same command "
@@ -182,8 +184,8 @@ class SearchConfig:
             OSError: the folder can't be written.
         """
         values = dataclasses.asdict(self) | {"space": load_choices(self.space).model_dump(mode="json")}
-        for key in ("data_dir", "recipe"):
-            if values[key] is not None and Path(values[key]).exists():
+        for key, kind in (("data_dir", Path.exists), ("recipe", Path.is_file)):
+            if values[key] is not None and kind(Path(values[key])):
                 values[key] = str(Path(values[key]).resolve())
         write_text(folder / CONFIG_FILE, json.dumps(values | {"output": str(self.output)}, indent=2) + "\n")
 

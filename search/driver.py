@@ -69,6 +69,7 @@ class Search(Setup):
         make_folder(self.output)
         try:
             with folder_lock(self.output):
+                self.take_latencies()
                 self.place.check(self.settings)
                 study, storage = self.place.load(self.settings, {"latency": self.latency_table})
                 self.config.save(self.output)

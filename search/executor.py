@@ -10,8 +10,9 @@ from typing import Any
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
 
+from .claim import MOST_ATTEMPTS, Claim
 from .evaluate import Evaluator, NotKeptError, OnEpoch, StoppedEarly
-from .record import MOST_ATTEMPTS, Claim, Record
+from .record import Record
 from .results import Candidate
 from .space import Choice
 from .stopping import Stopper, is_rung

@@ -20,7 +20,7 @@ from .outputs import write_member
 from .results import Candidate, Results
 from .strategy import leaders
 
-__all__ = ["Finisher", "write_candidate"]
+__all__ = ["Finisher"]
 
 _ROUNDS = 7
 
@@ -128,20 +128,15 @@ class Finisher:
         front, results = self.setup.output / "front", self.books.results()
         wanted = {str(c.number): c for c in self._members() if c.number in {m.number for m in self.books.front()}}
         for number, candidate in wanted.items():
-            write_candidate(self.books, results, candidate, front / number)
+            self._write(results, candidate, front / number)
         for folder in front.glob("*/"):
             if folder.name not in wanted:
                 shutil.rmtree(folder)
         best = self.books.leaders().best
         if best is not None:
-            write_candidate(self.books, results, best, self.setup.output / "best")
+            self._write(results, best, self.setup.output / "best")
 
-
-def write_candidate(books: Books, results: Results, candidate: Candidate, folder: Path) -> None:
-    """Write a candidate as a model folder; it is trained again where its weights were not kept."""
-    architecture, img_size = books.parts(candidate)
-    trainer = books.setup.trainer
-    weights = weights_folder(trainer.output, architecture, img_size)
-    if not weights.is_dir():
-        trainer.kept_model(architecture, img_size)
-    write_member(results, candidate, architecture, trainer.sized(img_size), weights, folder)
+    def _write(self, results: Results, candidate: Candidate, folder: Path) -> None:
+        architecture, img_size = self.books.parts(candidate)
+        weights = weights_folder(self.trainer.output, architecture, img_size)
+        write_member(results, candidate, architecture, self.trainer.sized(img_size), weights, folder)

@@ -82,9 +82,10 @@ def measure_space(
         counted = _Counted(variant, pixels, choices)
         found = counted.costs()
         if "latency" in measures:
-            key = repr(values)
-            if known_latency is not None and key in known_latency:
-                found["latency"] = PartCosts(**known_latency[key])
+            known, macs = (known_latency or {}).get(repr(values)), found["macs"]
+            # Not those of another base, whose search came to nothing.
+            if known is not None and (known["own"].keys(), known["pool"].keys()) == (macs.own.keys(), macs.pool.keys()):
+                found["latency"] = PartCosts(**known)
             else:
                 found["latency"] = Latency(variant, pixels, counted.sites, counted.pools, compiled).costs()
         costs[values] = found
@@ -132,8 +133,9 @@ class _Counted:
             self.droppable = tuple(droppable)
         else:
             self.droppable = matching(choices.drops, [site.name for site in blocks], "drops")
-            fixed = [name for name in self.droppable if name not in droppable]
-            if fixed and not any("*" in pattern or "[" in pattern for pattern in choices.drops):
+            # A pattern takes those that can go; what is named alone has to.
+            fixed = [name for name in choices.drops if name in self.droppable and name not in droppable]
+            if fixed:
                 raise UserError(f"space: drops: {listed(fixed)} can't be left out: its output has another shape")
             self.droppable = tuple(name for name in self.droppable if name in droppable)
         # A site that may neither be pooled nor dropped is no choice, but a block of it still costs.

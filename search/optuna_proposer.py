@@ -26,6 +26,10 @@ def distributions(choices: Mapping[str, tuple[Any, ...]]) -> dict[str, BaseDistr
     return {name: CategoricalDistribution(allowed) for name, allowed in choices.items()}
 
 
+def _go_on() -> None:
+    """Stop nothing."""
+
+
 class OptunaProposer(Proposer):
     """Asks an Optuna sampler for candidates within the budgets.
 
@@ -59,6 +63,8 @@ class OptunaProposer(Proposer):
         up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
         directions = [up, down] if objective == "pareto" else [up if keep_accuracy is None else down]
         self._study = optuna.create_study(directions=directions, sampler=make_sampler(sampler, seed))
+        # A sampler with nothing left to propose stops the study, which raises where nothing runs it.
+        self._study.stop = _go_on  # type: ignore[method-assign]
         self._open: dict[Key, Trial] = {}
 
     def propose(self, tried: Collection[Key], number: int) -> Proposal | None:

@@ -25,10 +25,12 @@ from ray.tune.search import Searcher
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
 
+from .choices import load_choices
+from .claim import MOST_ATTEMPTS, Claim
 from .config import SearchConfig
 from .evaluate import Evaluator
 from .executor import Observer, take_next
-from .record import MOST_ATTEMPTS, Claim, Record
+from .record import Record
 from .results import Candidate
 from .stopping import Stopper
 from .strategy import Strategy
@@ -61,7 +63,10 @@ def run_on_ray(
     absolute: dict[str, Any] = {
         key: str(Path(value).resolve()) for key in ("data_dir", "output") if (value := getattr(config, key))
     }
-    config = dataclasses.replace(config, **absolute)
+    if config.recipe is not None and Path(config.recipe).is_file():
+        absolute["recipe"] = str(Path(config.recipe).resolve())
+    # Workers are in other folders, or on other machines.
+    config = dataclasses.replace(config, **absolute, space=load_choices(config.space).model_dump(mode="json"))
     with _ray(config):
         cores = ray.cluster_resources().get("CPU", 1.0)
         parallel = config.parallel or max(1, math.floor(cores / max(config.cpus, 1e-6)))

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -14,38 +13,19 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from .claim import MOST_ATTEMPTS, Claim
 from .optuna_proposer import distributions
 from .results import Candidate, State
 from .space import Choice, Key, Space, key_of
-from .workers import Worker
+from .workers import Worker, folder_lock
 
-__all__ = ["MOST_ATTEMPTS", "Claim", "Record"]
-
-MOST_ATTEMPTS = 5
-"""How often a candidate is begun whose process ends before it does."""
+__all__ = ["Record"]
 
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "stopped",
     TrialState.FAIL: "failed",
 }
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A candidate that this process tries.
-
-    Attributes:
-        trial_id: of its trial in the storage.
-        choice: what it is.
-        attempts: how often it was begun, this time included.
-        began: time by the clock that runs evenly.
-    """
-
-    trial_id: int
-    choice: dict[str, Any]
-    attempts: int
-    began: float
 
 
 class Record:
@@ -133,30 +113,38 @@ class Record:
             attempts, owner = trial.user_attrs.get("attempts", 1), trial.user_attrs.get("owner", "")
             if trial.state == TrialState.RUNNING and self.worker.is_alive(owner):
                 continue
-            trial_id = trial._trial_id
-            now = self._storage.get_trial(trial_id)
-            if now.state.is_finished() or now.user_attrs.get("owner", "") != owner:
-                continue
-            # Of several that see it only one gets it from waiting to running.
-            if trial.state == TrialState.RUNNING:
-                self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
-            if not self._storage.set_trial_state_values(trial_id, TrialState.RUNNING):
-                continue
-            self._storage.set_trial_user_attr(trial_id, "owner", self.worker.name)
             # Elsewhere the end of that process was not the candidate's fault.
             begun = attempts + 1 if trial.user_attrs.get("here", True) else attempts
-            self._storage.set_trial_user_attr(trial_id, "attempts", begun)
-            self._storage.set_trial_user_attr(trial_id, "here", here)
+            taken = {"owner": self.worker.name, "attempts": begun, "here": here}
+            with folder_lock(self.worker.output):
+                if not self._take(trial, taken):
+                    continue
             self.sync()
-            claim = Claim(trial_id, dict(trial.params), begun, time.monotonic())
+            claim = Claim(trial._trial_id, dict(trial.params), begun, time.monotonic())
             if begun <= MOST_ATTEMPTS or trial.params == self.space.choice():
                 return claim
             self.finish(claim, "failed", reason=f"its process ended {attempts} times before it was finished")
         return None
 
+    def _take(self, trial: FrozenTrial, taken: Mapping[str, Any]) -> bool:
+        """Take a trial from its dead owner, unless another process was quicker."""
+        now = self._storage.get_trial(trial._trial_id)
+        if now.state.is_finished() or now.user_attrs.get("owner", "") != trial.user_attrs.get("owner", ""):
+            return False
+        # Where locks are not kept: of several that see it waiting only one gets it to run.
+        if now.state == TrialState.RUNNING:
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        if not self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+            return False
+        for key, value in taken.items():
+            self._storage.set_trial_user_attr(trial._trial_id, key, value)
+        return True
+
     def report(self, claim: Claim, epoch: int, accuracy: float) -> None:
         """Note the validation accuracy after an epoch."""
-        self._storage.set_trial_intermediate_value(claim.trial_id, epoch, accuracy)
+        # One that was taken for dead may have been finished by another process.
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_intermediate_value(claim.trial_id, epoch, accuracy)
 
     def finish(
         self, claim: Claim, state: State, *, accuracy: float | None = None, params: int = 0, reason: str = ""
@@ -197,8 +185,9 @@ class Record:
 
     def void(self, trial_id: int) -> None:
         """Take a claim back, as if it had never been."""
-        self._storage.set_trial_user_attr(trial_id, "void", True)
-        self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(trial_id, "void", True)
+            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
         self.sync()
 
     def all(self) -> list[Candidate]:

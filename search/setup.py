@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +64,8 @@ class Setup:
         base = _base(config, self.recipe, num_classes)
         with torch.device("meta"):
             self.input_size = data_config(base.build(), self.recipe)["input_size"]
-        latency = (held[0] if held else {}).get("latency")
-        space = measure_space(base, self.input_size, choices, ("macs", *measures), config.compiled, latency)
-        limits = parse_budgets(config.budget_text, space.base_costs)
-        self.space: Space = dataclasses.replace(space, limits=limits)
-        self.space.check_limits()
-        if config.trials == 1 and self.space.excess(self.space.choice()) > 0 and config.evaluator != "sensitivity":
-            raise UserError("trials 1 is the base alone, which is over the budget; try 2 or more")
+        self._measure = partial(measure_space, base, self.input_size, choices, ("macs", *measures), config.compiled)
+        self.space = self._budgeted((held[0] if held else {}).get("latency"))
         self.trainer = TrainEvaluator(
             self.recipe,
             train_set,
@@ -90,6 +87,22 @@ class Setup:
                 "one in the space, or take the evaluator train"
             )
         self.place.check(self.settings)
+
+    def _budgeted(self, latency: dict[str, Any] | None) -> Space:
+        """The space with its budgets; latencies that are known are not measured."""
+        space = self._measure(latency)
+        space = dataclasses.replace(space, limits=parse_budgets(self.config.budget_text, space.base_costs))
+        space.check_limits()
+        if self.config.trials == 1 and space.excess(space.choice()) > 0 and self.config.evaluator != "sensitivity":
+            raise UserError("trials 1 is the base alone, which is over the budget; try 2 or more")
+        return space
+
+    def take_latencies(self) -> None:
+        """Take the study's latencies in place of our own: another process may have begun it since we looked."""
+        held = self.place.held()
+        latency = held[0].get("latency") if held else None
+        if latency and latency != json.loads(json.dumps(self.latency_table)):
+            self.space = self._budgeted(latency)
 
     @property
     def settings(self) -> dict[str, Any]:

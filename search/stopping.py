@@ -10,7 +10,8 @@ from optuna.trial import Trial, TrialState
 
 from cp_vision.errors import UserError, closest
 
-from .record import Claim, Record
+from .claim import Claim
+from .record import Record
 from .space import POOL, Choice, Space
 
 __all__ = ["STOPPERS", "Stopper", "check_stopper", "first_rung", "is_rung"]
@@ -82,7 +83,10 @@ class Stopper:
     def _followed(self, epochs: int) -> optuna.Study:
         """The study in memory, with what is new in the record."""
         if self._study is None:
-            self._study = optuna.create_study(direction="maximize", pruner=_pruner(self.name, epochs))
+            # Hyperband chooses by the study's name, which would be another one in each process.
+            self._study = optuna.create_study(
+                study_name="stopping", direction="maximize", pruner=_pruner(self.name, epochs)
+            )
         for other in self.record.finished:
             if other.number in self._seen:
                 continue

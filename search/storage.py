@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 import warnings
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from cp_vision.errors import UserError, one_line
+
+from .config import CONFIG_FILE
 
 __all__ = ["STUDY_FILE", "StudyPlace", "hide_password"]
 
@@ -49,11 +51,10 @@ class StudyPlace:
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"output {str(self.folder)!r} is a file; choose another --output")
         held = self.held()
+        others = self._others(held is not None)
+        if others:
+            raise UserError(f"output {str(self.folder)!r} holds other files ({others[0]}); choose another --output")
         if held is None:
-            names = self.folder.glob("*") if self.folder.exists() else ()
-            others = [path.name for path in names if not path.name.startswith(".")]
-            if others and self.address is None:
-                raise UserError(f"output {str(self.folder)!r} holds other files ({others[0]}); choose another --output")
             return
         attrs, trials = held
         if _SETTINGS not in attrs:
@@ -66,6 +67,24 @@ class StudyPlace:
                     f"{self.folder} holds another study: {key} is {json.dumps(there.get(key))} there, not "
                     f"{json.dumps(wanted.get(key))}; choose another --output"
                 )
+
+    def _others(self, begun: bool) -> list[str]:
+        """Names of files in the folder that are no search's, or another one's: a search deletes what it doesn't know.
+
+        Args:
+            begun: whether the study is there.
+        """
+        config, own = self.folder / CONFIG_FILE, self._path()
+        if begun and (self.address is None or config.exists()):
+            return []
+        with suppress(OSError, ValueError, KeyError):
+            # Begun here, in a database that was emptied since.
+            if self.address is not None and json.loads(config.read_text())["storage"] == self.address:
+                return []
+        names = sorted(path.name for path in self.folder.glob("*") if not path.name.startswith("."))
+        # SQLite's own beside it begin with its name.
+        inside = own is not None and own.resolve().parent == self.folder.resolve()
+        return [name for name in names if own is None or not inside or not name.startswith(own.name)]
 
     def held(self) -> tuple[dict[str, Any], int] | None:
         """What is known of the study there: its attributes and the number of trials that count; None where is none."""

@@ -38,7 +38,7 @@ class Worker:
     """
 
     def __init__(self, study: optuna.Study, folder: Path) -> None:
-        self.study, self.folder = study, folder / ".workers"
+        self.study, self.output, self.folder = study, folder, folder / ".workers"
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._stop = threading.Event()
 
@@ -80,17 +80,23 @@ class Worker:
         if name in _own:
             return True
         path = self.folder / name
+        if name.rsplit("-", 2)[0] != socket.gethostname():
+            # Network file systems don't always keep the locks of other machines.
+            return self._was_heard_of(name)
         try:
             with path.open("r+") as file:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except FileNotFoundError:
-            return last_beat(self.study.user_attrs, name) > time.time() - _DEAD
+            return self._was_heard_of(name)
         except OSError:
             return True
         # The others, who won't find the file any more, are told.
         self._tell(name, 0.0)
         path.unlink(missing_ok=True)
         return False
+
+    def _was_heard_of(self, name: str) -> bool:
+        return last_beat(self.study.user_attrs, name) > time.time() - _DEAD
 
 
 def last_beat(attrs: dict[str, Any], name: str) -> float:

@@ -25,6 +25,7 @@ from cp_vision.recipes import cli as train_cli
 from cp_vision.recipes.digits import Digits
 from cp_vision.recipes.images import Images
 from cp_vision.search import Search, SearchConfig, cli
+from cp_vision.search.config import load_config
 
 COMMANDS = Path(sys.executable).parent
 SMALL = [
@@ -211,7 +212,7 @@ def test_candidates_inherit_the_weights_that_the_recipe_names(found, tmp_path):
     assert all(float(row["accuracy"]) > 15 for row in table(tmp_path / "i"))
 
 
-def test_shared_weights_and_finalists(tmp_path):
+def test_shared_weights_and_finalists(here, tmp_path):
     done = run(cp_search(tmp_path / "s", 8, "--evaluator", "supernet", "--supernet-epochs", "3", "--finalists", "2"))
     rows = table(tmp_path / "s")
     assert "shared weights" in done.stderr
@@ -220,6 +221,14 @@ def test_shared_weights_and_finalists(tmp_path):
     metrics = json.loads((tmp_path / "s" / "best" / "metrics.json").read_text())
     assert metrics["validation_top1"] == max(float(row["trained_accuracy"]) for row in trained if row["number"] != "0")
     assert accuracy_by_hand(tmp_path / "s" / "best") == metrics["test_top1"]
+    # Another is trained where it is exported, and has the accuracy of what is exported.
+    other = next(row for row in rows if not row["trained_accuracy"])
+    here(["cp-search", "export", str(tmp_path / "s"), other["number"], "--output", str(tmp_path / "other")])
+    search = Search(load_config(tmp_path / "s"))
+    model = timm.create_model(f"local-dir:{tmp_path / 'other'}", pretrained=True)
+    exported = json.loads((tmp_path / "other" / "metrics.json").read_text())["validation_top1"]
+    assert exported == search.trainer.score(model, search.held_out)
+    assert f"| Validation top-1 | {exported:.2f} % |" in (tmp_path / "other" / "README.md").read_text()
 
 
 def test_a_finished_search_is_not_run_again(found, here):

@@ -13,8 +13,9 @@ from fake_search import start
 from fakes import FakeEvaluator
 
 from cp_vision import UserError
+from cp_vision.recipes import load_recipe
 from cp_vision.search import Observer, Search, SearchConfig
-from cp_vision.search.record import MOST_ATTEMPTS
+from cp_vision.search.claim import MOST_ATTEMPTS
 
 ray_constants = pytest.importorskip("ray._private.ray_constants")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
@@ -197,6 +198,17 @@ def cluster():
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     yield cluster
     cluster.shutdown()
+
+
+def test_recipe_and_space_are_those_of_the_folder_where_it_was_begun(cluster, tmp_path, monkeypatch):
+    # The cluster's workers are in the folder where it was started.
+    monkeypatch.chdir(tmp_path)
+    settings = ["model=cp_test_vit2", "epochs=1", "warmup_epochs=0", "opt=adamw", "lr=0.004"]
+    Path("own.yaml").write_text(load_recipe("digits", settings).to_yaml())
+    Path("space.yaml").write_text("drops: ['blocks.[2-5]']")
+    shared = {"recipe": "own.yaml", "space": "space.yaml", "budget": "0.9x", "trials": 2, "output": "x"}
+    results = Search(config(address=cluster.address, **shared)).run()
+    assert {c.state for c in results.candidates} == {"complete"}
 
 
 def test_killed_again_and_again_it_goes_on(cluster, tmp_path):

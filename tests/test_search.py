@@ -18,8 +18,10 @@ import cp_vision
 from cp_vision import Architecture, UserError
 from cp_vision.command_line import CommandError
 from cp_vision.cost import format_macs
+from cp_vision.recipes import load_recipe
 from cp_vision.search import Search, SearchConfig, measure_space, parse_budgets
 from cp_vision.search.cli import main
+from cp_vision.search.config import load_config
 from cp_vision.search.guided import make_proposer
 from cp_vision.search.mending import Mender
 from cp_vision.search.optuna_proposer import OptunaProposer
@@ -167,6 +169,15 @@ def test_a_space_that_is_used_up_ends_the_proposals(sampler):
         proposer.learn(choice, 50.0)
     assert len(seen) == 6
     assert all(sum(value == DROP for _, value in key) == 5 for key in seen)
+
+
+def test_a_sampler_with_nothing_left_ends_the_search_as_any_other(tmp_path):
+    small = {"model_kwargs": {"depth": 2}, "budget": "2x", "trials": 20}
+    for sampler in ("bruteforce", "random"):
+        results = Search(config(tmp_path / sampler, sampler=sampler, **small)).run(evaluator=FakeEvaluator())
+        # Each of two blocks as it is, pooled or left out, but for both left out.
+        assert len(results.candidates) == 8
+        assert {c.state for c in results.candidates} == {"complete"}
 
 
 @pytest.mark.parametrize(("objective", "keep"), [("pareto", None), ("single", None), ("pareto", 1.0), ("single", 1.0)])
@@ -453,6 +464,8 @@ WRONG = [
     (["test_vit", "--model-kwargs", "pools=1"], "model_kwargs pools: the search decides that"),
     (["test_vit", "--supernet-epochs", "2"], "supernet_epochs 2 needs the evaluator supernet, not train"),
     (["test_vit", "--gpus", "1"], "gpus 1.0 needs the executor ray"),
+    (["test_vit", "--cpus", "4"], "cpus 4.0 needs the executor ray"),
+    (["test_vit", "--finalists", "2"], "finalists 2 needs the evaluator supernet, not train"),
     (["test_vit", "--cpus", "inf"], "cpus inf must be 0 or more, and finite"),
     (["test_vit", "--storage", "sqlite:////nowhere/x.db"], "can't be opened: there is no folder '/nowhere'"),
     (["test_vit", "--budget", "flops=1x"], "'flops' is not one of macs, params, latency"),
@@ -595,6 +608,35 @@ def test_what_is_in_the_output_folder_stays(prepare, message, tmp_path):
         Search(config(tmp_path, budget="0.5x"))
     assert "choose another --output" in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["new study", "study begun in another folder"])
+def test_with_a_storage_too_the_output_folder_is_ours_or_empty(elsewhere, tmp_path):
+    storage = f"journal:{tmp_path / 'shared.log'}"
+    if elsewhere:
+        Search(config(tmp_path / "one" / "x", storage=storage, trials=2)).run(evaluator=FakeEvaluator())
+    folder = tmp_path / "two" / "x"
+    (folder / "weights" / "mine").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds other files \(weights\)"):
+        Search(config(folder, storage=storage, trials=2))
+    (folder / "weights" / "mine").rmdir()
+    (folder / "weights").rmdir()
+    # The study may lie in the folder itself, and be emptied.
+    inside = f"journal:{folder / 'study.log'}"
+    for _ in range(2):
+        Search(config(folder, storage=inside, trials=2)).run(evaluator=FakeEvaluator())
+        Search(config(folder, storage=inside, trials=2))
+        (folder / "study.log").unlink()
+
+
+def test_a_recipe_is_found_again_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "own.yaml").write_text(load_recipe("digits").to_yaml())
+    for recipe, kept in (("digits", "digits"), ("own.yaml", str(tmp_path / "own.yaml"))):
+        output = tmp_path / f"run-{recipe}"
+        Search(config(output, recipe=recipe, trials=2)).run(evaluator=FakeEvaluator())
+        assert load_config(output).recipe == kept
 
 
 @pytest.mark.parametrize(

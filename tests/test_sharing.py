@@ -4,6 +4,7 @@ import csv
 import random
 import signal
 import threading
+import time
 from pathlib import Path
 
 import optuna
@@ -12,7 +13,8 @@ from fake_search import start as start_search
 from fakes import FakeEvaluator
 
 from cp_vision.search import Search, SearchConfig
-from cp_vision.search.record import MOST_ATTEMPTS, Record
+from cp_vision.search.claim import MOST_ATTEMPTS
+from cp_vision.search.record import Record
 from cp_vision.search.storage import StudyPlace, hide_password
 from cp_vision.search.workers import Worker
 
@@ -175,6 +177,7 @@ def test_what_is_handed_back_is_begun_again_by_anybody(tmp_path):
         # The other one, taken for dead meanwhile, has finished it: that counts.
         second.finish(base, "complete", accuracy=50.0, params=1)
         first.hand_back(base)
+        first.report(base, 1, 40.0)
         assert first.candidates()[0].state == "complete"
 
 
@@ -190,6 +193,35 @@ def test_of_a_killed_process_all_others_hear_at_once(tmp_path):
     process.kill()
     process.join()
     assert [watcher.is_alive(names[0]) for watcher in watchers] == [False, False, False]
+
+
+def test_of_another_machine_the_heartbeat_counts(tmp_path):
+    # Its lock may be free, as some network file systems keep none.
+    study, _ = (search := Search(config(tmp_path))).place.load(search.settings, {})
+    worker = Worker(study, tmp_path)
+    worker.folder.mkdir()
+    for name, heard, alive in (
+        ("gpu-7-4711-abcdef", time.time(), True),
+        ("gpu-8-4711-abcdef", time.time() - 300, False),
+    ):
+        (worker.folder / name).touch()
+        study.set_user_attr(f"worker {name}", heard)
+        assert worker.is_alive(name) == alive
+
+
+def test_two_that_begin_together_have_the_latencies_of_the_first(tmp_path):
+    both = [Search(config(tmp_path, budget="latency=0.8x", trials=4)) for _ in range(2)]
+    results = [search.run(evaluator=FakeEvaluator()) for search in both]
+    assert both[1].latency_table == both[0].latency_table
+    assert results[1].limits == results[0].limits
+
+
+def test_hyperband_stops_the_same_each_time(tmp_path):
+    shared = {"trials": 24, "sampler": "random", "early_stop": "hyperband"}
+    for name in ("one", "two"):
+        Search(config(tmp_path / name, **shared)).run(evaluator=FakeEvaluator(epochs=9))
+    assert table(tmp_path / "one") == table(tmp_path / "two")
+    assert any(row["state"] == "stopped" for row in table(tmp_path / "one"))
 
 
 @pytest.mark.slow

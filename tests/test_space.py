@@ -61,7 +61,10 @@ def test_sites_that_are_not_there(choices, message):
 
 def test_a_block_that_cant_be_left_out():
     with pytest.raises(UserError, match=r"layer2\.0 can't be left out"):
-        measure_space(RESNET, (3, 64, 64), load_choices({"drops": ["layer2.0"]}))
+        measure_space(RESNET, (3, 64, 64), load_choices({"drops": ["layer2.0", "layer3.*"]}))
+    # A pattern takes those that can.
+    space = measure_space(RESNET, (3, 64, 64), load_choices({"drops": ["layer2.?"]}))
+    assert [block.name for block in space.blocks if block.droppable] == ["layer2.1"]
 
 
 def drawn(space, count=60, seed=0):
