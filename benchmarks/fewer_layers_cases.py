@@ -107,16 +107,25 @@ _RANGE = {"support_range": 0.25}
 _EARLY = ("blocks.0",)
 _SEEN = ("blocks.1",)
 _STAGES = ("layer2.0", "layer3.0")
+_STEM = ("maxpool",)
+_DOWN = ("layer2.0.downsample", "layer3.0.downsample")
 
 
-def _compared(sites: tuple[str, ...]) -> dict[str, Variant]:
-    """What every family's pools are compared with: ablations, rivals in their place, and a longer training."""
+def _compared(form: str, pooled: tuple[str, ...], average: str, blocks: tuple[str, ...]) -> dict[str, Variant]:
+    """What a family's best form of pools is compared with: ablations, rivals in its place, and a longer training.
+
+    Args:
+        form: the name of that form.
+        pooled: where it pools.
+        average: the name of its rival, an average of 3 x 3 tokens.
+        blocks: where the rivals stand that come after blocks.
+    """
     return {
-        "gated, equal weights": Variant(sites=sites, options={**_RANGE, "learned_weight": False}),
-        "gated, fixed support": Variant(sites=sites, options={**_RANGE, "learned_support": False}),
-        "3x3 average, gated": Variant(sites=sites, mode="average"),
-        "se": Variant(sites=sites, mode="se"),
-        "gc": Variant(sites=sites, mode="gc"),
+        f"{form}, equal weights": Variant(sites=pooled, options={**_RANGE, "learned_weight": False}),
+        f"{form}, fixed support": Variant(sites=pooled, options={**_RANGE, "learned_support": False}),
+        average: Variant(sites=pooled, mode="average"),
+        "se": Variant(sites=blocks, mode="se"),
+        "gc": Variant(sites=blocks, mode="gc"),
         "plain, twice as long": Variant(full=True, epochs=2, once=True),
     }
 
@@ -136,7 +145,7 @@ FAMILIES = {
             "replace": Variant(sites=_EARLY, mode="replace", options=_RANGE),
             # What the attention of the next block sees, which is where the others' pools act.
             "pre_attn": Variant(sites=_SEEN, mode="pre_attn", options=_RANGE),
-            **_compared(_EARLY),
+            **_compared("gated", _EARLY, "3x3 average, gated", _EARLY),
         },
     ),
     "resnet": Family(
@@ -155,11 +164,11 @@ FAMILIES = {
             "gated, early": Variant(sites=("layer1.0",), options=_RANGE, once=True),
             "gated, late": Variant(sites=("layer3.0",), options=_RANGE, once=True),
             "before the convolution": Variant(sites=_STAGES, mode="before", options=_RANGE, once=True),
-            "in place of the max pool": Variant(sites=("maxpool",), options=_RANGE, once=True),
-            "in place of down-samplings": Variant(
-                sites=("layer2.0.downsample", "layer3.0.downsample"), options=_RANGE, once=True
-            ),
-            **_compared(_STAGES),
+            "in place of down-samplings": Variant(sites=_DOWN, options=_RANGE, once=True),
+            "in place of max pool and down-samplings": Variant(sites=_STEM + _DOWN, options=_RANGE, once=True),
+            # Of these forms the best, with its first seed.
+            "in place of the max pool": Variant(sites=_STEM, options=_RANGE),
+            **_compared("in place of the max pool", _STEM, "3x3 average in place of the max pool", _STAGES),
         },
     ),
 }
@@ -174,7 +183,9 @@ def build(family: Family, variant: Variant) -> nn.Module:
         # With timm's 0.02 so small a model spends its first epochs on finding out where its patches are.
         nn.init.normal_(model.pos_embed, std=1.0)
     blocks = [block for block in list_blocks(model) if block.name in variant.sites]
-    if variant.mode in RIVALS:
+    if variant.mode == "average" and variant.sites == _STEM:
+        model.maxpool = nn.AvgPool2d(3, 2, 1, count_include_pad=False)
+    elif variant.mode in RIVALS:
         attach_pools(model, [(block, RIVALS[variant.mode](block.channels)) for block in blocks], False)
     elif variant.mode == "before":
         # The pool stands where it always does, after the block, until it is moved.
