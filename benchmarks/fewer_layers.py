@@ -55,16 +55,15 @@ def train(family: str, variant: str, seed: int, data_dir: Path) -> dict[str, Any
             f"{family}, {variant}, seed {seed}: epoch {len(curve)} of {trainer.epochs}, {curve[-1]:.2f} %", flush=True
         )
     return {
-        **{"family": family, "variant": variant, "seed": seed, "accuracy": f"{curve[-1]:.2f}"},
-        **{
-            "curve": " ".join(f"{accuracy:.2f}" for accuracy in curve),
-            "learned": learned(trainer.model, test[0], case),
-        },
-        **{
-            "seconds": f"{time.process_time() - begin:.0f}",
-            "date": f"{datetime.date.today()}",
-            "torch": torch.__version__,
-        },
+        "family": family,
+        "variant": variant,
+        "seed": seed,
+        "accuracy": f"{curve[-1]:.2f}",
+        "curve": " ".join(f"{accuracy:.2f}" for accuracy in curve),
+        "learned": learned(trainer.model, test[0], case),
+        "seconds": f"{time.process_time() - begin:.0f}",
+        "date": f"{datetime.date.today()}",
+        "torch": torch.__version__,
     }
 
 
