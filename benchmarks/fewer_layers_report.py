@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from cp_vision.files import write_text
 __all__ = ["SEEDS", "write_report"]
 
 Rows = Sequence[Mapping[str, str]]
+# Accuracy in percent by seed.
+Scores = Mapping[int, float]
 # Fewer say nothing: two trainings of one model differ by a few tenths of a point.
 SEEDS = 3
 PLAIN, FEWER, LONGER = "plain", "plain, fewer layers", "plain, twice as long"
@@ -72,7 +74,7 @@ def _section(name: str, family: Family, rows: Rows) -> list[str]:
         speed = speeds.get(variant)
         shown = f"{speed:.0f} | {speed / speeds[PLAIN]:.2f}x" if speed and PLAIN in speeds else " | "
         lines.append(
-            f"| {variant} | {len(found)} | {_spread(found)} | {macs[variant] / 1e6:.2f} M | "
+            f"| {variant} | {len(found)} | {_spread(found.values())} | {macs[variant] / 1e6:.2f} M | "
             f"{macs[variant] / whole:.3f}x | {sum(p.numel() for p in model.parameters()):,} | {shown} |"
         )
     shares = {variant: count / whole for variant, count in macs.items()}
@@ -80,20 +82,23 @@ def _section(name: str, family: Family, rows: Rows) -> list[str]:
     return [*lines, "", *learned_table(family, rows), *_targets(thorough, shares)]
 
 
-def _targets(scores: Mapping[str, Sequence[float]], shares: Mapping[str, float]) -> list[str]:
-    """What the means say about the two questions, where both sides were trained."""
+def _targets(scores: Mapping[str, Scores], shares: Mapping[str, float]) -> list[str]:
+    """What the means over the seeds of both sides say about the two questions."""
     if PLAIN not in scores or FEWER not in scores:
         return []
     all_pooled = [v for v in scores if v.startswith(POOLED) and "average" not in v]
     pooled = [v for v in all_pooled if shares[v] <= 0.7]
     if not pooled:
         return []
-    best = max(pooled, key=lambda v: statistics.mean(scores[v]))
-    mean, plain, fewer = (statistics.mean(scores[v]) for v in (best, PLAIN, FEWER))
+    best = max(pooled, key=lambda v: statistics.mean(scores[v].values()))
     seeds = min(len(scores[v]) for v in (best, PLAIN, FEWER))
-    spreads = [statistics.stdev(scores[v]) for v in (best, FEWER) if len(scores[v]) > 1]
+    spreads = [statistics.stdev(scores[v].values()) for v in (best, FEWER) if len(scores[v]) > 1]
     deviation = max(spreads, default=0.0)
     known = f"{deviation:.2f}" if spreads else "unknown"
+
+    def gain(variant: str, other: str) -> float:
+        shared = scores[variant].keys() & scores[other].keys()
+        return statistics.mean(scores[variant][seed] - scores[other][seed] for seed in shared)
 
     def judged(yes: bool) -> str:
         return f"open: {seeds} of {SEEDS} seeds" if seeds < SEEDS else "reached" if yes else "not reached"
@@ -103,30 +108,30 @@ def _targets(scores: Mapping[str, Sequence[float]], shares: Mapping[str, float])
         "",
         "| | measured | |",
         "|---|---|---|",
-        f"| no worse than plain with all layers | {mean - plain:+.2f} points | {judged(mean >= plain)} |",
+        f"| no worse than plain with all layers | {gain(best, PLAIN):+.2f} points | {judged(gain(best, PLAIN) >= 0)} |",
         f"| better than plain with as many layers, by more than the larger deviation ({known}) | "
-        f"{mean - fewer:+.2f} points | {judged(mean - fewer > deviation)} |",
+        f"{gain(best, FEWER):+.2f} points | {judged(gain(best, FEWER) > deviation)} |",
     ]
-    dearer = max(set(all_pooled) - set(pooled), key=lambda v: statistics.mean(scores[v]), default=None)
+    dearer = max(set(all_pooled) - set(pooled), key=lambda v: statistics.mean(scores[v].values()), default=None)
     if dearer is not None:
-        gain = statistics.mean(scores[dearer]) - plain
         lines.append(
-            f"| over 0.7x: {dearer}, {shares[dearer]:.3f}x, against plain with all layers | {gain:+.2f} points | "
-            f"{len(scores[dearer])} of {SEEDS} seeds |"
+            f"| over 0.7x: {dearer}, {shares[dearer]:.3f}x, against plain with all layers | "
+            f"{gain(dearer, PLAIN):+.2f} points | {len(scores[dearer])} of {SEEDS} seeds |"
         )
     if LONGER in scores:
-        gain = statistics.mean(scores[LONGER]) - plain
-        lines.append(f"| what plain gains by twice the epochs | {gain:+.2f} points | |")
+        lines.append(f"| what plain gains by twice the epochs, one seed | {gain(LONGER, PLAIN):+.2f} points | |")
     return lines
 
 
-def _scores(family: Family, rows: Rows) -> dict[str, list[float]]:
+def _scores(family: Family, rows: Rows) -> dict[str, Scores]:
     """Accuracies of each model that was trained, in the order of the cases."""
-    found = {v: [float(row["accuracy"]) for row in rows if row["variant"] == v] for v in family.variants}
+    found = {
+        v: {int(row["seed"]): float(row["accuracy"]) for row in rows if row["variant"] == v} for v in family.variants
+    }
     return {variant: values for variant, values in found.items() if values}
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Collection[float]) -> str:
     mean = f"{statistics.mean(values):.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
@@ -159,14 +164,16 @@ def _draw(name: str, family: Family, rows: Rows, path: Path) -> None:
     figure, (curves, costs) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
     whole, lowest = _macs(family, PLAIN), 100.0
     for number, (variant, found) in enumerate(_scores(family, rows).items()):
-        colour, marker = f"C{number % 10}", "osD^vPX*"[number % 8]
+        colour, marker = plt.cm.tab20(2 * number % 20 + number // 10 % 2), "osD^vPX*"[number % 8]
         lines = [[float(v) for v in row["curve"].split()] for row in rows if row["variant"] == variant]
         means = [statistics.mean(values) for values in zip(*lines, strict=True)]
         curves.plot(range(1, len(means) + 1), means, color=colour, label=variant, lw=1.4)
         lowest = min(lowest, *means[len(means) // 3 :])
-        deviation = statistics.stdev(found) if len(found) > 1 else 0.0
+        deviation = statistics.stdev(found.values()) if len(found) > 1 else 0.0
         share = _macs(family, variant) / whole
-        costs.errorbar(share, statistics.mean(found), deviation, color=colour, marker=marker, capsize=3, label=variant)
+        costs.errorbar(
+            share, statistics.mean(found.values()), deviation, color=colour, marker=marker, capsize=3, label=variant
+        )
     curves.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(lowest - 0.3, None), title="learning curves")
     costs.set(xlabel="MACs, share of the plain model's", ylabel="test accuracy, %", title="after the last epoch")
     for axes in (curves, costs):
