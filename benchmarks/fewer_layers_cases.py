@@ -192,7 +192,7 @@ def build(family: Family, variant: Variant) -> nn.Module:
         insert_pools(model, variant.sites, **variant.options)
         for block in blocks:
             block.module._forward_hooks.clear()
-            block.module.conv2.register_forward_pre_hook(PoolInput(block.module))
+            PoolInput(block.module).attach(block.module.conv2)
     elif variant.sites:
         insert_pools(model, variant.sites, mode=variant.mode, **variant.options)
     return model

@@ -58,5 +58,10 @@ class Block:
 
     @property
     def transformer(self) -> bool:
-        """Whether the block has attention among tokens."""
-        return self.layout == "tokens" or hasattr(self.module, "attn")
+        """Whether the block is a transformer's.
+
+        Where channels come first it counts as a ConvNet's: what is called attention there mostly weighs channels.
+        """
+        attention = getattr(self.module, "attn", nn.Identity())
+        has_attention = isinstance(attention, nn.Module) and not isinstance(attention, nn.Identity)
+        return self.layout == "tokens" or (self.layout == "NHWC" and has_attention)

@@ -6,7 +6,8 @@ This search is our own: a block is what one tensor passes through, once, as a me
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,7 +43,10 @@ def discover_blocks(model: nn.Module) -> list[Block]:
         seen[path] = []
         trial.get_submodule(path).register_forward_hook(partial(_record, seen[path]))
     _run(trial, size, f"{name} models are not supported")
-    blocks = [_block(model, path, calls, size) for path, calls in seen.items()]
+    maps = [call[1].shape[1:] for calls in seen.values() for call in calls if getattr(call[1], "ndim", 0) == 4]
+    layouts = Counter(layout for shape in maps if (layout := _layout(shape, size)) is not None)
+    usual: Layout = max(layouts, key=lambda layout: layouts[layout], default="NCHW")
+    blocks = [_block(model, path, calls, size, usual) for path, calls in seen.items()]
     found = [block for block in blocks if block is not None]
     if not found:
         raise UserError(
@@ -105,8 +109,17 @@ def _record(calls: list[Any], module: nn.Module, args: tuple[Any, ...], output: 
     calls.append((args[0] if args else None, output))
 
 
-def _block(model: Any, path: str, calls: list[Any], size: tuple[int, int, int]) -> Block | None:
-    """Describe a candidate by what went through it, or None where that is not one grid, once."""
+def _layout(shape: Sequence[int], size: tuple[int, int, int]) -> Layout | None:
+    """How a map lies, (C, H, W) or (H, W, C): as comes nearer to the image's proportions; None where both do."""
+    first, last = (abs(math.log(size[1] * columns / (size[2] * rows))) for rows, columns in (shape[1:], shape[:2]))
+    return None if first == last else "NCHW" if first < last else "NHWC"
+
+
+def _block(model: Any, path: str, calls: list[Any], size: tuple[int, int, int], usual: Layout) -> Block | None:
+    """Describe a candidate by what went through it, or None where that is not one grid, once.
+
+    A map with as many channels as rows and columns lies as most others of the model do.
+    """
     if len(calls) != 1 or not all(isinstance(tensor, Tensor) for tensor in calls[0]):
         return None
     before, after = calls[0]
@@ -123,10 +136,8 @@ def _block(model: Any, path: str, calls: list[Any], size: tuple[int, int, int]) 
         layout: Layout = "tokens"
         channels, rows = shape[1], grid[0]
     elif len(shape) == 3:
-        # Of (C, H, W) and (H, W, C) that is meant which comes nearer to the image's proportions.
-        near = [abs(math.log(size[1] * columns / (size[2] * rows))) for rows, columns in (shape[1:], shape[:2])]
-        first = near[0] <= near[1]
-        layout, channels, rows = ("NCHW", shape[0], shape[1]) if first else ("NHWC", shape[2], shape[0])
+        layout = _layout(shape, size) or usual
+        channels, rows = (shape[0], shape[1]) if layout == "NCHW" else (shape[2], shape[0])
     else:
         return None
     separate = layout == "tokens" and isinstance(getattr(module, "attn", None), nn.Module)

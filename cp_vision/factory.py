@@ -88,6 +88,9 @@ def build_context_pooled(
         raise UserError(f"base {base!r} has pools already; name the plain base, {base.removeprefix('cp_')!r}")
     if isinstance(pretrained_cfg, str) or not pretrained_cfg:
         cfg = resolve_pretrained_cfg(arch, pretrained_cfg or tag, pretrained_cfg_overlay)
+        if (pretrained_cfg or tag) == "fcmae":
+            # ConvNeXt V2's self-supervised weights have no head, which timm's builder knows by the tag alone.
+            kwargs.setdefault("pretrained_strict", False)
     else:
         cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
     cfg = dataclasses.replace(cfg, architecture=variant)
@@ -97,12 +100,14 @@ def build_context_pooled(
     model = model_entrypoint(arch)(pretrained=pretrained and not named, pretrained_cfg=built_cfg, **kwargs)
     pool_and_drop(model, pools, drops, pool_options)
     if pretrained and named:
+        strict = kwargs.get("pretrained_strict", True)
         load_pretrained(
             model,
             cfg.to_dict(),
             num_classes=model.num_classes,
             in_chans=kwargs.get("in_chans", 3),
-            filter_fn=partial(_fit_checkpoint, classifier=cfg.classifier),
+            filter_fn=partial(_fit_checkpoint, classifier=cfg.classifier, strict=strict),
+            strict=strict,
             cache_dir=kwargs.get("cache_dir"),
         )
     if not features_only:
@@ -133,8 +138,9 @@ def pool_and_drop(
     if not isinstance(drops, Sequence):
         raise UserError(f"drops {drops!r} must be a list of block names, such as ['blocks.5']")
     drop_blocks(model, drops)
-    check_pool_options(pool_options or {})
-    return insert_pools(model, _pool_names(model, pools), **(pool_options or {}))
+    options = {} if pool_options is None else pool_options
+    check_pool_options(options)
+    return insert_pools(model, _pool_names(model, pools), **options)
 
 
 def check_base(base: str) -> None:
@@ -152,9 +158,10 @@ def _pool_names(model: nn.Module, pools: str | Sequence[str]) -> Sequence[str]:
     if pools == "default":
         names = default_pools(model)
         if not names and not is_known(model):
+            found = listed(block.name for block in list_blocks(model))
             raise UserError(
-                f"{type(model).__name__} has no blocks at stride 16 or more to pool after by default; name pools= "
-                f"among {listed(block.name for block in list_blocks(model))}"
+                f"{type(model).__name__} has no blocks to pool after by default (a ConvNet's at stride 16 or more, of "
+                f"those that can be pooled at all); name pools= among {found}"
             )
         return names
     if isinstance(pools, str) or not isinstance(pools, Sequence):
@@ -163,18 +170,23 @@ def _pool_names(model: nn.Module, pools: str | Sequence[str]) -> Sequence[str]:
 
 
 def _fit_checkpoint(
-    state_dict: dict[str, Tensor], model: nn.Module, classifier: str | tuple[str, ...] | None
+    state_dict: dict[str, Tensor], model: nn.Module, classifier: str | tuple[str, ...] | None, strict: bool
 ) -> dict[str, Tensor]:
-    """Fit a checkpoint, pooled or plain, to a pooled model: nothing but the head may be missing or left over.
+    """Fit a checkpoint, pooled or plain, to a pooled model: where strict, only the head may be missing or left over.
 
     Keys of dropped blocks are left out. A pool that the checkpoint lacks as a whole keeps its initial values,
     which in gated mode change no output.
     """
+    dropped = tuple(f"{name}." for name, m in model.named_modules() if isinstance(m, DroppedBlock))
+    # Before the family's filter, too, which may look up the modules of keys.
+    state_dict = {key: value for key, value in state_dict.items() if not key.startswith(dropped)}
     module = sys.modules[type(model).__module__]
     family_filter = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
     if family_filter is not None:
-        state_dict = family_filter(*(state_dict, model)[: len(signature(family_filter).parameters)])
-    dropped = tuple(f"{name}." for name, m in model.named_modules() if isinstance(m, DroppedBlock))
+        parameters = signature(family_filter).parameters
+        # DeiT III's own names of its layer scales, which no other ViT's checkpoint has.
+        options = {"adapt_layer_scale": True} if "adapt_layer_scale" in parameters else {}
+        state_dict = family_filter(*(state_dict, model)[: len(parameters)], **options)
     fitted = {key: value for key, value in state_dict.items() if not key.startswith(dropped)}
     own = model.state_dict()
     for prefix in {key.partition(f".{CHILD}.")[0] + f".{CHILD}." for key in own if f".{CHILD}." in key}:
@@ -184,7 +196,7 @@ def _fit_checkpoint(
     heads = tuple(f"{head}." for head in heads)
     missing = [key for key in own if key not in fitted and not key.startswith(heads)]
     unexpected = [key for key in fitted if key not in own and not key.startswith(heads)]
-    if missing or unexpected:
+    if strict and (missing or unexpected):
         raise UserError(
             "the checkpoint is not one of this architecture (same base, pools and drops?): "
             f"missing {listed(missing, 3)}; unexpected {listed(unexpected, 3)}"

@@ -71,11 +71,19 @@ def default_pools(model: nn.Module) -> tuple[str, ...]:
     return tuple(b.name for b in list_blocks(model) if b.transformer or b.reduction >= 16)
 
 
+def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:
+    """The blocks of a row by name; none where it was cut off, as timm does with stages that features don't need."""
+    try:
+        return list(model.get_submodule(row).named_children())
+    except AttributeError:
+        return []
+
+
 def _resnet(model: Any) -> Iterator[Block]:
     # torchvision's has no feature_info; both have these stages, each of half the resolution of the last.
     reductions = {info["module"]: info["reduction"] for info in getattr(model, "feature_info", ())}
     for i, stage in enumerate(("layer1", "layer2", "layer3", "layer4")):
-        for j, block in enumerate(model.get_submodule(stage)):
+        for j, (_, block) in enumerate(_parts(model, stage)):
             # Pruned models have other widths than their feature_info says.
             last: Any = getattr(block, "conv3", None) or getattr(block, "conv2", None)
             channels = last.out_channels if last is not None else 0
@@ -87,23 +95,24 @@ def _resnet(model: Any) -> Iterator[Block]:
 def _regnet(model: Any) -> Iterator[Block]:
     for info in model.feature_info:
         if info["module"] != "stem":
-            for j, (name, block) in enumerate(model.get_submodule(info["module"]).named_children()):
+            for j, (name, block) in enumerate(_parts(model, info["module"])):
                 yield Block(f"{info['module']}.{name}", block, "NCHW", info["num_chs"], info["reduction"], j > 0)
 
 
 def _convnext(model: Any) -> Iterator[Block]:
     for info in model.feature_info:
-        for j, block in enumerate(model.get_submodule(info["module"]).blocks):
-            yield Block(f"{info['module']}.blocks.{j}", block, "NCHW", info["num_chs"], info["reduction"], True)
+        row = f"{info['module']}.blocks"
+        for name, block in _parts(model, row):
+            yield Block(f"{row}.{name}", block, "NCHW", info["num_chs"], info["reduction"], True)
 
 
 def _swin(model: Any) -> Iterator[Block]:
     # In version 2 the norm follows attention, so that no child sees what attention does before the windows are cut.
     attention: Attention | None = ("norm1", "output") if isinstance(model, SwinTransformer) else None
     for info in model.feature_info:
-        for j, block in enumerate(model.get_submodule(info["module"]).blocks):
-            name = f"{info['module']}.blocks.{j}"
-            yield Block(name, block, "NHWC", info["num_chs"], info["reduction"], True, attention)
+        row = f"{info['module']}.blocks"
+        for name, block in _parts(model, row):
+            yield Block(f"{row}.{name}", block, "NHWC", info["num_chs"], info["reduction"], True, attention)
 
 
 def _vit(model: Any) -> Iterator[Block]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 from .errors import UserError
@@ -45,8 +46,8 @@ def replace_folder(finished: Path, folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file; a reader sees the old one or the new one, never half of it."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    """Write a text file; a reader sees the old one or the new one, never half of it, whoever else writes it."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.unfinished")
     try:
         # Names that are no valid text (odd bytes in a path) must not cost the file.
         unfinished.write_text(text, encoding="utf-8", errors="replace", newline="\n")

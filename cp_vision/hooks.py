@@ -1,7 +1,8 @@
 """How a pool acts at a block: forward hooks, so that no forward of the base's is copied or replaced.
 
 Each hook is a plain picklable object. A deep copy or pickle of the model carries its hooks along, and the
-modules that they refer to stay those of the copy.
+modules that they refer to stay those of the copy. Each keeps its handle: torch numbers hooks anew in each process, and
+a handle that is unpickled takes its number, so that no later hook gets the same and stands in this one's place.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ def attach_pools(model: nn.Module, pools: Sequence[tuple[Block, nn.Module]], bef
         child, side = block.attention if before_attention and block.attention else ("", "output")
         place = block.module.get_submodule(child)
         if side == "input":
-            place.register_forward_pre_hook(PoolInput(block.module, block.layout, tokens, block.prefix))
+            PoolInput(block.module, block.layout, tokens, block.prefix).attach(place)
         else:
-            place.register_forward_hook(PoolOutput(block.module, block.layout, tokens, block.prefix))
+            PoolOutput(block.module, block.layout, tokens, block.prefix).attach(place)
 
 
 class TokenGrid:
@@ -61,7 +62,7 @@ class TokenGrid:
             return
         self.patch_embed = model.patch_embed
         if getattr(model, "dynamic_img_size", False):
-            self.patch_embed.register_forward_hook(self)
+            self.handle = self.patch_embed.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
         """Note the grid; with images of any size timm's patch embedding gives (B, H, W, C)."""
@@ -103,12 +104,20 @@ class _Pool:
 class PoolOutput(_Pool):
     """Forward hook: the module's output, pooled."""
 
+    def attach(self, module: nn.Module) -> None:
+        """Act at this module from now on."""
+        self.handle = module.register_forward_hook(self)
+
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         return self.pool(output)
 
 
 class PoolInput(_Pool):
     """Forward pre-hook: the module sees its first argument pooled."""
+
+    def attach(self, module: nn.Module) -> None:
+        """Act at this module from now on."""
+        self.handle = module.register_forward_pre_hook(self)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Pool the first argument and leave the others."""

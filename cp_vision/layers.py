@@ -125,6 +125,11 @@ class ContextPool2d(nn.Module):
         support = (learned[-1] if self.learned_support else equal).to(dtype)
         if self.stride > 1:
             support = F.avg_pool2d(support[:, None], self.stride, ceil_mode=True, count_include_pad=False).squeeze(1)
+        if isinstance(height, Tensor):
+            # TorchScript's tracing has tensors for sizes.
+            raise RuntimeError(
+                "TorchScript can't trace a context pool; use torch.export, or torch.onnx.export(..., dynamo=True)"
+            )
         longest: Any = torch.sym_max(height, width)
         span = self.support_range * longest
         return log_weight, self.sigma_min + span * support.sigmoid(), x

@@ -165,6 +165,9 @@ def _build(name: str, model_args: dict[str, Any]) -> Any:
     known = list_models()
     if not name.startswith(STORED) and name.partition(".")[0] not in known:
         raise UserError(f"unknown model {name!r}{closest(name, known)} (cp-models lists all)")
+    overlay = model_args.get("pretrained_cfg_overlay")
+    if not isinstance(overlay, dict | None):
+        raise UserError(f"pretrained_cfg_overlay {overlay!r} must be a dictionary, such as {{'file': 'weights.pth'}}")
     if "features_only" in model_args:
         raise UserError("features_only makes an extractor of features; cp-models shows whole models, leave it out")
     try:
@@ -173,6 +176,6 @@ def _build(name: str, model_args: dict[str, Any]) -> Any:
         raise
     except Exception as error:
         # Whatever arguments and files of the user's make timm raise.
-        weights = (model_args.get("pretrained_cfg_overlay") or {}).get("file")
+        weights = (overlay or {}).get("file")
         source = f" with the weights of {weights!r}" if weights else ""
         raise UserError(f"can't build {name!r}{source}: {type(error).__name__}: {one_line(error)}") from error

@@ -68,6 +68,7 @@ def find_sites(model: nn.Module, input_size: tuple[int, int, int] | None = None)
         raise RuntimeError(f"{type(model).__name__} doesn't run on an input of {size}: {error}") from error
 
     sites = []
+    within = {_owner(pooling): pooling for pooling in poolings if pooling.block is not None}
     tokens = TokenGrid(trial) if any(block.layout == "tokens" for block in blocks) else None
     for block in blocks:
         call = calls[block.name]
@@ -77,6 +78,9 @@ def find_sites(model: nn.Module, input_size: tuple[int, int, int] | None = None)
             height, width = call.output[1:] if block.layout == "NCHW" else call.output[:2]
             grid = (height, width)
         macs = call.macs() - _pool_macs(call.module, grid)
+        if (pooling := within.get(block.name)) is not None:
+            _, height, width = inputs[pooling.name].input
+            macs -= _pool_macs(calls[pooling.name].module, (height, width))
         sites.append(Site(block.name, "block", block.layout, block.channels, grid, macs, block.droppable))
     for pooling in poolings:
         _, height, width = inputs[pooling.name].input

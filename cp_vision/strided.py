@@ -76,15 +76,17 @@ def _find(model: Any) -> Iterator[Pooling]:
 
 
 def _first_block(model: Any, name: str) -> Iterator[Pooling]:
-    block = model.get_submodule(name)
-    shortcut = getattr(block, "downsample", None)
-    if shortcut is None:
+    try:
+        shortcut = model.get_submodule(f"{name}.downsample")
+    except AttributeError:
+        # None, or its stage was cut off.
         return
     conv = next((m for m in shortcut.modules() if isinstance(m, nn.Conv2d)), None)
     if conv is None:
         return
     stride = shortcut.context_pool.stride if has_pool(shortcut) else _total_stride(shortcut)
     if stride > 1:
+        block = model.get_submodule(name)
         yield Pooling(f"{name}.downsample", shortcut, "downsample", conv.in_channels, stride, block)
 
 
@@ -106,7 +108,7 @@ def replace_pooling(model: nn.Module, pooling: Pooling, pool: nn.Module) -> None
         # A Sequential would call the pool, too.
         replacement = Shortcut(shortcut) if isinstance(shortcut, nn.Sequential) else shortcut
         replacement.add_module(CHILD, pool)
-        pooling.block.register_forward_pre_hook(PoolInput(replacement))
+        PoolInput(replacement).attach(pooling.block)
     replacement.train(pooling.module.training)
     model.set_submodule(pooling.name, replacement)
 

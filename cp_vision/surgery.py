@@ -24,6 +24,8 @@ POOL_MODES = ("gated", "replace", "pre_attn")
 
 def check_pool_options(options: Mapping[str, Any]) -> None:
     """Raise a UserError that names the options of a pool inside a model unless these are some of them."""
+    if not isinstance(options, Mapping):
+        raise UserError(f"pool options {options!r} must be a dictionary, such as {{'mode': 'replace'}}")
     # The site gives channels and stride.
     allowed = ["mode", *(n for n in signature(ContextPool2d).parameters if n not in ("channels", "stride", "mode"))]
     for name in options:

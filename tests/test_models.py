@@ -3,16 +3,20 @@
 import copy
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import timm
 import torch
 import torchvision
 from timm.models import get_model_input_config, is_model_pretrained, save_for_hf
+from torchvision.models.feature_extraction import create_feature_extractor
 from walk import NAMES, QUICK, base_of, close, images, small, small_args, stir
 
 import cp_vision
-from cp_vision.families import list_blocks
+from cp_vision.cost import pool_macs
+from cp_vision.families import default_pools, list_blocks
 from cp_vision.strided import list_poolings
 
 
@@ -296,7 +300,7 @@ def test_a_base_of_any_module_of_timms_works_or_says_why_not(module):
             model = timm.create_model("context_pooled", base=name)
         except cp_vision.UserError as error:
             told = str(error)
-        if "no blocks at stride 16 or more" in told:
+        if "no blocks to pool after by default" in told:
             # One that pools nowhere by default pools where it is told to.
             last = list_blocks(timm.create_model(name))[-1].name
             model, told = timm.create_model("context_pooled", base=name, pools=[last]), ""
@@ -306,33 +310,6 @@ def test_a_base_of_any_module_of_timms_works_or_says_why_not(module):
         assert module in REFUSED
     else:
         assert cp_vision.find_sites(model)
-
-
-def test_plain_and_pooled_checkpoint_files(tmp_path):
-    base = small("test_vit", img_size=160)
-    torch.save(base.state_dict(), tmp_path / "plain.pth")
-    overlay = {"file": str(tmp_path / "plain.pth"), "num_classes": 5}
-    args = {"num_classes": 5, "pools": ("blocks.1",), "pretrained": True}
-    model = timm.create_model("cp_test_vit", pretrained_cfg_overlay=overlay, **args).eval()
-    x = torch.randn(1, 3, 160, 160)
-    assert torch.equal(model(x), base(x))
-    # Another image size: timm's own filter resizes the position embedding.
-    timm.create_model("cp_test_vit", pretrained_cfg_overlay=overlay, img_size=64, **args)
-    state = model.state_dict()
-    for broken, message in [
-        ({k: v for k, v in state.items() if k != "blocks.2.norm1.weight"}, "missing blocks.2.norm1.weight"),
-        ({k: v for k, v in state.items() if k != "blocks.1.context_pool.gate"}, "missing blocks.1.context_pool.gate"),
-        (state | {"blocks.4.context_pool.gate": torch.zeros(64)}, "unexpected blocks.4.context_pool.gate"),
-    ]:
-        overlay = {"state_dict": broken, "num_classes": 5}
-        with pytest.raises(cp_vision.UserError, match=message):
-            timm.create_model("cp_test_vit", pretrained_cfg_overlay=overlay, **args)
-    state["blocks.1.context_pool.gate"] = torch.ones(64)
-    torch.save(state, tmp_path / "pooled.pth")
-    overlay = {"file": str(tmp_path / "pooled.pth"), "num_classes": 5}
-    loaded = timm.create_model("cp_test_vit", pretrained_cfg_overlay=overlay, **args).eval()
-    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in state.items())
-    assert (loaded(x) - base(x)).abs().max() > 0
 
 
 def test_creating_a_pooled_model_leaves_timm_alone():
@@ -376,6 +353,10 @@ def test_torchvision_models(base, args, size, site):
         assert modes(x).shape == (1, 5)
     program = torch.export.export(stir(model, 0.3), (x,))
     close(program.module()(x), model(x), 1e-4)
+    if "vit" not in base:
+        leaves = {"leaf_modules": [cp_vision.ContextPool2d]}
+        features = create_feature_extractor(model, ["flatten"], tracer_kwargs=leaves)
+        close(model.fc(features(x)["flatten"]), model(x))
 
 
 def test_torchvisions_weights(tmp_path, monkeypatch):
@@ -403,10 +384,84 @@ def test_odd_models():
     # A block that splits its input tells the stage's width by its shortcut.
     model = timm.create_model("context_pooled", base="skresnet18", pools=["layer2.0.downsample"]).eval()
     assert model(images()).shape == (1, 1000)
+    # As many channels as rows and columns: the other stages tell how maps lie.
+    model = timm.create_model("test_mambaout", dims=(40, 32, 48, 64))
+    assert {block.layout for block in list_blocks(model)} == {"NHWC"}
     # A patch embedding that knows nothing but its grid.
     assert cp_vision.find_sites(timm.create_model("pit_ti_224"))[-1].grid == (27, 27)
-    with pytest.raises(cp_vision.UserError, match="no blocks at stride 16 or more to pool after by default"):
+    with pytest.raises(cp_vision.UserError, match="no blocks to pool after by default"):
         timm.create_model("context_pooled", base="caformer_s18")
+    with pytest.raises(RuntimeError, match=r"can't trace a context pool; use torch\.export"):
+        torch.jit.trace(timm.create_model("cp_test_resnet").eval(), images())
+
+
+@pytest.mark.parametrize("base", ["resnet18", "regnetx_002", "convnext_atto", "swin_tiny_patch4_window7_224"])
+def test_a_model_whose_last_stages_were_cut_off(base):
+    model = timm.create_model(base).eval()
+    blocks, poolings = list_blocks(model), list_poolings(model)
+    model.prune_intermediate_layers([1], prune_head=True)
+    names = [block.name for block in list_blocks(model)]
+    assert 0 < len(names) < len(blocks)
+    assert names == [block.name for block in blocks[: len(names)]]
+    left = [pooling.name for pooling in list_poolings(model)]
+    assert left == [pooling.name for pooling in poolings[: len(left)]]
+    x = torch.randn(1, *get_model_input_config(model)["input_size"])
+    with torch.inference_mode():
+        before = model(x)
+        close(cp_vision.insert_pools(model, names)(x), before)
+
+
+@pytest.mark.parametrize(
+    ("base", "coarse"), [("darknet53", True), ("nf_resnet50", True), ("repvgg_a0", True), ("test_vit_relpos", False)]
+)
+def test_what_weighs_channels_makes_no_transformer(base, coarse):
+    """Modules that timm calls attn, or none in their place: a ConvNet's default pools stay off its fine maps."""
+    with torch.device("meta"):
+        model = timm.create_model(base)
+    wanted = [block.name for block in list_blocks(model) if block.reduction >= 16 or not coarse]
+    assert list(default_pools(model)) == wanted
+
+
+def test_a_blocks_cost_leaves_out_the_pool_of_its_down_sampling():
+    model = timm.create_model("test_resnet")
+    plain = cp_vision.count_macs(model)
+    cp_vision.insert_pools(model, ["layer2.0.downsample"])
+    sites = {site.name: site for site in cp_vision.find_sites(model)}
+    down = sites["layer2.0.downsample"]
+    pool = cp_vision.count_macs(model) - plain - (sites["layer2.0"].macs - macs_of(timm.create_model("test_resnet")))
+    assert pool == pool_macs(model.layer2[0].downsample.context_pool, down.grid)
+
+
+def macs_of(model):
+    return next(site.macs for site in cp_vision.find_sites(model) if site.name == "layer2.0")
+
+
+HOOKED = """
+import sys, torch
+import cp_vision
+model = torch.load(sys.argv[1], weights_only=False)
+numbers = [n for module in model.modules() for n in (*module._forward_hooks, *module._forward_pre_hooks)]
+new = model.register_forward_hook(lambda *args: None).id
+print(len(numbers), new > max(numbers))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "hooks"),
+    [
+        ("cp_test_vit", {"pools": ["blocks.1"], "dynamic_img_size": True}, 2),
+        ("cp_test_vit", {"pools": ["blocks.1"], "pool_options": {"mode": "pre_attn"}}, 2),
+        ("cp_test_resnet", {"pools": ["layer2.0.downsample", "layer3.0"]}, 2),
+    ],
+)
+def test_a_pickled_models_hooks_keep_their_numbers(name, args, hooks, tmp_path):
+    """A new process counts anew, and a hook that got the number of a pool's would stand in its place."""
+    model = timm.create_model(name, **args)
+    torch.save(model, tmp_path / "model.pt")
+    command = [sys.executable, "-c", HOOKED, str(tmp_path / "model.pt")]
+    count, is_new = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert int(count) == hooks
+    assert is_new == "True"
 
 
 @pytest.mark.slow

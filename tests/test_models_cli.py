@@ -116,6 +116,8 @@ def test_support_maps_are_in_pixels_of_the_image():
 MISTAKES = [
     (["cp_resnt18"], "unknown model 'cp_resnt18'; did you mean 'cp_resnet18'"),
     (["zz*"], "no ContextPool model matches 'zz*'"),
+    (["cp_test_vit", "--model-kwargs", "pretrained_cfg_overlay=abc"], "'abc' must be a dictionary"),
+    (["cp_test_vit", "--model-kwargs", "pool_options=3"], "pool options 3 must be a dictionary"),
     (["cp_test_vit", "--plot", "x.png"], "--plot and --image go together"),
     (["cp_test_vit", "--checkpoint", "{}/weights.pth"], "--checkpoint is for --plot"),
     (["cp_*", "--plot", "x.png", "--image", "{}/photo.jpg"], "needs one model, not the pattern"),
