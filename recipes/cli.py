@@ -101,9 +101,10 @@ def _fit(recipe: Recipe, output: Path, processes: Processes, max_unreadable: int
     if summary["skipped"]:
         print(f"skipped {summary['skipped']} updates whose loss was not finite")
     best = summary["best"]
-    print(f"{recipe.model}: {_scores(summary)} on {recipe.val_split}, {summary['macs']:,} MACs")
+    folder, weights = ("ema", "averaged weights, ") if recipe.model_ema else ("last", "")
+    print(f"{recipe.model}: {weights}{_scores(summary)} on {recipe.val_split}, {summary['macs']:,} MACs")
     print(f"best epoch: {best['epoch']} of {summary['epochs']}, {_scores(best)}")
-    print(f'Load it:  timm.create_model("local-dir:{output / "last"}", pretrained=True)')
+    print(f'Load it:  timm.create_model("local-dir:{output / folder}", pretrained=True)')
 
 
 def _notice(recipe: Recipe) -> None:
@@ -128,9 +129,10 @@ def _dry_run(recipe: Recipe) -> None:
     )
     print(f"one step with {found.images} images{smaller}: loss {found.loss:.4f}, {found.seconds:.2f} s,", end=" ")
     print(f"{found.memory / 2**30:.2f} GiB of memory")
+    whose = "ImageNet's " if found.assumed else ""
     print(
-        f"the full run: {recipe.epochs} epochs of {found.dataset:,} images, {found.batch} an update; on this device "
-        f"{_duration(found.hours)}"
+        f"the full run: {recipe.epochs} epochs of {whose}{found.dataset:,} images, {found.batch} an update; on this "
+        f"device {_duration(found.hours)}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,8 @@ _ELSEWHERE = ("hfds", "hfids", "tfds", "wds")
 
 
 # What timm's readers raise for data sets that are not there, damaged, or of another kind.
-_UNOPENED = (AssertionError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError, tarfile.TarError)
+_DAMAGED = (EOFError, pickle.UnpicklingError, tarfile.TarError)
+_UNOPENED = (AssertionError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError, *_DAMAGED)
 
 
 def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None = None) -> Any:
@@ -71,6 +73,10 @@ def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None =
         return dataset
     if is_training and getattr(dataset, "train", None) is False:
         raise UserError(f"data set {recipe.dataset!r} has the training split 'train', got train_split {split!r}")
+    if not is_training and getattr(dataset, "train", None) is True:
+        raise UserError(
+            f"data set {recipe.dataset!r}: val_split {split!r} is the training split; set val_split to 'validation'"
+        )
     return Images(dataset, mode)
 
 
@@ -151,19 +157,23 @@ def hold_out(train: Any, fraction: float) -> tuple[Images, Images]:
 
 
 def count_classes(dataset: Any, recipe: Recipe) -> int:
-    """Number of classes: the recipe's where it says so, otherwise the data set's.
+    """Number of classes: the recipe's where it says so, otherwise the data set's, up to its highest index.
 
     Raises:
-        UserError: neither says, or both and not the same.
+        UserError: neither says, or both and not the same; a class map with other things than indices.
     """
     classes = getattr(dataset, "classes", None)
+    if classes and not all(isinstance(index, int) and index >= 0 for index in classes.values()):
+        raise UserError(f"class_map {recipe.class_map!r}: class indices must be whole numbers from 0")
+    # A class map may merge folders and leave gaps.
+    own = max(classes.values()) + 1 if classes else None
     if recipe.num_classes is None:
-        if not classes:
+        if own is None:
             raise UserError(f"data set {recipe.dataset!r} doesn't say how many classes it has; set num_classes")
-        return len(classes)
-    if classes and len(classes) != recipe.num_classes:
+        return own
+    if own is not None and own != recipe.num_classes:
         raise UserError(
-            f"num_classes {recipe.num_classes} is not the data set's: it has {len(classes)} classes; set num_classes "
+            f"num_classes {recipe.num_classes} is not the data set's: it has {own} classes; set num_classes "
             "to that, or leave it out"
         )
     return recipe.num_classes

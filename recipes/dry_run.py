@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ class DryRun:
         seconds: seconds of the step.
         loss: its loss.
         dataset: training images of an epoch.
+        assumed: whether these are ImageNet's, as the recipe was run without a data set.
         hours: projected hours of all epochs, on this device.
     """
 
@@ -54,6 +56,7 @@ class DryRun:
     seconds: float
     loss: float
     dataset: int
+    assumed: bool
     hours: float
 
 
@@ -64,15 +67,16 @@ def dry_run(recipe: Recipe) -> DryRun:
     as many until it fits; on a CPU at most 2).
 
     Args:
-        recipe: the recipe. With a data set its number of images and classes is taken, without one those of
-            ImageNet-1k.
+        recipe: the recipe. Of the data set that it names, or of its folder, the number of images and classes is taken;
+            where it has neither, those of ImageNet-1k.
 
     Raises:
-        UserError: the model or the data set can't be had, or the step fails.
+        UserError: the model or the data set can't be had, the data set's folder is not told, or the step fails.
     """
     processes = single_process()
     images, classes = IMAGES, recipe.num_classes or CLASSES
-    if recipe.dataset == "digits" or recipe.data_dir is not None:
+    assumed = not recipe.dataset and recipe.data_dir is None
+    if not assumed:
         dataset = open_split(recipe, recipe.train_split)
         images, classes = len(dataset), count_classes(dataset, recipe)
     args = model_args(recipe.model, recipe, classes, recipe.model_kwargs)
@@ -108,6 +112,7 @@ def dry_run(recipe: Recipe) -> DryRun:
         seconds=seconds,
         loss=loss,
         dataset=images,
+        assumed=assumed,
         hours=whole * epochs / 3600,
     )
 
@@ -124,12 +129,16 @@ def _measure(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds, loss = _time(trainer, device)
-    # Kilobytes, of the whole process.
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident_memory()
     loader.share = Share(size, 2, 1)
     twice, _ = _time(trainer, device)
     return seconds, twice, memory, loss, trainer.epochs
+
+
+def resident_memory() -> int:
+    """The most memory that this process has taken so far, in bytes."""
+    # In kilobytes, but for macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _time(trainer: Trainer, device: torch.device) -> tuple[float, float]:

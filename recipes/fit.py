@@ -35,7 +35,8 @@ class Training:
     """A training by a recipe that is set up and checked, with nothing written yet.
 
     ``output`` gets ``last/``, ``best/`` and with ``model_ema`` ``ema/`` (``local-dir:`` folders), the checkpoint
-    from which the same training goes on, ``recipe.yaml``, logs, and at the end ``summary.json``.
+    from which the same training goes on, ``recipe.yaml``, logs, and at the end ``summary.json``. With ``model_ema``
+    all scores and ``best/`` are those of the averaged weights; ``last/`` has those that were not averaged.
 
     Args:
         recipe: the recipe.
@@ -82,6 +83,8 @@ class Training:
         self.test_loader = ScoringLoader(test_set, recipe, self.config, self.processes, max_unreadable)
         self.rows: list[Row] = []
         self.identity = {"training images": len(train_set), "classes": num_classes, "updates": self.loader.updates}
+        if self.test_loader.unreadable is not None:
+            self.identity["validation images"] = len(test_set)
         if self.loader.unreadable is None:
             # What a stream gives, and in what order, depends on who reads it.
             self.identity["workers"] = worker_count(recipe)
@@ -107,7 +110,7 @@ class Training:
             ) from error
         self.rows = state["rows"]
         for unreadable, found in zip(self._unreadable(), state["unreadable"], strict=True):
-            unreadable.table[found] = True
+            unreadable.look_again(found)
 
     def run(
         self,
@@ -217,7 +220,7 @@ class Training:
         return max(scored, key=lambda row: sign * float(row[key] or 0)) if scored else None
 
     def _save(self) -> None:
-        unreadable = [images.table.nonzero()[:, 0].tolist() for images in self._unreadable()]
+        unreadable = [images.found for images in self._unreadable()]
         more = {"rows": self.rows, "identity": self.identity, "unreadable": unreadable}
         save_state({**self.trainer.state_dict(), **more}, self.output)
 

@@ -130,7 +130,9 @@ class TrainingLoader:
 
 def worker_count(recipe: Recipe) -> int:
     """Processes that load data: the recipe's, but no more than this process has cores."""
-    return min(recipe.workers, len(os.sched_getaffinity(0)))
+    # Only Linux tells which of the machine's cores are this process's.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(recipe.workers, cores)
 
 
 def data_loader(dataset: Dataset, recipe: Recipe, processes: Processes, **options: Any) -> DataLoader:

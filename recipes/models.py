@@ -158,7 +158,7 @@ def save_model(
         model: a model that ``timm.create_model`` built.
         folder: the folder.
         config: its :func:`data_config`.
-        classes: class indices by name, which are saved as timm's ``label_names``.
+        classes: class indices by name, which are saved as timm's ``label_names``; names of one index are joined.
         files: further text files by name.
 
     Raises:
@@ -168,7 +168,7 @@ def save_model(
     """
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    labels = {"label_names": {str(index): name for name, index in classes.items()}} if classes else {}
+    labels = {"label_names": _label_names(classes)} if classes else {}
     if not all(parameter.is_contiguous() for parameter in model.parameters()):
         # Channels last is for computing; the file format takes no such strides.
         model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
@@ -182,3 +182,11 @@ def save_model(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     replace_folder(unfinished, folder)
+
+
+def _label_names(classes: Mapping[str, int]) -> dict[str, str]:
+    """Names by class index, the other way round."""
+    names: dict[str, list[str]] = {}
+    for name, index in classes.items():
+        names.setdefault(str(index), []).append(str(name))
+    return {index: ", ".join(own) for index, own in names.items()}

@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from timm.utils.distributed import init_distributed_device_so
 from torch import Tensor, distributed
 
+from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError
 
 __all__ = ["Processes", "joined_processes", "single_process"]
 
 
 T = TypeVar("T")
+
+# The first reading of a large data set from a slow disk takes hours; that a process died, its closed connection tells.
+PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,13 @@ class Processes:
         device: where this process computes.
         rank: its number, from 0.
         count: how many there are.
+        group: in which they wait for what one of them tells; None is torch's own, which soon gives up waiting.
     """
 
     device: torch.device
     rank: int = 0
     count: int = 1
+    group: Any = None
 
     @property
     def primary(self) -> bool:
@@ -58,37 +65,57 @@ class Processes:
         return table
 
     def told(self, function: Callable[[], T]) -> T:
-        """What a function gives on the primary process, in all of them, be it a UserError.
+        """What a function gives on the primary process, in all of them, be it an error.
 
         Args:
             function: called on the primary process alone; what it gives can be pickled.
 
         Raises:
             UserError: raised by the function, in all processes.
+            CommandError: as well.
         """
         told: list[Any] = [None, None]
         if self.primary:
             try:
                 told[0] = function()
-            except UserError as error:
+            except (CommandError, UserError) as error:
                 told[1] = error
         if self.count > 1:
-            distributed.broadcast_object_list(told)
+            distributed.broadcast_object_list(told, group=self.group)
         if told[1] is not None:
             raise told[1]
         found: T = told[0]
         return found
 
     def in_turn(self, function: Callable[[], T]) -> T:
-        """Call a function on the primary process first, then on all others (a download, then its reading)."""
-        if self.count == 1:
-            return function()
-        if not self.primary:
-            distributed.barrier()
-        found = function()
-        if self.primary:
-            distributed.barrier()
-        return found
+        """Call a function on the primary process first, then on all others (a download, then its reading).
+
+        Returns:
+            What it gave here, once it is done everywhere.
+
+        Raises:
+            UserError: raised by the function on any process, in all of them.
+            CommandError: as well.
+        """
+        found: list[T] = []
+        for turn in (True, False):
+            error = None
+            if turn is self.primary:
+                try:
+                    found.append(function())
+                except (CommandError, UserError) as caught:
+                    error = caught
+            self._raise_any(error)
+        return found[0]
+
+    def _raise_any(self, error: Exception | None) -> None:
+        """Wait for all processes, and raise the first error among theirs."""
+        errors = [error] * self.count
+        if self.count > 1:
+            distributed.all_gather_object(errors, error, group=self.group)
+        for one in errors:
+            if one is not None:
+                raise one
 
 
 def single_process() -> Processes:
@@ -109,7 +136,8 @@ def joined_processes() -> Iterator[Processes]:
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     joined = init_distributed_device_so(kind)
     try:
-        yield Processes(torch.device(joined["device"]), joined["global_rank"], joined["world_size"])
+        group = distributed.new_group(backend="gloo", timeout=PATIENCE) if joined["distributed"] else None
+        yield Processes(torch.device(joined["device"]), joined["global_rank"], joined["world_size"], group)
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()

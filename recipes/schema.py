@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cp_vision.errors import UserError, closest, listed, one_line
 
@@ -142,6 +142,11 @@ class Recipe(BaseModel):
 
     seed: int = Field(42, ge=0, lt=2**32)
 
+    @field_validator("model_kwargs")
+    @classmethod
+    def _as_in_a_file(cls, value: Any) -> Any:
+        return _lists(value)
+
     @property
     def update_size(self) -> int:
         """Images of one update, over all micro-batches and processes."""
@@ -186,10 +191,7 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     if not path.is_file():
         bundled = sorted(p.stem for p in BUNDLED.glob("*.yaml"))
         raise UserError(f"no recipe {str(recipe)!r}: neither a file nor a bundled recipe ({listed(bundled)})")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} is not YAML: {one_line(error)}") from error
+    values = _parsed(path.read_bytes(), f"recipe {path} is not YAML")
     if not isinstance(values, dict):
         raise UserError(f"recipe {path} must be a mapping of keys to values")
     own, replaced = (values.get("model"), values.get("model_kwargs")), set()
@@ -198,13 +200,25 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         if not equals:
             raise UserError(f"--set {text!r} must be key=value, for example --set epochs=10")
         replaced.add(key.strip())
-        try:
-            values[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {text!r}: the value is not YAML") from error
+        values[key.strip()] = _parsed(value, f"--set {text!r}: the value is not YAML")
     if values.get("model") != own[0] and values.get("model_kwargs") is own[1]:
         values.pop("model_kwargs", None)
     return _checked(values, f"recipe {path}", replaced)
+
+
+def _parsed(text: str | bytes, problem: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:
+        # For a value that is not of its kind (!!int abc, the month 13) PyYAML raises whatever Python does.
+        raise UserError(f"{problem}: {one_line(error)}") from error
+
+
+def _lists(value: Any) -> Any:
+    """A value with lists in place of its tuples, as it comes back from a file."""
+    if isinstance(value, dict):
+        return {key: _lists(part) for key, part in value.items()}
+    return [_lists(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _checked(values: dict[str, Any], source: str, replaced: Collection[str] = ()) -> Recipe:

@@ -47,12 +47,13 @@ def score_model(
         model: Any = build_model(recipe.model, args, checkpoint=str(path))
     elif path.exists() or what.startswith("local-dir:"):
         if not (path / "config.json").is_file() and (path / "best" / "config.json").is_file():
-            raise UserError(f"{what!r} is a training's folder; score {str(path / 'best')!r} or {str(path / 'last')!r}")
+            last = path / ("ema" if (path / "ema").exists() else "last")
+            raise UserError(f"{what!r} is a training's folder; score {str(path / 'best')!r} or {str(last)!r}")
         model = load_model(path)
     else:
         model, by_name = build_model(what, {"in_chans": recipe.in_chans}, pretrained=True), True
-    # Numbered as it was trained: the folders of this split alone may lack a class.
-    names = model.pretrained_cfg.get("label_names")
+    # Numbered as it was trained: the folders of this split alone may lack a class. A class map numbers them itself.
+    names = model.pretrained_cfg.get("label_names") if recipe.class_map is None else None
     classes = {name: int(index) for index, name in names.items()} if isinstance(names, dict) else None
     dataset = renumbered(recipe, open_split(recipe, recipe.val_split), classes, "the model")
     num_classes = count_classes(dataset, recipe)

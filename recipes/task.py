@@ -81,11 +81,13 @@ def make_task(
             temperature=recipe.kd_temperature,
             **shared,
         )
-        # timm takes the statistics of the models' own weights, which a recipe may replace.
+        # timm takes the statistics of the models' own weights. The student's a recipe may replace, and grey images have
+        # others; the teacher knows its own alone.
+        own = recipe.with_values(mean=None, std=None)
+        of_student, of_teacher = data_config(model, recipe), data_config(teacher, own)
         for key in ("mean", "std"):
-            for module, name, of in ((task, f"student_{key}", model), (task.teacher, f"{key}_kd", teacher)):
-                values = torch.tensor(data_config(of, recipe)[key], device=processes.device)
-                setattr(module, name, values.view(1, -1, 1, 1))
+            for module, name, config in ((task, f"student_{key}", of_student), (task.teacher, f"{key}_kd", of_teacher)):
+                setattr(module, name, torch.tensor(config[key], device=processes.device).view(1, -1, 1, 1))
     if recipe.torchcompile is not None:
         try:
             task.compile(backend=recipe.torchcompile)

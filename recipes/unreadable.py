@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -54,6 +55,17 @@ class Unreadable:
         raise UnreadableImageError(str(self))
 
     @property
+    def found(self) -> dict[int, str]:
+        """Which were found so far: their names by index."""
+        return {int(index): self.images.describe(int(index)) for index in self.table.nonzero()[:, 0]}
+
+    def look_again(self, found: Mapping[int, str]) -> None:
+        """Read once more what was found before, by index and name: some may have been mended, or be others by now."""
+        for index, name in found.items():
+            if index < len(self.images) and self.images.describe(index) == name:
+                self.read(index)
+
+    @property
     def count(self) -> int:
         """How many were found so far."""
         return int(self.table.sum())
@@ -65,8 +77,11 @@ class Unreadable:
 
     def error(self) -> CommandError:
         """The error of a training that can't go on without these images."""
-        return CommandError(f"{self}; more than can be skipped (--max-unreadable {self.limit}), mend or remove them")
+        return CommandError(
+            f"{self}; more than can be skipped (--max-unreadable {self.limit}); mend them and run the same command "
+            "again, or remove them (a training then needs another --output)"
+        )
 
     def __str__(self) -> str:
-        names = [self.images.describe(int(index)) for index in self.table.nonzero()[:, 0]]
+        names = list(self.found.values())
         return f"{len(names)} unreadable image{'s' if len(names) != 1 else ''}: {listed(names, 3)}"

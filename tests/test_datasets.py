@@ -12,6 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
+from cp_vision import UserError
+from cp_vision.recipes import load_recipe, open_splits
 from cp_vision.recipes.cli import main
 
 SETTINGS = ["model=cp_test_vit", "img_size=32", "batch_size=8", "epochs=2", "opt=muon", "lr=0.02", "workers=1"]
@@ -106,3 +108,25 @@ def test_every_kind_of_data_set_is_trained_on_and_taken_up_again(make, tmp_path,
     assert main([*command, str(stopped)]) == 0
     one, other = (load_file(output / "last" / "model.safetensors") for output in (whole, stopped))
     assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["train_split=test"], "has the training split 'train', got train_split 'test'"),
+        (["val_split=training"], "val_split 'training' is the training split; set val_split to 'validation'"),
+        (["train_split=training", "val_split=train"], "val_split 'train' is the training split"),
+    ],
+)
+def test_torchvisions_training_images_are_for_training_alone(splits, message, tmp_path):
+    settings = torchvision(tmp_path)
+    train_set, test_set = open_splits(load_recipe("default", settings))
+    assert (len(train_set), len(test_set)) == (60, 30)
+    with pytest.raises(UserError, match=message):
+        open_splits(load_recipe("default", [*settings, *splits]))
+
+
+def test_a_dry_run_takes_the_size_of_the_data_set(tmp_path, capsys):
+    torchvision(tmp_path)
+    assert main(["fashion_mnist", "--dry-run", "--data-dir", str(tmp_path)]) == 0
+    assert "5 epochs of 60 images" in capsys.readouterr().out

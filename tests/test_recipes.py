@@ -1,8 +1,11 @@
 """Recipes, data sets and the trainer, on real images."""
 
 import json
+import os
+import pickle
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,10 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from timm.data import resolve_model_data_config
+from timm.data.auto_augment import rand_augment_transform
 
 import cp_vision
 from cp_vision import UserError
@@ -19,7 +24,9 @@ from cp_vision.recipes import Recipe, Training, hold_out, load_recipe, open_spli
 from cp_vision.recipes.cli import main
 from cp_vision.recipes.data import count_classes, open_split
 from cp_vision.recipes.digits import Digits
-from cp_vision.recipes.loaders import TrainingLoader
+from cp_vision.recipes.dry_run import resident_memory
+from cp_vision.recipes.folder import check_folder
+from cp_vision.recipes.loaders import TrainingLoader, worker_count
 from cp_vision.recipes.models import build_model, data_config, load_model, model_args
 from cp_vision.recipes.schema import BUNDLED
 
@@ -62,6 +69,21 @@ def test_yaml_round_trip(tmp_path):
     assert recipe.lr == 0.5
 
 
+def test_a_training_goes_on_from_a_recipe_of_tuples(tmp_path):
+    recipe = Recipe(model_kwargs={"pools": ("blocks.1",), "pool_options": {"support_range": (0.1, 0.25)}})
+    recipe = recipe.with_values(model_kwargs={**recipe.model_kwargs, "drops": ("blocks.0",)})
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    assert check_folder(tmp_path, recipe) is None
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize(("name", "magnitude"), [("a1", 7), ("a2", 7), ("a3", 6)])
+def test_resnet_strikes_back_takes_the_increasing_rand_augment(name, magnitude):
+    augment = rand_augment_transform(load_recipe(f"cp_resnet50_{name}").aa, {})
+    assert {op.magnitude for op in augment.ops} == {magnitude}
+    assert {"PosterizeIncreasing", "SharpnessIncreasing"} <= {op.name for op in augment.ops}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -91,6 +113,10 @@ def test_yaml_round_trip(tmp_path):
         ("- 1", "must be a mapping"),
         ("a: [", "is not YAML"),
         ("model: !!python/object/apply:os.getcwd []", "is not YAML"),
+        ("epochs: 2024-13-45", "is not YAML: month must be in 1..12"),
+        ("epochs: !!int abc", "is not YAML"),
+        ("amp: !!bool abc", "is not YAML"),
+        ("epochs: !!timestamp abc", "is not YAML"),
     ],
 )
 def test_wrong_recipes(text, message, tmp_path):
@@ -125,6 +151,26 @@ def test_a_mistake_is_laid_to_what_holds_it(overrides, blamed, tmp_path):
 def test_a_training_that_only_warms_up_says_so(settings, warns, capsys):
     assert main(["digits", "--dry-run", *sets([*QUICK, "opt=adamw", *settings])]) == 0
     assert ("warmup_epochs 1 takes all of epochs 1" in capsys.readouterr().err) == warns
+
+
+def test_a_dry_run_without_data_says_that_it_assumes_imagenet(capsys):
+    small = sets(["model=cp_test_vit", "img_size=32"])
+    for arguments, images in ((["default"], "ImageNet's 1,281,167"), (["digits"], "1,437")):
+        assert main([*arguments, *small, "--dry-run"]) == 0
+        assert f"10 epochs of {images} images" in capsys.readouterr().out
+    assert main(["fashion_mnist", "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert error == "cp-train: error: data set 'torch/fashion_mnist' needs --data-dir, the folder it lies in\n"
+
+
+def test_systems_other_than_linux(monkeypatch):
+    """macOS knows no affinity and counts the memory in bytes."""
+    kilobytes, workers = resident_memory(), worker_count(Recipe(workers=1000))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert workers <= worker_count(Recipe(workers=1000)) == os.cpu_count()
+    assert worker_count(Recipe(workers=1)) == 1
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert 2**20 < kilobytes <= resident_memory() * 1024
 
 
 def test_digits_are_split_by_class_and_never_overlap():
@@ -249,6 +295,101 @@ def test_unreadable_images_are_counted_reported_and_skipped_up_to_a_limit(worker
     assert "60 unreadable images: " in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def half_way(image_folder, tmp_path_factory):
+    """A data set of whose splits an image can't be read, and the folder of a training after one of two epochs."""
+    root = tmp_path_factory.mktemp("half")
+    shutil.copytree(image_folder, root / "data")
+    for split in open_splits(Recipe(data_dir=str(root / "data"))):
+        Path(split.dataset.reader.samples[0][0]).write_bytes(b"no image")
+    Training(half_way_recipe(root / "data"), root / "whole").run()
+    shutil.copytree(root / "whole", root / "stopped")
+    (root / "stopped" / "checkpoint.previous.pt").replace(root / "stopped" / "checkpoint.pt")
+    (root / "stopped" / "summary.json").unlink()
+    return root
+
+
+def half_way_recipe(data):
+    # All sixty images are seen in each epoch.
+    return load_recipe("default", [*FOLDER, "epochs=2", "batch_size=15", f"data_dir={data}"])
+
+
+def replaced(bad, good):
+    bad.unlink()
+    shutil.copy(good, bad.with_name("zzz.png"))
+
+
+@pytest.mark.parametrize(
+    ("split", "change", "result"),
+    [
+        ("train", lambda bad, good: None, 1),
+        ("train", lambda bad, good: shutil.copy(good, bad), 0),
+        # The other images have other numbers now.
+        ("train", replaced, 0),
+        ("val", replaced, 0),
+        ("train", lambda bad, good: bad.unlink(), "training images 60, now it is 59; choose another --output"),
+        ("val", lambda bad, good: bad.unlink(), "validation images 30, now it is 29; choose another --output"),
+    ],
+)
+def test_what_became_of_unreadable_images_is_seen_when_a_training_goes_on(split, change, result, half_way, tmp_path):
+    for name in ("data", "stopped"):
+        shutil.copytree(half_way / name, tmp_path / name)
+    (bad,) = (path for path in (tmp_path / "data" / split).rglob("*.png") if path.read_bytes() == b"no image")
+    change(bad, next(path for path in bad.parent.iterdir() if path != bad))
+    recipe = half_way_recipe(tmp_path / "data")
+    if isinstance(result, str):
+        with pytest.raises(UserError, match=result):
+            Training(recipe, tmp_path / "stopped")
+        return
+    summary = Training(recipe, tmp_path / "stopped").run()
+    whole = json.loads((half_way / "whole" / "summary.json").read_text())
+    assert len(whole["unreadable"]) == 2
+    assert len(summary["unreadable"]) == 1 + result
+    if result:
+        one, other = (
+            load_file(folder / "last" / "model.safetensors") for folder in (half_way / "whole", tmp_path / "stopped")
+        )
+        assert all(torch.equal(value, other[key]) for key, value in one.items())
+        assert summary == whole
+
+
+@pytest.mark.parametrize(
+    ("numbers", "labels"),
+    [
+        ({"0": 0, "1": 0, "2": 1}, {"0": "0, 1", "1": "2"}),
+        ({"0": 0, "1": 1, "2": 3}, {"0": "0", "1": "1", "3": "2"}),
+    ],
+)
+def test_a_class_map_may_merge_folders_and_leave_gaps(numbers, labels, image_folder, tmp_path):
+    (tmp_path / "map.pkl").write_bytes(pickle.dumps(numbers))
+    recipe = load_recipe("default", [*FOLDER, "epochs=2", f"data_dir={image_folder}", f"class_map={tmp_path}/map.pkl"])
+    summary = Training(recipe, tmp_path / "model").run()
+    last = tmp_path / "model" / "last"
+    model = load_model(last)
+    assert model.num_classes == max(numbers.values()) + 1
+    assert model.pretrained_cfg["label_names"] == labels
+    for what in (last, last / "model.safetensors"):
+        assert score_model(recipe, str(what))["top1"] == summary["top1"]
+    with pytest.raises(UserError, match="num_classes 7 is not the data set's"):
+        score_model(recipe.with_values(num_classes=7), str(last))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({"0": "zero", "1": "one", "2": "two"}), "class indices must be whole numbers from 0"),
+        (pickle.dumps({"0": -1, "1": 0, "2": 1}), "class indices must be whole numbers from 0"),
+        (pickle.dumps(Path), "not permitted in a class map"),
+        (b"", "Ran out of input"),
+    ],
+)
+def test_wrong_class_maps(content, message, image_folder, tmp_path):
+    (tmp_path / "map.pkl").write_bytes(content)
+    recipe = load_recipe("default", [*FOLDER, f"data_dir={image_folder}", f"class_map={tmp_path}/map.pkl"])
+    with pytest.raises(UserError, match=message):
+        Training(recipe, tmp_path / "model")
+
+
 def test_another_model_leaves_the_recipes_model_arguments_out():
     assert load_recipe("digits", ["model=cp_resnet18"]).model_kwargs == {}
     assert load_recipe("digits", ["model=cp_resnet18", "model_kwargs={layers: [1, 1, 1, 1]}"]).model_kwargs
@@ -286,6 +427,9 @@ def test_an_image_folder_is_trained_on(image_folder, tmp_path, capsys):
         (lambda p: None, ["--set", "dataset=digits", "--set", "model=resnet_18"], "did you mean 'resnet18'"),
         (lambda p: None, ["--set", "dataset=digits", "--set", "model_kwargs={depht: 2}"], "depht"),
         (lambda p: None, ["--set", "epochs"], "must be key=value"),
+        (lambda p: None, ["--set", "epochs=2024-13-45"], "--set 'epochs=2024-13-45': the value is not YAML"),
+        (lambda p: None, ["--set", "epochs=!!int abc"], "--set 'epochs=!!int abc': the value is not YAML"),
+        (lambda p: None, ["--dry-run", "--set", "dataset=torch/cifar10"], "'torch/cifar10' needs --data-dir"),
         *[
             (lambda p: None, ["--set", "dataset=digits", *sets(["model=cp_test_vit", "workers=0", text])], message)
             for text, message in [

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -14,7 +16,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cp_vision import UserError
 from cp_vision.command_line import CommandError
@@ -34,6 +38,7 @@ from cp_vision.recipes.data import open_split
 from cp_vision.recipes.models import build_model, data_config, load_teacher, model_args
 from cp_vision.recipes.order import Order
 from cp_vision.recipes.schema import BUNDLED, Recipe
+from cp_vision.recipes.task import make_task
 
 SINGLE = {**os.environ, "OMP_NUM_THREADS": "1"}
 CPU = Processes(torch.device("cpu"))
@@ -194,6 +199,27 @@ def test_distillation_follows_the_teacher(tmp_path):
     assert agreement[1.0] < agreement[0.0]
     with pytest.raises(UserError, match="tells 10 classes apart, the data set has 3"):
         load_teacher(recipe, 3)
+
+
+@pytest.mark.parametrize("colours", [3, 1])
+def test_a_teacher_sees_the_pixels_that_it_was_trained_on(colours):
+    """Whatever normalisation the recipe gives to the student."""
+    recipe = digits(f"in_chans={colours}", f"mean={[0.1] * colours}", f"std={[0.7] * colours}")
+    student, teacher = (build_model("cp_test_vit2", {"num_classes": 10, "in_chans": colours}) for _ in range(2))
+    teacher.pretrained_cfg.update(mean=(0.2, 0.3, 0.4), std=(0.5, 0.6, 0.7))
+    _, task = make_task(student, recipe, CPU, teacher)
+    pixels = torch.rand(2, colours, 4, 4)
+    seen = task.teacher.normalize_input((pixels - 0.1) / 0.7, task.student_mean, task.student_std)
+    mean, std = ([0.2, 0.3, 0.4], [0.5, 0.6, 0.7]) if colours == 3 else ([0.3], [0.6])
+    torch.testing.assert_close(seen, (pixels - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1))
+
+
+def test_deit3_takes_every_class_of_a_mixed_image_for_whole():
+    _, task = make_task(build_model("cp_test_vit2", {"num_classes": 3}), load_recipe("cp_vit_small_deit3"), CPU)
+    logits = torch.randn(2, 3)
+    loss = task.criterion(logits, torch.tensor([[0.9, 0.1, 0.0], [0.0, 1.0, 0.0]]))
+    whole = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    torch.testing.assert_close(loss, binary_cross_entropy_with_logits(logits, whole))
 
 
 @pytest.mark.parametrize("model", ["cp_test_vit2", "cp_test_resnet"])
@@ -419,6 +445,31 @@ def test_torchrun_trains_as_one_process_does_and_either_goes_on_for_the_other(tm
     assert "holds a training with lr 0.02, this one has 0.5" in run.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("missing", ["01", "1"])
+def test_a_data_folder_that_some_processes_lack_is_one_line_of_each(missing, tmp_path):
+    for rank in "01":
+        (tmp_path / rank).mkdir()
+        if rank not in missing:
+            for split in ("train", "val"):
+                (tmp_path / rank / "data" / split / "cat").mkdir(parents=True)
+                Image.new("L", (8, 8)).save(tmp_path / rank / "data" / split / "cat" / "1.png")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    command = [sys.executable, "-m", "cp_vision.recipes.cli", "default", "--data-dir", "data"]
+    runs = [
+        subprocess.Popen(
+            command, cwd=tmp_path / rank, env={**SINGLE, **meeting, "RANK": rank}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    ]
+    errors = [run.communicate(timeout=120)[1].splitlines() for run in runs]
+    assert [run.returncode for run in runs] == [2, 2], errors
+    for (error,) in errors:
+        assert re.fullmatch("cp-train: error: data folder 'data' doesn't exist; .*", error)
+
+
 # The folder of a training.
 
 
@@ -461,6 +512,23 @@ def test_a_training_leaves_models_logs_and_a_summary(trained, capsys):
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("validation/top1")] == [22, 44, 66]
     assert [event.step for event in events.Scalars("train/loss")] == [50]
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_the_model_to_load_has_the_scores_that_are_told(averaged, trained, tmp_path, capsys):
+    plain = ["digits", *sets([*SMALL, "epochs=1", "batch_size=512"]), "--output", str(tmp_path / "out")]
+    command = trained[1] if averaged else plain
+    capsys.readouterr()
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert told.count("averaged weights") == averaged
+    folder = re.search('Load it:  .*"local-dir:(.*)"', told)[1]
+    assert Path(folder).name == ("ema" if averaged else "last")
+    assert main([*command[:-2], "--eval", folder]) == 0
+    scores = re.search("top-1 .* %, top-5 .* %", told)[0]
+    assert scores in capsys.readouterr().out
+    assert main([*command[:-2], "--eval", str(Path(folder).parent)]) == 2
+    assert repr(folder) in capsys.readouterr().err
 
 
 def test_another_training_is_not_mixed_in(trained, capsys, tmp_path):
@@ -572,9 +640,11 @@ def test_every_key_is_one_of_timms():
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(BUNDLED.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_recipe_takes_a_step(path, capsys):
+    recipe = load_recipe(path)
+    if recipe.dataset.startswith("torch/"):
+        pytest.skip("tests/test_datasets.py has its data")
     assert main([str(path), "--dry-run"]) == 0
     model, step, run = capsys.readouterr().out.splitlines()
-    recipe = load_recipe(path)
     assert model.startswith(f"{recipe.model}: ")
     assert " GiB of memory" in step
     assert ("fewer than the recipe's" in step) is (recipe.batch_size > 2)
