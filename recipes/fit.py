@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from cp_vision.files import make_folder, write_text
 
 from .checkpoints import load_state, save_state, writing
 from .data import count_classes, open_splits
-from .folder import check_folder, has_checkpoint
+from .folder import alone_in, check_folder, has_checkpoint
 from .loaders import TrainingLoader, worker_count
 from .logs import Logs, Row
 from .models import build_model, data_config, model_args, save_model
@@ -128,16 +129,25 @@ class Training:
             scores, ``macs`` of one image, ``params``, updates that were skipped and images that can't be read.
 
         Raises:
-            UserError: the output folder can't be made.
+            UserError: the output folder can't be made, or another process is training there.
             CommandError: training broke off, or the output can't be written; the last good checkpoint is kept.
         """
         if self.finished is not None:
             return dict(self.finished)
+        with contextlib.ExitStack() as held:
+            self.processes.told(lambda: self._begin(held))
+            return self._run(on_update, on_epoch)
+
+    def _begin(self, held: contextlib.ExitStack) -> None:
+        make_folder(self.output)
+        with writing(self.output):
+            held.enter_context(alone_in(self.output))
+            write_text(self.output / "recipe.yaml", self.recipe.to_yaml())
+
+    def _run(
+        self, on_update: Callable[[Trainer, float], None] | None, on_epoch: Callable[[Row], None] | None
+    ) -> dict[str, Any]:
         primary, trainer = self.processes.primary, self.trainer
-        if primary:
-            make_folder(self.output)
-            with writing(self.output):
-                write_text(self.output / "recipe.yaml", self.recipe.to_yaml())
         logs = Logs(self.output, f"{self.recipe.model}, {self.recipe.epochs} epochs", self._step) if primary else None
         began, first = time.monotonic(), self._step
 

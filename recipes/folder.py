@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ from cp_vision.files import check_path
 
 from .schema import Recipe, load_recipe
 
-__all__ = ["FREE_KEYS", "check_folder", "has_checkpoint"]
+__all__ = ["FREE_KEYS", "alone_in", "check_folder", "has_checkpoint"]
+
+LOCK = ".lock"
 
 # What may differ when a training goes on: it changes nothing in the weights.
 FREE_KEYS = {"workers", "log_interval", "recovery_interval", "validation_batch_size", "data_dir", "dataset_download"}
@@ -45,8 +50,25 @@ def check_folder(output: Path, recipe: Recipe) -> dict[str, Any] | None:
     return finished
 
 
+@contextlib.contextmanager
+def alone_in(output: Path) -> Iterator[None]:
+    """Keep other processes from training into this folder; the system lets go of it however this one ends.
+
+    Raises:
+        UserError: another one is at work there.
+    """
+    with (output / LOCK).open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"output {str(output)!r}: another process is training there; wait for it, or choose another --output"
+            ) from error
+        yield
+
+
 def _is_empty(folder: Path) -> bool:
-    """Whether a folder isn't there, or holds nothing but what a kill left half written."""
+    """Whether a folder isn't there, or holds nothing but a lock and what a kill left half written."""
     if not folder.exists():
         return True
-    return folder.is_dir() and all(path.match(".*.unfinished") for path in folder.iterdir())
+    return folder.is_dir() and all(path.name == LOCK or path.match(".*.unfinished") for path in folder.iterdir())

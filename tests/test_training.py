@@ -550,6 +550,28 @@ def test_another_training_is_not_mixed_in(trained, capsys, tmp_path):
     assert "is there and holds no training; choose another --output" in capsys.readouterr().err
 
 
+HOLD = """
+import sys
+from pathlib import Path
+from cp_vision.recipes.folder import alone_in
+with alone_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_of_two_that_train_into_one_folder_the_second_is_told(tmp_path, capsys):
+    command = ["digits", *sets([*SMALL, "epochs=1", "batch_size=512"]), "--output", str(tmp_path)]
+    other = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        assert main(command) == 2
+        assert "another process is training there; wait for it" in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+        process.stdin.close()
+    assert main(command) == 0
+
+
 def test_an_unreadable_checkpoint_loses_nothing(tmp_path, capsys):
     whole, damaged = tmp_path / "whole", tmp_path / "damaged"
     command = ["digits", *sets([*SMALL, "epochs=1", "recovery_interval=10"])]
@@ -612,7 +634,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path, capsys)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "can't write into " in capsys.readouterr().err.splitlines()[-1]
-    assert not list((tmp_path / "out").glob(".*"))
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [".lock"]
     assert [path.name for path in tmp_path.glob("*.pt")] == ["checkpoint.pt"]
     assert load_state(tmp_path)[0]["progress"] == {"update": 1}
 
