@@ -486,7 +486,7 @@ def test_a_training_leaves_models_logs_and_a_summary(trained, capsys):
     folder, command = trained
     names = {path.name for path in folder.iterdir()}
     files = {"log.csv", "curves.svg", "recipe.yaml", "summary.json", "checkpoint.pt", "checkpoint.previous.pt"}
-    assert names == files | {"best", "last", "ema", "tensorboard"}
+    assert names == files | {"best", "last", "ema", "tensorboard", ".lock"}
     summary = json.loads((folder / "summary.json").read_text())
     rows = (folder / "log.csv").read_text().splitlines()
     assert rows[0] == "epoch,train_loss,loss,top1,top5,lr,skipped"
