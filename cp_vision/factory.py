@@ -140,7 +140,7 @@ def pool_and_drop(
     drop_blocks(model, drops)
     options = {} if pool_options is None else pool_options
     check_pool_options(options)
-    return insert_pools(model, _pool_names(model, pools), **options)
+    return insert_pools(model, _pool_names(model, pools, options.get("mode", "gated")), **options)
 
 
 def check_base(base: str) -> None:
@@ -154,9 +154,9 @@ def check_base(base: str) -> None:
         raise UserError(f"unknown base model {base!r}{closest(arch, list_models())} (timm.list_models() has all)")
 
 
-def _pool_names(model: nn.Module, pools: str | Sequence[str]) -> Sequence[str]:
+def _pool_names(model: nn.Module, pools: str | Sequence[str], mode: str) -> Sequence[str]:
     if pools == "default":
-        names = default_pools(model)
+        names = default_pools(model, mode)
         if not names and not is_known(model):
             found = listed(block.name for block in list_blocks(model))
             raise UserError(

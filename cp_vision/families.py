@@ -63,12 +63,21 @@ def check_names(model: nn.Module, names: tuple[str, ...], allowed: Any, what: st
             )
 
 
-def default_pools(model: nn.Module) -> tuple[str, ...]:
+def default_pools(model: nn.Module, mode: str = "gated") -> tuple[str, ...]:
     """Sites of a bare ``cp_<base>``: after every block of a transformer, and of a ConvNet at stride 16 or more.
 
-    A ConvNet's finer maps are left out, since a pool takes longer there than the block itself.
+    A ConvNet's finer maps are left out, since a pool takes longer there than the block itself; and of a ViT that
+    classifies by its class token the last block, after which nothing looks at the other tokens.
+
+    Args:
+        model: the model.
+        mode: how the pools act; ``"pre_attn"`` ones act in the last block, too.
     """
-    return tuple(b.name for b in list_blocks(model) if b.transformer or b.reduction >= 16)
+    blocks = list_blocks(model)
+    by_token = isinstance(model, TorchvisionViT) or getattr(model, "global_pool", None) == "token"
+    if mode != "pre_attn" and by_token and blocks[-1].layout == "tokens":
+        blocks = blocks[:-1]
+    return tuple(block.name for block in blocks if block.transformer or block.reduction >= 16)
 
 
 def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:

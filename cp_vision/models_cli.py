@@ -32,7 +32,7 @@ List ContextPool models, show the sites of one, or draw the supports that it has
   cp-models 'cp_resnet*'                     those that match
   cp-models cp_resnet50                      the sites of one model
   cp-models local-dir:runs/digits/best       those of a trained one
-  cp-models local-dir:runs/digits/best --image cat.jpg --plot supports.png
+  cp-models local-dir:runs/digits-train/last --image cat.jpg --plot supports.png
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cp_vision.command_line import CommandParser, parse_pairs, run_command
@@ -73,24 +73,34 @@ def parser() -> CommandParser:
     data.add_argument("--recipe", help="recipe file or bundled name; default digits, or default with other data")
     data.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a recipe's value")
     data.add_argument(
-        "--val-fraction", type=float, default=defaults.val_fraction, help="share of the training split held out"
+        "--val-fraction",
+        type=float,
+        default=defaults.val_fraction,
+        help="share of the training split held out (default %(default)s)",
     )
 
     how = made.add_argument_group("how to search")
-    how.add_argument("--trials", type=int, default=defaults.trials, help="candidates to try, the base included")
-    how.add_argument("--evaluator", default=defaults.evaluator, help=", ".join(EVALUATORS))
-    how.add_argument("--sampler", default=defaults.sampler, help=", ".join(sampler_names()))
-    how.add_argument("--objective", default=defaults.objective, help=", ".join(OBJECTIVES))
-    how.add_argument("--early-stop", default=defaults.early_stop, help=", ".join(STOPPERS))
+    how.add_argument(
+        "--trials", type=int, default=defaults.trials, help="candidates to try, the base included (default %(default)s)"
+    )
+    how.add_argument("--evaluator", default=defaults.evaluator, help=_choices(EVALUATORS))
+    how.add_argument("--sampler", default=defaults.sampler, help=_choices(sampler_names()))
+    how.add_argument("--objective", default=defaults.objective, help=_choices(OBJECTIVES))
+    how.add_argument("--early-stop", default=defaults.early_stop, help=_choices(STOPPERS))
     how.add_argument("--trial-seconds", type=float, metavar="S", help="the longest that a candidate may train")
     how.add_argument(
         "--supernet-epochs", type=int, metavar="N", help="epochs of training shared weights; default the recipe's"
     )
     how.add_argument(
-        "--finalists", type=int, default=defaults.finalists, help="trained after shared weights scored all"
+        "--finalists",
+        type=int,
+        default=defaults.finalists,
+        help="trained after shared weights scored all (default %(default)s)",
     )
     how.add_argument("--compiled", action="store_true", help="latencies are those of what torch.compile makes")
-    how.add_argument("--seed", type=int, default=defaults.seed, help="seed of sampler and trainings")
+    how.add_argument(
+        "--seed", type=int, default=defaults.seed, help="seed of sampler and trainings (default %(default)s)"
+    )
 
     where = made.add_argument_group("where")
     where.add_argument("--output", help="folder to write; default runs/BASE")
@@ -102,15 +112,23 @@ def parser() -> CommandParser:
         type=int,
         default=defaults.keep_checkpoints,
         metavar="N",
-        help="members of the front whose weights are kept, beside winner and baselines",
+        help="members of the front whose weights are kept, beside winner and baselines (default %(default)s)",
     )
-    where.add_argument("--executor", default=defaults.executor, help=", ".join(EXECUTORS))
+    where.add_argument("--executor", default=defaults.executor, help=_choices(EXECUTORS))
     where.add_argument("--parallel", type=int, metavar="N", help="candidates at a time under Ray")
     where.add_argument("--address", help="of a Ray cluster; default one on this machine")
-    where.add_argument("--cpus", type=float, default=defaults.cpus, help="processors of a candidate under Ray")
-    where.add_argument("--gpus", type=float, default=defaults.gpus, help="GPUs of a candidate under Ray")
+    where.add_argument(
+        "--cpus", type=float, default=defaults.cpus, help="processors of a candidate under Ray (default %(default)s)"
+    )
+    where.add_argument(
+        "--gpus", type=float, default=defaults.gpus, help="GPUs of a candidate under Ray (default %(default)s)"
+    )
     made.add_argument("--plan", action="store_true", help="tell what the search takes, and search nothing")
     return made
+
+
+def _choices(names: Iterable[str]) -> str:
+    return f"{', '.join(names)} (default %(default)s)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

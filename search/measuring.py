@@ -127,7 +127,10 @@ class _Counted:
         if not blocks:
             raise UserError(f"{base.base} has no blocks with {dict(base.model_args)}; take a deeper one")
         names = [site.name for site in sites]
-        self.pooled = default_pools(self.plain) if choices.pools is None else matching(choices.pools, names, "pools")
+        # One set of sites for all modes.
+        modes = choices.modes or [base.pool_options.get("mode", "gated")]
+        default = default_pools(self.plain, "pre_attn" if "pre_attn" in modes else "gated")
+        self.pooled = default if choices.pools is None else matching(choices.pools, names, "pools")
         droppable = [site.name for site in blocks if site.droppable]
         if choices.drops is None:
             self.droppable = tuple(droppable)

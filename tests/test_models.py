@@ -18,6 +18,7 @@ import cp_vision
 from cp_vision.cost import pool_macs
 from cp_vision.families import default_pools, list_blocks
 from cp_vision.strided import list_poolings
+from cp_vision.surgery import POOL_MODES
 
 
 def build_meta(name, **kwargs):
@@ -420,6 +421,24 @@ def test_what_weighs_channels_makes_no_transformer(base, coarse):
         model = timm.create_model(base)
     wanted = [block.name for block in list_blocks(model) if block.reduction >= 16 or not coarse]
     assert list(default_pools(model)) == wanted
+
+
+@pytest.mark.parametrize(("name", "mode"), [(f"cp_test_{vit}", m) for vit in ("vit", "vit2") for m in POOL_MODES])
+@torch.inference_mode()
+def test_each_pool_of_the_default_has_an_effect(name, mode):
+    """After the last block of a ViT only its class token may be looked at, which isn't pooled."""
+    model = timm.create_model(name, pool_options={"mode": mode}).eval()
+    x = images(size=(160, 160))
+    pools = [module for module in model.modules() if isinstance(module, cp_vision.ContextPool2d)]
+    assert len(pools) == len(model.blocks) - (model.global_pool == "token" and mode != "pre_attn")
+    before = model(x)
+    for pool in pools:
+        old = copy.deepcopy(pool.state_dict())
+        for parameter in pool.parameters():
+            torch.nn.init.normal_(parameter)
+        assert not torch.equal(model(x), before)
+        pool.load_state_dict(old)
+    assert torch.equal(model(x), before)
 
 
 def test_a_blocks_cost_leaves_out_the_pool_of_its_down_sampling():
