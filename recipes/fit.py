@@ -187,7 +187,7 @@ class Training:
     def _write_logs(self, logs: Logs | None) -> None:
         if logs is not None:
             with writing(self.output):
-                logs.epoch(self.rows, self._step)
+                logs.epoch(self.rows, self._step, self.trainer.epoch == self.trainer.epochs)
 
     @property
     def _step(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ __all__ = ["Logs", "Row"]
 
 Row = dict[str, float | int | None]
 """One epoch: ``epoch`` (from 1), ``train_loss``, ``loss``, ``top1``, ``top5``, ``lr``, ``skipped``."""
+
+# Drawing takes a good part of a second, which short epochs would feel.
+SECONDS_BETWEEN_PICTURES = 10.0
 
 COLUMNS = ("epoch", "train_loss", "loss", "top1", "top5", "lr", "skipped")
 
@@ -35,7 +39,7 @@ class Logs:
     """
 
     def __init__(self, folder: Path, title: str, step: int) -> None:
-        self.folder, self.title = folder, title
+        self.folder, self.title, self.drawn = folder, title, -SECONDS_BETWEEN_PICTURES
         self.events: Any = None
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -48,14 +52,16 @@ class Logs:
             for name, value in values.items():
                 self.events.add_scalar(f"train/{name}", value, step)
 
-    def epoch(self, rows: Sequence[Row], step: int) -> None:
-        """Write all epochs so far."""
+    def epoch(self, rows: Sequence[Row], step: int, last: bool) -> None:
+        """Write all epochs so far; the picture now and then, and after the last one."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.folder / "log.csv", text.getvalue())
-        draw_curves(rows, self.folder / "curves.svg", self.title)
+        if last or time.monotonic() - self.drawn > SECONDS_BETWEEN_PICTURES:
+            draw_curves(rows, self.folder / "curves.svg", self.title)
+            self.drawn = time.monotonic()
         if self.events is not None:
             for name in ("loss", "top1", "top5"):
                 value = rows[-1][name]
