@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseGASampler
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
@@ -74,6 +76,7 @@ class OptunaProposer(Proposer):
         refused: list[list[Any]] = []
         choice: dict[str, Any] = {}
         for _ in range(_REFUSALS):
+            self._choose_parents()
             trial = self._study.ask(self._distributions)
             choice = dict(trial.params)
             if self.space.excess(choice) > 0:
@@ -125,7 +128,26 @@ class OptunaProposer(Proposer):
 
     def _asked(self, choice: Choice) -> Trial:
         self._study.enqueue_trial(dict(choice))
-        return self._study.ask(self._distributions)
+        trial = self._study.ask(self._distributions)
+        if isinstance(self._study.sampler, BaseGASampler):
+            # Optuna gives a generation to its own proposals alone; what has none is never among the parents.
+            self._study.sampler.get_trial_generation(self._study, self._study.trials[trial.number])
+        return trial
+
+    def _choose_parents(self) -> None:
+        """Let a genetic sampler choose the parents of a generation before it needs them.
+
+        Chosen on demand they would depend on when that is: in their order, and in NSGA-III by what is drawn.
+        """
+        sampler = self._study.sampler
+        if not isinstance(sampler, BaseGASampler):
+            return
+        for generation in itertools.count():
+            # Those of one generation are chosen among those of the one before.
+            chooser: Any = make_sampler(self.sampler, self._seed(generation))
+            chooser.get_parent_population(self._study, generation)
+            if len(sampler.get_population(self._study, generation)) < sampler.population_size:
+                return
 
     def _values(self, choice: Choice, accuracy: float) -> list[float]:
         cost = self.space.cost(choice, self._measure)

@@ -28,8 +28,9 @@ def _found() -> dict[str, Callable[[int], BaseSampler]]:
             continue
         parameters = inspect.signature(kind).parameters
         needed = [p for p in parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-        # CMA-ES moves in numbers; what becomes of a site is none.
-        if needed or "seed" not in parameters or name == "CmaEsSampler":
+        # CMA-ES moves in numbers; what becomes of a site is none. QMC counts what it gave in this process alone, so
+        # that a search that goes on would be another one.
+        if needed or "seed" not in parameters or name in ("CmaEsSampler", "QMCSampler"):
             continue
         samplers[name.removesuffix("Sampler").lower()] = _seeded(kind)
     return samplers
