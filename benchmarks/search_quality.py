@@ -24,10 +24,11 @@ import optuna
 
 from benchmarks.search_table import setup
 from cp_vision.search.guided import make_proposer
+from cp_vision.search.leaders import leaders
 from cp_vision.search.record import Record
 from cp_vision.search.samplers import sampler_names
 from cp_vision.search.setup import Setup
-from cp_vision.search.strategy import Strategy, leaders
+from cp_vision.search.strategy import Strategy
 from cp_vision.search.workers import Worker
 
 GOAL = 0.95

@@ -10,13 +10,13 @@ from cp_vision.errors import UserError
 from ..recipes.models import load_model
 from .evaluate import weights_folder
 from .importance import site_importance
+from .leaders import Leaders, leaders
 from .outputs import write_tables
 from .record import Record
 from .results import Candidate, Results, pareto_front
-from .sensitivity import block_sensitivity
+from .sensitivity import block_sensitivity, untrained
 from .setup import Setup
 from .storage import hide_password
-from .strategy import Leaders, leaders
 from .supernet import kendall_tau
 from .workers import folder_lock
 
@@ -113,7 +113,7 @@ class Books:
         setup, trainer = self.setup, self.setup.trainer
         architecture, img_size = self.parts(self.record.candidates()[0])
         if setup.config.evaluator == "sensitivity":
-            model = trainer.build(architecture)
+            model = untrained(trainer, architecture)
         elif weights_folder(trainer.output, architecture, img_size).is_dir():
             try:
                 model = load_model(weights_folder(trainer.output, architecture, img_size))

@@ -22,7 +22,7 @@ from .setup import Setup
 from .stopping import Stopper
 from .storage import hide_password
 from .strategy import Strategy
-from .workers import Worker, folder_lock
+from .workers import FINISH, Worker, folder_lock
 
 __all__ = ["Search", "run"]
 
@@ -101,7 +101,7 @@ class Search(Setup):
             self.refused, self.exhausted = proposer.refused, strategy.exhausted
             books.write()
         if own is None and config.evaluator != "sensitivity":
-            with folder_lock(self.output):
+            with folder_lock(self.output, FINISH):
                 Finisher(books, observer).run()
         return books.write()
 

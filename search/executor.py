@@ -12,11 +12,12 @@ from cp_vision.errors import UserError, one_line
 
 from .claim import MOST_ATTEMPTS, Claim
 from .evaluate import Evaluator, NotKeptError, OnEpoch, StoppedEarly
+from .leaders import Leaders
 from .record import Record
 from .results import Candidate
 from .space import Choice
 from .stopping import Stopper, is_rung
-from .strategy import Leaders, Strategy
+from .strategy import Strategy
 
 __all__ = ["Observer", "describe_failure", "finite", "run_trials", "take_next"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,9 +17,12 @@ from .books import Books
 from .evaluate import weights_folder
 from .executor import Observer, describe_failure
 from .latency import measure_latency
+from .leaders import leaders
 from .outputs import write_member
 from .results import Candidate, Results
-from .strategy import leaders
+from .space import key_of
+from .strategy import without_pools
+from .workers import folder_lock
 
 __all__ = ["Finisher"]
 
@@ -41,7 +45,12 @@ class Finisher:
         """Everything, in its order."""
         self.record.sync()
         if self.setup.config.evaluator == "supernet":
+            # For hours perhaps, while the tables and the report can be made again.
             self._train_finalists()
+        with folder_lock(self.setup.output):
+            self._finish()
+
+    def _finish(self) -> None:
         self._score_leaders()
         self._measure_latencies()
         self._write_folders()
@@ -51,17 +60,42 @@ class Finisher:
         config, scored = self.setup.config, self.record.candidates()
         roles = leaders(scored, config.keep_accuracy, self.setup.space.measure).all()
         within = [c for c in scored if c.within_budget and c.state == "complete"]
-        best = sorted(within, key=lambda c: (-(c.accuracy or 0.0), c.macs, c.number))
+        best = sorted(within, key=self._promise(scored))
         finalists = {c.number: c for c in [*roles, *best[: config.finalists]]}
-        tried = {*self.record.notes("trained"), *self.record.notes("untrained")}
         self.observer.on_phase("finalists", len(finalists))
-        for done, (number, candidate) in enumerate(finalists.items(), 1):
-            if number not in tried:
-                self._train(candidate)
+        for done, candidate in enumerate(finalists.values(), 1):
+            self._train(candidate)
             self.observer.on_part("finalists", done)
+        # Whoever leads by now has its like without pools beside it, as far as that was scored.
+        while (twin := self._twin(self.books.leaders().best, scored)) is not None and self._train(twin):
+            pass
 
-    def _train(self, finalist: Candidate) -> None:
-        """Train a finalist and note its accuracy, or why there is none: the others go on."""
+    def _promise(self, scored: list[Candidate]) -> Callable[[Candidate], tuple[float, ...]]:
+        """What the best of the scored are sorted by: accuracy, or where one is to be kept the cost of those that do."""
+        keep, measure = self.setup.config.keep_accuracy, self.setup.space.measure
+        base = next((c.accuracy for c in scored if c.is_base), None)
+        floor = None if keep is None or base is None else base - keep
+
+        def key(candidate: Candidate) -> tuple[float, ...]:
+            accuracy, cost = candidate.accuracy or 0.0, candidate.cost(measure)
+            kept = floor is not None and accuracy >= floor
+            return (0.0, cost, -accuracy) if kept else (1.0, -accuracy, cost, candidate.number)
+
+        return key
+
+    def _twin(self, best: Candidate | None, scored: list[Candidate]) -> Candidate | None:
+        """The same as the winner without pools, where the winner has some and that was scored."""
+        if best is None or not best.pools:
+            return None
+        key = key_of(self.setup.space.normal(without_pools(self.record.choice_of(best.number))))
+        return next(
+            (c for c in scored if c.state == "complete" and key_of(self.record.choice_of(c.number)) == key), None
+        )
+
+    def _train(self, finalist: Candidate) -> bool:
+        """Train a finalist and note its accuracy, or why there is none: the others go on. False where it was."""
+        if finalist.number in {*self.record.notes("trained"), *self.record.notes("untrained")}:
+            return False
         try:
             score = self.trainer(*self.books.parts(finalist), lambda epoch, epochs, loss, score: None)
         except (UserError, CommandError):
@@ -73,6 +107,7 @@ class Finisher:
             self.record.note("untrained", finalist.number, reason)
         else:
             self.record.note("trained", finalist.number, score.accuracy)
+        return True
 
     def _score_leaders(self) -> None:
         """Score the winner and the baselines on the test split, once each."""

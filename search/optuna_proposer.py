@@ -146,7 +146,7 @@ class OptunaProposer(Proposer):
             # Those of one generation are chosen among those of the one before.
             chooser: Any = make_sampler(self.sampler, self._seed(generation))
             chooser.get_parent_population(self._study, generation)
-            if len(sampler.get_population(self._study, generation)) < sampler.population_size:
+            if len(sampler.get_population(self._study, generation)) < (sampler.population_size or 1):
                 return
 
     def _values(self, choice: Choice, accuracy: float) -> list[float]:

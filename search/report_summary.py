@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from .leaders import leaders
 from .report_baselines import tested
 from .report_format import (
     esc,
@@ -117,18 +118,20 @@ def _against(one: Candidate, other: Candidate, results: Results) -> str:
 
 
 def render_gain(results: Results) -> str:
-    """What pooling buys: the winner against the best that only leaves blocks out; empty without a winner."""
+    """What pooling buys: the winner against the best without pools; empty without a winner."""
     best = find(results, results.best)
     if best is None or results.evaluator == "sensitivity":
         return ""
-    plain = find(results, results.best_drops_only)
+    without = [c for c in results.candidates if not c.pools and score(c) is not None]
+    plain = leaders(without, results.keep_accuracy, results.limits[0].measure if results.limits else "macs").best
     pooled = [c for c in results.candidates if c.pools and score(c) is not None and c.within_budget]
     # A training of its own stands against another one's, as far as there are any.
     pooled = [c for c in pooled if finite(c.trained) is not None] or pooled
     if best.pools and plain is not None:
-        text = f"{_against(best, plain, results)}: the winner against the best drops-only, #{plain.number}."
+        kind = "base" if plain.is_base else "best drops-only" if plain.drops_only else "best without pools"
+        text = f"{_against(best, plain, results)}: the winner against the {kind}, #{plain.number}."
     elif best.pools:
-        text = "not known: no architecture that only drops blocks is complete, so nothing stands against it."
+        text = "not known: no architecture without pools is complete within the budget, so nothing stands against it."
     elif pooled:
         rival = max(pooled, key=lambda c: (own_score(c), -c.macs))
         text = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ import torch
 from cp_vision import Architecture, drop_blocks
 from cp_vision.command_line import CommandError
 
+from ..recipes.seeding import seed_all
 from .evaluate import OnEpoch, Score, TrainEvaluator
 
-__all__ = ["UntrainedEvaluator", "block_sensitivity"]
+__all__ = ["UntrainedEvaluator", "block_sensitivity", "untrained"]
 
 # More images than these make no difference that matters here.
 _MOST_IMAGES = 2000
@@ -37,6 +39,12 @@ def block_sensitivity(model: torch.nn.Module, names: list[str], trainer: TrainEv
     return lost
 
 
+def untrained(trainer: TrainEvaluator, architecture: Architecture) -> torch.nn.Module:
+    """The model with the weights that the recipe names; what they lack is drawn by the recipe's seed."""
+    seed_all(trainer.recipe.seed)
+    return trainer.build(architecture)
+
+
 class UntrainedEvaluator:
     """Scores an architecture with the weights that the recipe names, as they are.
 
@@ -49,9 +57,12 @@ class UntrainedEvaluator:
 
     def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
         """Score it; see :class:`Evaluator`."""
-        model: Any = self.trainer.build(architecture)
+        model: Any = untrained(self.trainer, architecture)
         accuracy = self.trainer.score(model, self.trainer.held_out, img_size)
-        if accuracy <= 100 / self.trainer.num_classes:
+        chance = 1 / self.trainer.num_classes
+        # Three standard errors of a guess.
+        lucky = chance + 3 * math.sqrt(chance * (1 - chance) / len(self.trainer.held_out))
+        if accuracy <= 100 * lucky:
             raise CommandError(
                 f"the base is {accuracy:.1f} % right without training, no more than by guessing: its weights are those "
                 "of other classes; name some that were trained on this data set (--set initial_checkpoint=FILE)"

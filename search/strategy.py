@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import TrialState
 
+from .leaders import Leaders, leaders
 from .proposals import Proposal, Proposer
 from .record import Record
-from .results import Candidate, Measure
 from .space import KEEP, POOL, Choice, Space, key_of
 
-__all__ = ["Leaders", "Strategy", "leaders", "starting_points", "without_pools"]
-
-
-@dataclass(frozen=True)
-class Leaders:
-    """The candidates that have a role; None where there is none yet.
-
-    Attributes:
-        base: no pools, no drops. It sets the scale; where it is over the budget it can't win.
-        best: the winner so far.
-        best_drops_only: the same among those that drop blocks and don't pool.
-    """
-
-    base: Candidate | None
-    best: Candidate | None
-    best_drops_only: Candidate | None
-
-    def all(self) -> list[Candidate]:
-        """Those that there are, each once."""
-        found = [c for c in (self.best, self.base, self.best_drops_only) if c is not None]
-        return [c for i, c in enumerate(found) if c not in found[:i]]
-
-
-def leaders(candidates: Iterable[Candidate], keep_accuracy: float | None = None, measure: Measure = "macs") -> Leaders:
-    """Find who leads: the most accurate within the budget, or the cheapest that keeps the base's accuracy.
-
-    Where some were trained by themselves after shared weights had scored them, those alone can win.
-
-    Args:
-        candidates: finished candidates.
-        keep_accuracy: how many points below the base a winner may be; None lets the most accurate win. The cheaper
-            of equals comes first, and where none keeps the accuracy the most accurate.
-        measure: what makes one cheaper.
-    """
-    complete = [c for c in candidates if c.accuracy is not None and c.state == "complete"]
-    trained = [c for c in complete if c.trained is not None]
-    within = [c for c in trained or complete if c.within_budget]
-    base = next((c for c in complete if c.is_base), None)
-    floor = None if keep_accuracy is None or base is None else _accuracy(base) - keep_accuracy
-
-    def first(those: list[Candidate]) -> Candidate | None:
-        if keeping := [c for c in those if floor is not None and _accuracy(c) >= floor]:
-            return min(keeping, key=lambda c: (c.cost(measure), -_accuracy(c), c.number))
-        return min(those, key=lambda c: (-_accuracy(c), c.cost(measure), c.number), default=None)
-
-    return Leaders(base=base, best=first(within), best_drops_only=first([c for c in within if c.drops_only]))
-
-
-def _accuracy(candidate: Candidate) -> float:
-    accuracy = candidate.accuracy if candidate.trained is None else candidate.trained
-    return 0.0 if accuracy is None else accuracy
+__all__ = ["Strategy", "starting_points", "without_pools"]
 
 
 def without_pools(choice: Choice) -> dict[str, Any]:
@@ -103,8 +52,8 @@ class Strategy:
     """Decides what comes next.
 
     First the base and a few candidates that only drop; then what the sampler proposes. When a candidate with pools
-    and drops leads, the same drops without pools come next, also beyond the number of trials, so that it is known
-    what its pools bring.
+    leads, the same without pools comes next, also beyond the number of trials, so that it is known what its pools
+    bring.
 
     Args:
         record: what was tried.
@@ -133,7 +82,7 @@ class Strategy:
                 # Without the base there is nothing to compare with, so it comes alone.
                 return None
         best = self.leaders().best
-        if best is not None and best.pools and best.drops:
+        if best is not None and best.pools:
             twin = record.space.normal(without_pools(record.choice_of(best.number)))
             if key_of(twin) not in keys and record.space.excess(twin) <= 0:
                 return twin, []

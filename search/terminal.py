@@ -12,11 +12,11 @@ from ..recipes.consistency import notice
 from .budget import format_cost
 from .executor import Observer
 from .forecast import Forecast
+from .leaders import Leaders
 from .report_format import find
 from .results import Candidate, Results
 from .setup import Setup
 from .space import Choice
-from .strategy import Leaders
 
 __all__ = ["Progress", "plan", "show_forecast", "summary"]
 
@@ -61,7 +61,8 @@ def _signed(macs: int) -> str:
 
 def show_forecast(found: Forecast, search: Setup) -> str:
     """What a search will take."""
-    lines = [f"the space has {found.size:,} candidates; {search.config.trials} are to be tried"]
+    trials = search.config.candidates
+    lines = [f"the space has {found.size:,} candidates; {trials} {'is' if trials == 1 else 'are'} to be tried"]
     for limit in search.space.limits:
         most = search.space.most(limit.measure)
         least = search.space.least(limit.measure)
@@ -133,7 +134,9 @@ def _line(c: Candidate | None, results: Results) -> str:
     if c is None or c.accuracy is None:
         return "none"
     tested = results.test_accuracy.get(c.number)
-    trained = "" if c.trained is None else f" with shared weights, {c.trained:.2f} % trained"
+    # As the report has it: what a training of its own would reach, those don't tell.
+    shared = " with shared weights" if results.evaluator == "supernet" else ""
+    trained = shared if c.trained is None else f"{shared}, {c.trained:.2f} % trained"
     test = "" if tested is None else f", test {tested:.2f} %"
     share = f"{c.macs / results.base_macs:.3f}x"
     return f"validation {c.accuracy:.2f} %{trained}{test}, {format_macs(c.macs)} MACs ({share})"

@@ -9,14 +9,17 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import OptunaError
 
-__all__ = ["Worker", "folder_lock"]
+__all__ = ["FINISH", "Worker", "folder_lock"]
+
+FINISH = ".finish.lock"
+"""Held by the process that ends a search; see :func:`folder_lock`."""
 
 _BEAT = 20.0
 _DEAD = 120.0
@@ -35,11 +38,15 @@ class Worker:
     Args:
         study: the study.
         folder: output folder of the search.
+
+    Attributes:
+        at_end: called where it ends in order, be it by Ctrl-C, before the others hear of it.
     """
 
     def __init__(self, study: optuna.Study, folder: Path) -> None:
         self.study, self.output, self.folder = study, folder, folder / ".workers"
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.at_end: list[Callable[[], None]] = []
         self._stop = threading.Event()
 
     def __enter__(self) -> Worker:
@@ -59,6 +66,10 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        for call in self.at_end:
+            # In order or not: of a storage that is away it can't be told.
+            with contextlib.suppress(OptunaError, OSError):
+                call()
         _own.discard(self.name)
         # What it held may be taken over at once.
         with contextlib.suppress(OptunaError, OSError):
@@ -105,9 +116,9 @@ def last_beat(attrs: dict[str, Any], name: str) -> float:
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock for what only one process may write; waits for it."""
-    with (folder / ".lock").open("w") as lock:
+def folder_lock(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Hold the lock for what only one process may write, or with :data:`FINISH` may end; waits for it."""
+    with (folder / name).open("w") as lock:
         # A POSIX lock is the process's own: data loading processes that outlive it for a moment don't hold it.
         fcntl.lockf(lock, fcntl.LOCK_EX)
         yield

@@ -150,7 +150,8 @@ def test_test_accuracy_is_shown_only_where_measured() -> None:
 @pytest.mark.parametrize(
     ("results", "sentence"),
     [
-        (study(BASE, POOLED, best=1), "not known: no architecture that only drops blocks is complete"),
+        (study(BASE, POOLED, best=1), "not known: no architecture without pools is"),
+        (study(replace(BASE, within_budget=True), POOLED, best=1), "the winner against the base, #0."),
         (
             study(BASE, PLAIN, WORSE, best=2, best_drops_only=2),
             "No pooling won: the best pooled candidate, #4",
