@@ -96,30 +96,39 @@ def _targets(scores: Mapping[str, Scores], shares: Mapping[str, float]) -> list[
     deviation = max(spreads, default=0.0)
     known = f"{deviation:.2f}" if spreads else "unknown"
 
-    def gain(variant: str, other: str) -> float:
+    def gains(variant: str, other: str) -> list[float]:
         shared = scores[variant].keys() & scores[other].keys()
-        return statistics.mean(scores[variant][seed] - scores[other][seed] for seed in shared)
+        return [scores[variant][seed] - scores[other][seed] for seed in sorted(shared)]
+
+    def gain(variant: str, other: str) -> float:
+        return statistics.mean(gains(variant, other))
+
+    def shown(variant: str, other: str) -> str:
+        found = gains(variant, other)
+        spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+        return f"{statistics.mean(found):+.2f}{spread} points"
 
     def judged(yes: bool) -> str:
         return f"open: {seeds} of {SEEDS} seeds" if seeds < SEEDS else "reached" if yes else "not reached"
 
     lines = [
-        f"Best of the pooled within 0.7x, which is {len(pooled)} chances: {best}, {shares[best]:.3f}x.",
+        f"Best of the pooled within 0.7x, which is {len(pooled)} chances: {best}, {shares[best]:.3f}x. Models of one "
+        "seed see the same batches, so differences are taken seed by seed: their mean and standard deviation.",
         "",
         "| | measured | |",
         "|---|---|---|",
-        f"| no worse than plain with all layers | {gain(best, PLAIN):+.2f} points | {judged(gain(best, PLAIN) >= 0)} |",
+        f"| no worse than plain with all layers | {shown(best, PLAIN)} | {judged(gain(best, PLAIN) >= 0)} |",
         f"| better than plain with as many layers, by more than the larger deviation ({known}) | "
-        f"{gain(best, FEWER):+.2f} points | {judged(gain(best, FEWER) > deviation)} |",
+        f"{shown(best, FEWER)} | {judged(gain(best, FEWER) > deviation)} |",
     ]
     dearer = max(set(all_pooled) - set(pooled), key=lambda v: statistics.mean(scores[v].values()), default=None)
     if dearer is not None:
         lines.append(
             f"| over 0.7x: {dearer}, {shares[dearer]:.3f}x, against plain with all layers | "
-            f"{gain(dearer, PLAIN):+.2f} points | {len(scores[dearer])} of {SEEDS} seeds |"
+            f"{shown(dearer, PLAIN)} | {len(scores[dearer])} of {SEEDS} seeds |"
         )
     if LONGER in scores:
-        lines.append(f"| what plain gains by twice the epochs, one seed | {gain(LONGER, PLAIN):+.2f} points | |")
+        lines.append(f"| what plain gains by twice the epochs | {shown(LONGER, PLAIN)} | one seed |")
     return lines
 
 
