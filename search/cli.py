@@ -144,12 +144,13 @@ def _run(arguments: Sequence[str] | None) -> None:
         if error.name != "optuna":
             raise
         raise UserError("cp-search needs Optuna, which is not installed; pip install 'cp-vision[search]'") from error
+    from .addresses import hide_password
     from .config import SearchConfig
 
     if words and words[0] in COMMANDS:
         config = run_subcommand(words[0], words[1:])
         if config is not None:
-            _search(config, plan_only=False)
+            _search(config, plan_only=False, again=shlex.join(["cp-search", *words]))
         return
     args = parser().parse_args(words)
     plain = (
@@ -185,10 +186,13 @@ def _run(arguments: Sequence[str] | None) -> None:
         output=f"runs/{args.base}" if args.output is None else args.output,
         command=shlex.join(["cp-search", *words]),
     )
-    _search(config, args.plan)
+    # With a password in it, it isn't shown, and the other way to go on needs none.
+    shown = hide_password(config.command) == config.command
+    resume = f"the one that was given, or {shlex.join(['cp-search', 'resume', str(config.output)])}"
+    _search(config, args.plan, config.command if shown else resume)
 
 
-def _search(config: SearchConfig, plan_only: bool) -> None:
+def _search(config: SearchConfig, plan_only: bool, again: str) -> None:
     from .driver import Search
     from .forecast import forecast
     from .terminal import Progress, plan, show_forecast, summary
@@ -198,11 +202,11 @@ def _search(config: SearchConfig, plan_only: bool) -> None:
     if plan_only:
         print(show_forecast(forecast(search), search))
         return
-    progress = Progress(config.trials)
+    progress = Progress(config.candidates)
     try:
         results = search.run(progress)
     except KeyboardInterrupt:
-        print(f"\nStopped. The same command goes on: {config.command}", file=sys.stderr)
+        print(f"\nStopped. The same command goes on: {again}", file=sys.stderr)
         raise
     finally:
         progress.close()

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from cp_vision.command_line import CommandParser
 from cp_vision.errors import UserError
 
+from .addresses import hide_password
 from .books import Books
 from .config import SearchConfig, load_config
 from .driver import Search
@@ -68,7 +69,9 @@ def run_subcommand(command: str, words: list[str]) -> SearchConfig | None:
         return config
     search = Search(config)
     if search.place.held() is None:
-        raise UserError(f"{str(args.folder)!r} holds no study yet; begin it with {config.command or 'cp-search'}")
+        raise UserError(
+            f"{str(args.folder)!r} holds no study yet; begin it with {hide_password(config.command) or 'cp-search'}"
+        )
     study, storage = search.place.load(search.settings, {})
     # It only looks, so it is no worker that others wait for.
     record = Record(study, storage, search.space, Worker(study, search.output))
@@ -96,7 +99,7 @@ def _status(books: Books) -> str:
             lines.append(f"running: candidate {number} in {owner}, heard of {duration(max(0.0, age))} ago")
         else:
             lines.append(f"to be run again: candidate {number}, whose process {owner} ended")
-    left = books.setup.config.trials - len(record.finished)
+    left = books.setup.config.candidates - len(record.finished)
     seconds = [c.seconds for c in results.candidates if c.state == "complete"]
     if left > 0 and seconds:
         lines.append(

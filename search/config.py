@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from cp_vision.errors import UserError, closest
-from cp_vision.files import write_text
 
 from ..recipes.schema import Recipe, load_recipe
+from .again import with_trials
 from .choices import Choices, load_choices
 from .samplers import SURROGATE, check_sampler
 from .stopping import check_stopper
 
-__all__ = ["CONFIG_FILE", "EVALUATORS", "EXECUTORS", "SearchConfig", "load_config", "recipe_source", "search_recipe"]
+__all__ = [
+    *("CONFIG_FILE", "EVALUATORS", "EXECUTORS", "SearchConfig"),
+    *("load_config", "recipe_source", "search_recipe", "whole_paths"),
+]
 
 CONFIG_FILE = "search.json"
 EVALUATORS = ("train", "supernet", "sensitivity")
 EXECUTORS = ("local", "ray")
 OBJECTIVES = ("pareto", "single")
+# Keys of a recipe that name files.
+_FILES = ("data_dir", "class_map", "initial_checkpoint")
 # Keys of a recipe that a search doesn't take from it.
 _DECIDED = {"model": "the base", "seed": "what --seed says"}
 
@@ -106,6 +111,16 @@ class SearchConfig:
     gpus: float = 0.0
     command: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("data_dir", "recipe"):
+            if isinstance(value := getattr(self, name), Path):
+                object.__setattr__(self, name, str(value))
+
+    @property
+    def candidates(self) -> int:
+        """How many candidates are tried, the base included: without trainings the base alone."""
+        return 1 if self.evaluator == "sensitivity" else self.trials
+
     @property
     def budget_text(self) -> str:
         """The budgets, with the default filled in."""
@@ -174,7 +189,9 @@ class SearchConfig:
             raise UserError("output '' must be a path")
 
     def save(self, folder: Path) -> None:
-        """Write it into the output folder, from where :func:`load_config` reads it.
+        """Write it into the output folder, from where :func:`load_config` reads it in any folder.
+
+        With a password in it, nobody but its owner may read the file.
 
         Args:
             folder: the output folder; must be there.
@@ -183,11 +200,9 @@ class SearchConfig:
             UserError: a space that can't be used.
             OSError: the folder can't be written.
         """
-        values = dataclasses.asdict(self) | {"space": load_choices(self.space).model_dump(mode="json")}
-        for key, kind in (("data_dir", Path.exists), ("recipe", Path.is_file)):
-            if values[key] is not None and kind(Path(values[key])):
-                values[key] = str(Path(values[key]).resolve())
-        write_text(folder / CONFIG_FILE, json.dumps(values | {"output": str(self.output)}, indent=2) + "\n")
+        from .config_file import write_config
+
+        write_config(self, folder / CONFIG_FILE)
 
 
 def load_config(folder: Path, **changes: Any) -> SearchConfig:
@@ -195,7 +210,7 @@ def load_config(folder: Path, **changes: Any) -> SearchConfig:
 
     Args:
         folder: its output folder.
-        **changes: values in place of those written there.
+        **changes: values in place of those written there; other trials are put into the command, too.
 
     Raises:
         UserError: no search was begun there.
@@ -203,6 +218,8 @@ def load_config(folder: Path, **changes: Any) -> SearchConfig:
     path = folder / CONFIG_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        if "trials" in changes:
+            values["command"] = with_trials(values["command"], changes["trials"])
         return SearchConfig(**{**values, "overrides": tuple(values["overrides"]), "output": str(folder), **changes})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{str(folder)!r} holds no search: {path.name} is missing or can't be read") from error
@@ -215,6 +232,12 @@ def recipe_source(config: SearchConfig) -> str:
     return "digits" if config.dataset in (None, "digits") and config.data_dir is None else "default"
 
 
+def whole_paths(recipe: Recipe) -> dict[str, str]:
+    """Whole paths of the files that a recipe names, by key, as far as it names them as seen from this folder."""
+    named = {key: getattr(recipe, key) for key in _FILES}
+    return {key: str(Path(path).resolve()) for key, path in named.items() if path and Path(path).exists()}
+
+
 def search_recipe(config: SearchConfig) -> Recipe:
     """The recipe that trains every candidate: what the config names, with the config's data and seed in it.
 
@@ -222,7 +245,7 @@ def search_recipe(config: SearchConfig) -> Recipe:
         UserError: a recipe that can't be used.
     """
     recipe = load_recipe(recipe_source(config), config.overrides)
-    values: dict[str, Any] = {"seed": config.seed}
+    values: dict[str, Any] = {**whole_paths(recipe), "data_dir": recipe.data_dir, "seed": config.seed}
     if config.dataset is not None:
         values["dataset"] = config.dataset
     if config.data_dir is not None:

@@ -84,10 +84,9 @@ class Search(Setup):
     def _run(self, record: Record, observer: Observer, own: Evaluator | None) -> Results:
         config, books = self.config, Books(self, record, own is None and self.config.evaluator != "supernet")
         proposer = make_proposer(self.space, config.sampler, config.seed, config.objective, config.keep_accuracy)
-        trials = 1 if config.evaluator == "sensitivity" else config.trials
-        strategy = Strategy(record, proposer, trials, config.keep_accuracy)
+        strategy = Strategy(record, proposer, config.candidates, config.keep_accuracy)
         evaluator = own or make_evaluator(self, observer)
-        observer.on_begin(min(len(record.finished), trials))
+        observer.on_begin(min(len(record.finished), config.candidates))
         try:
             books.measure_sensitivity()
             if config.executor == "ray":

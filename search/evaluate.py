@@ -126,6 +126,9 @@ class TrainEvaluator:
     def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
         """Train, score, and keep the weights."""
         random_seed(self.recipe.seed)
+        if self.recipe.torchcompile is not None:
+            # Else torch compiles so many architectures in a process, eight by default, and no more.
+            torch.compiler.reset()
         model = self.build(architecture)
         recipe = self.sized(img_size)
         deadline = None if self.most_seconds is None else time.monotonic() + self.most_seconds

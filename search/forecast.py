@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 import time
 from dataclasses import dataclass
 
+import torch
+
 from ..recipes.scoring import evaluate
 from ..recipes.trainer import Trainer
+from .config import SearchConfig
 from .setup import Setup
+from .space_size import count_candidates
 
-__all__ = ["Forecast", "forecast"]
+__all__ = ["Forecast", "at_a_time", "forecast"]
 
 _LONG = 10.0
 
@@ -24,7 +30,7 @@ class Forecast:
         epoch_seconds: an epoch of the base's training, on this device.
         score_seconds: scoring the base on the held-out part.
         candidate_seconds: training and scoring the base; others cost about their share of its MACs.
-        hours: all candidates trained to their end, the budget's share of the base's time each.
+        hours: all candidates trained to their end, the tightest budget's share of the base's time each.
         disk: bytes of weights that are kept, with their copies in folders.
     """
 
@@ -53,21 +59,36 @@ def forecast(setup: Setup) -> Forecast:
     score = (time.perf_counter() - began) * max(1.0, len(setup.held_out) / size)
     epoch = update * loader.updates
     candidate = 0.0 if config.evaluator == "sensitivity" else epoch * updates.epochs + score
-    within = min(1.0, max((limit.most / limit.base for limit in setup.space.limits), default=1.0))
+    # All budgets hold, so the tightest tells.
+    within = min([1.0, *(limit.most / limit.base for limit in setup.space.limits)])
+    parallel = at_a_time(config)
     if config.evaluator == "supernet":
         # Four forward passes an update, then a score for each candidate and a training for each finalist.
         shared = 4 * epoch * (config.supernet_epochs or updates.epochs)
-        total = shared + config.trials * score + (config.finalists + 2) * candidate * within
+        # Both in one process; the scores between them may be spread.
+        total = shared + config.trials * score / parallel + (config.finalists + 2) * candidate * within
     elif config.evaluator == "sensitivity":
         total = score * (1 + sum(block.droppable for block in setup.space.blocks))
     else:
-        total = candidate + (config.trials - 1) * candidate * within
+        total = (candidate + (config.trials - 1) * candidate * within) / parallel
     params = setup.space.base_costs["params"] + sum(
         max(costs["params"].pool.values(), default=0.0) for costs in setup.space.costs.values()
     )
-    parallel = config.parallel or 1
     folders = 2 * (config.keep_checkpoints + 3) + parallel
-    return Forecast(setup.space.size(), epoch, score, candidate, total / parallel / 3600, int(4 * params * folders))
+    size_of_space = count_candidates(setup.space)
+    return Forecast(size_of_space, epoch, score, candidate, total / 3600, int(4 * params * folders))
+
+
+def at_a_time(config: SearchConfig) -> int:
+    """How many candidates are tried at a time, as far as this machine has room for them; at least 1."""
+    asked = config.parallel
+    if config.executor != "ray" or config.address is not None:
+        # How large a cluster is isn't known here.
+        return asked or 1
+    room = (os.cpu_count() or 1) / config.cpus if config.cpus else math.inf
+    if config.gpus:
+        room = min(room, torch.cuda.device_count() / config.gpus)
+    return max(1, int(min(room if asked is None else asked, room, config.trials)))
 
 
 def _seconds_of(updates: Trainer) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,12 +16,15 @@ from .results import PartCosts
 __all__ = ["Latency", "measure_latency"]
 
 _SECONDS = 0.2
+_MOST_COMPILED = 10_000
 
 
 def measure_latency(
     module: nn.Module, *args: Any, compiled: bool = False, seconds: float = _SECONDS, **kwargs: Any
 ) -> float:
     """Median time of a call in milliseconds, without gradients, after calls that are not counted.
+
+    A module that is measured again is not compiled again.
 
     Args:
         module: a module in evaluation mode, on the device of its arguments.
@@ -32,13 +36,24 @@ def measure_latency(
     # Looks for a compiler of C++ when it is imported, and warns where there is a CUDA without a device.
     from torch.utils.benchmark import Timer
 
-    called: Any = torch.compile(module) if compiled else module
+    # Of other shapes than the module before it too, it is the code for these that is measured.
+    called: Any = torch.compile(module, dynamic=False) if compiled else module
     names = {"called": called, "args": args, "kwargs": kwargs}
-    with torch.inference_mode():
+    with torch.inference_mode(), _room_for_all() if compiled else nullcontext():
         for _ in range(3):
             called(*args, **kwargs)
         timer = Timer("called(*args, **kwargs)", globals=names, num_threads=torch.get_num_threads())
         return 1e3 * timer.blocked_autorange(min_run_time=seconds).median
+
+
+def _room_for_all() -> AbstractContextManager[None]:
+    """Let any number of modules be compiled: of a class torch compiles eight, by default, and no more."""
+    # Takes a second to import.
+    import torch._dynamo
+
+    limits = {"recompile_limit": _MOST_COMPILED, "accumulated_recompile_limit": _MOST_COMPILED}
+    patched: AbstractContextManager[None] = torch._dynamo.config.patch(limits)
+    return patched
 
 
 class Latency:
@@ -79,19 +94,23 @@ class Latency:
             handle.remove()
         own = {site.name: 0.0 for site in self.sites}
         for name, (args, kwargs) in calls.items():
-            own[name] = measure_latency(self.model.get_submodule(name), *args, compiled=self.compiled, **kwargs)
+            own[name] = self._time(self.model.get_submodule(name), *args, **kwargs)
         added = {site.name: 0.0 for site in self.sites}
         for name, (pool, site) in self.pools.items():
             real = pool.to_empty(device=self.device).eval()
             for parameter in real.parameters():
                 nn.init.zeros_(parameter)
-            added[name] = measure_latency(
-                real, torch.randn(1, site.channels, *site.grid, device=self.device), compiled=self.compiled
-            )
-        base = measure_latency(self.model, self.image, compiled=self.compiled, seconds=5 * _SECONDS)
+            added[name] = self._time(real, torch.randn(1, site.channels, *site.grid, device=self.device))
+        base = self._time(self.model, self.image, seconds=5 * _SECONDS)
         # What the parts take by themselves may be more than the whole: then each counts for its share.
         share = min(1.0, base / sum(own.values())) if sum(own.values()) else 1.0
         return PartCosts(base, {name: share * time for name, time in own.items()}, added)
+
+    def _time(self, module: nn.Module, *args: Any, **kwargs: Any) -> float:
+        if self.compiled:
+            # Nothing that was compiled before is in its way.
+            torch.compiler.reset()
+        return measure_latency(module, *args, compiled=self.compiled, **kwargs)
 
 
 def _note(calls: dict[str, Any], name: str) -> Any:

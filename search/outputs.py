@@ -21,20 +21,24 @@ from .results import Candidate, Results
 __all__ = ["write_member", "write_tables"]
 
 COLUMNS = (
-    *("number", "pools", "drops", "mode", "support_range", "img_size", "macs", "params", "latency_ms", "accuracy"),
-    *("trained_accuracy", "state", "front", "seconds", "reason"),
+    *("number", "pools", "drops", "mode", "support_range", "img_size", "macs", "params", "latency_ms"),
+    *("predicted_latency_ms", "accuracy", "trained_accuracy", "state", "front", "seconds", "reason"),
 )
 
 
 def write_tables(results: Results, output: Path) -> None:
-    """Write ``pareto.csv`` (a row per candidate; lists are separated by blanks) and ``report.html``."""
+    """Write ``pareto.csv`` and ``report.html``.
+
+    The table has a row per candidate; lists are separated by blanks. ``latency_ms`` is measured on the whole model,
+    ``predicted_latency_ms`` is the sum over its parts that a budget of latency goes by.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     front = results.front
     for c in results.candidates:
-        latency = results.measured_latency.get(c.number, c.latency)
-        figures = ["" if figure is None else repr(figure) for figure in (latency, c.accuracy, c.trained)]
+        known = (results.measured_latency.get(c.number), c.latency, c.accuracy, c.trained)
+        figures = ["" if figure is None else repr(figure) for figure in known]
         settings = [c.settings.get(name, "") for name in ("mode", "support_range", "img_size")]
         row = [c.number, " ".join(c.pools), " ".join(c.drops), *settings, c.macs, c.params, *figures, c.state]
         writer.writerow([*row, int(c.number in front), f"{c.seconds:.1f}", c.reason])

@@ -28,6 +28,7 @@ from cp_vision.errors import UserError, one_line
 from .choices import load_choices
 from .claim import MOST_ATTEMPTS, Claim
 from .config import SearchConfig
+from .config_file import absolute
 from .evaluate import Evaluator
 from .executor import Observer, take_next
 from .record import Record
@@ -60,13 +61,9 @@ def run_on_ray(
         CommandError: the base itself can't be scored, weights can't be written, or Ray can't be started.
         UserError: raised by an evaluator.
     """
-    absolute: dict[str, Any] = {
-        key: str(Path(value).resolve()) for key in ("data_dir", "output") if (value := getattr(config, key))
-    }
-    if config.recipe is not None and Path(config.recipe).is_file():
-        absolute["recipe"] = str(Path(config.recipe).resolve())
     # Workers are in other folders, or on other machines.
-    config = dataclasses.replace(config, **absolute, space=load_choices(config.space).model_dump(mode="json"))
+    space = load_choices(config.space).model_dump(mode="json")
+    config = dataclasses.replace(absolute(config), output=str(Path(config.output).resolve()), space=space)
     with _ray(config):
         cores = ray.cluster_resources().get("CPU", 1.0)
         parallel = config.parallel or max(1, math.floor(cores / max(config.cpus, 1e-6)))

@@ -13,7 +13,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from .claim import MOST_ATTEMPTS, Claim
+from .claim import MOST_ATTEMPTS, Claim, put_back
 from .optuna_proposer import distributions
 from .results import Candidate, State
 from .space import Choice, Key, Space, key_of
@@ -32,8 +32,9 @@ class Record:
     """Everything that was tried, in any of the processes that share the study.
 
     A candidate is claimed, as a running trial, before it is tried, and finished in one transaction. What was running
-    when its process died is taken over by another one. Two that claim the same candidate at once settle it by the
-    order of their trials; the later one is void.
+    when its process died is taken over by another one; what ran when it ended in order, as by Ctrl-C, waits as if it
+    had not been begun. Two that claim the same candidate at once settle it by the order of their trials; the later one
+    is void.
 
     Args:
         study: the study, opened from this storage.
@@ -49,6 +50,8 @@ class Record:
         self._finished: dict[int, Candidate] = {}
         self.trials: list[FrozenTrial] = []
         self._attrs: dict[str, Any] = {}
+        self._open: set[int] = set()
+        worker.at_end.append(self._leave)
         self.sync()
 
     def sync(self) -> None:
@@ -96,9 +99,10 @@ class Record:
                 constraints=self.space.constraints(choice),
             ),
         )
+        self._open.add(trial_id)
         self.sync()
-        same = [trial for trial in self.trials if trial.params == choice]
-        if same and same[0]._trial_id != trial_id:
+        same = next((trial for trial in self.trials if trial.params == choice), None)
+        if same is not None and same._trial_id != trial_id:
             self.void(trial_id)
             return None
         return Claim(trial_id, dict(choice), 1, time.monotonic())
@@ -119,6 +123,7 @@ class Record:
             with folder_lock(self.worker.output):
                 if not self._take(trial, taken):
                     continue
+            self._open.add(trial._trial_id)
             self.sync()
             claim = Claim(trial._trial_id, dict(trial.params), begun, time.monotonic())
             if begun <= MOST_ATTEMPTS or trial.params == self.space.choice():
@@ -164,30 +169,36 @@ class Record:
         if reason:
             attrs["reason"] = reason
         states = {name: trial_state for trial_state, name in _STATES.items()}
-        values = (
-            [accuracy, float(self.space.macs(claim.choice))] if state == "complete" and accuracy is not None else None
-        )
+        cost = float(self.space.macs(claim.choice))
+        values = [accuracy, cost] if state == "complete" and accuracy is not None else None
         try:
             self._storage.set_trial_user_attr(claim.trial_id, "result", attrs)
             self._storage.set_trial_state_values(claim.trial_id, states[state], values)
         except UpdateFinishedTrialError:
-            # It was taken for dead, and another process finished it meanwhile: that one counts.
-            pass
+            pass  # It was taken for dead, and another process finished it meanwhile: that one counts.
+        self._open.discard(claim.trial_id)
         self.sync()
         return next(c for c, trial in zip(self.all(), self.trials, strict=True) if trial._trial_id == claim.trial_id)
 
     def hand_back(self, claim: Claim) -> None:
         """Let a candidate be begun again whose worker died, which may be its fault."""
-        with suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(claim.trial_id, "here", True)
-            self._storage.set_trial_state_values(claim.trial_id, TrialState.WAITING)
+        self._open.discard(claim.trial_id)
+        put_back(self._storage, claim.trial_id, counted=True)
         self.sync()
+
+    def _leave(self) -> None:
+        """Let what is still being tried be begun again, uncounted: that this process ends is no fault of its own."""
+        for trial_id in sorted(self._open):
+            if self._storage.get_trial(trial_id).user_attrs.get("owner") == self.worker.name:
+                put_back(self._storage, trial_id, counted=False)
+        self._open.clear()
 
     def void(self, trial_id: int) -> None:
         """Take a claim back, as if it had never been."""
         with suppress(UpdateFinishedTrialError):
             self._storage.set_trial_user_attr(trial_id, "void", True)
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        self._open.discard(trial_id)
         self.sync()
 
     def all(self) -> list[Candidate]:

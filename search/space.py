@@ -204,10 +204,6 @@ class Space:
             allowed[block.name] = tuple(choices)
         return {**allowed, **self.settings}
 
-    def size(self) -> int:
-        """How many candidates there are, over the budget or not."""
-        return math.prod(len(values) for values in self.choices().values())
-
     def choice(self, pools: Iterable[str] = (), drops: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
         """The choice that pools and drops these sites and keeps the others; settings are the base's, or as named.
 

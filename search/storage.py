@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 import warnings
 from contextlib import closing, suppress
@@ -18,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from cp_vision.errors import UserError, one_line
 
+from .addresses import absolute_address, file_of, hide_password, hide_password_in_address
 from .config import CONFIG_FILE
 
 __all__ = ["STUDY_FILE", "StudyPlace", "hide_password"]
@@ -25,6 +25,8 @@ __all__ = ["STUDY_FILE", "StudyPlace", "hide_password"]
 STUDY_FILE = "study.db"
 _STUDY_NAME = "cp-search"
 _SETTINGS = "settings"
+# Those that name files: searches that were begun earlier have them as they were typed.
+_FILES = ("recipe value class_map", "recipe value initial_checkpoint")
 
 
 class StudyPlace:
@@ -37,7 +39,7 @@ class StudyPlace:
     """
 
     def __init__(self, folder: Path, storage: str | None) -> None:
-        self.folder, self.address = folder, storage
+        self.folder, self.address = folder, None if storage is None else absolute_address(storage)
         self.name = _STUDY_NAME if storage is None else folder.resolve().name
 
     def check(self, settings: dict[str, Any]) -> None:
@@ -62,7 +64,7 @@ class StudyPlace:
         wanted, there = json.loads(json.dumps(settings)), attrs[_SETTINGS]
         for key in sorted({*there, *wanted}):
             # A study whose base could not be trained holds nothing; it takes new settings.
-            if trials and there.get(key) != wanted.get(key):
+            if trials and _absolute(key, there.get(key)) != _absolute(key, wanted.get(key)):
                 raise UserError(
                     f"{self.folder} holds another study: {key} is {json.dumps(there.get(key))} there, not "
                     f"{json.dumps(wanted.get(key))}; choose another --output"
@@ -77,9 +79,9 @@ class StudyPlace:
         config, own = self.folder / CONFIG_FILE, self._path()
         if begun and (self.address is None or config.exists()):
             return []
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError, TypeError):
             # Begun here, in a database that was emptied since.
-            if self.address is not None and json.loads(config.read_text())["storage"] == self.address:
+            if self.address is not None and absolute_address(json.loads(config.read_text())["storage"]) == self.address:
                 return []
         names = sorted(path.name for path in self.folder.glob("*") if not path.name.startswith("."))
         # SQLite's own beside it begin with its name.
@@ -147,27 +149,24 @@ class StudyPlace:
         except ImportError as error:
             # Optuna's own message doesn't say which driver.
             raise UserError(
-                f"storage {hide_password(str(self))!r} can't be opened: {one_line(error.__cause__ or error)[:200]}; "
-                "install the database's driver with pip"
+                f"storage {str(self)!r} can't be opened: {self._told(error.__cause__ or error)}; install the "
+                "database's driver with pip"
             ) from error
         except (OSError, ValueError, OptunaError) as error:
-            raise UserError(f"storage {hide_password(str(self))!r} can't be opened: {one_line(error)[:200]}") from error
+            raise UserError(f"storage {str(self)!r} can't be opened: {self._told(error)}") from error
         except Exception as error:
             # Whatever a driver of a database raises.
             raise UserError(
-                f"storage {hide_password(str(self))!r} can't be opened: {type(error).__name__}: "
-                f"{hide_password(one_line(error))[:200]}"
+                f"storage {str(self)!r} can't be opened: {type(error).__name__}: {self._told(error)}"
             ) from error
+
+    def _told(self, error: BaseException) -> str:
+        """An error in one line, without the password."""
+        return hide_password(one_line(error).replace(self.address or str(self), str(self)))[:200]
 
     def _path(self) -> Path | None:
         """The file that the address names; None where it is a server's."""
-        if self.address is None:
-            return self.folder / STUDY_FILE
-        if self.address.startswith("journal:"):
-            return Path(self.address.removeprefix("journal:").removeprefix("//"))
-        if self.address.startswith("sqlite:///"):
-            return Path(self.address.removeprefix("sqlite:///").partition("?")[0])
-        return None
+        return self.folder / STUDY_FILE if self.address is None else file_of(self.address)
 
     def _held_by_file(self) -> tuple[dict[str, Any], int] | None:
         path = self.folder / STUDY_FILE
@@ -187,12 +186,12 @@ class StudyPlace:
         return {key: json.loads(text) for name, key, text in rows if name == _STUDY_NAME}, trials
 
     def __str__(self) -> str:
-        return str(self.folder / STUDY_FILE) if self.address is None else hide_password(self.address)
+        return str(self.folder / STUDY_FILE) if self.address is None else hide_password_in_address(self.address)
 
 
-def hide_password(text: str) -> str:
-    """A text without the passwords in addresses of databases."""
-    return re.sub(r"(://[^:/@\s]+):[^@/\s]+@", r"\1:***@", text)
+def _absolute(key: str, value: Any) -> Any:
+    """A setting, as a whole path where it names a file."""
+    return str(Path(value).resolve()) if key in _FILES and isinstance(value, str) else value
 
 
 def _sqlite(path: Path) -> RDBStorage:

@@ -6,6 +6,7 @@ import re
 import shutil
 import sqlite3
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import optuna
@@ -20,15 +21,21 @@ from cp_vision.command_line import CommandError
 from cp_vision.cost import format_macs
 from cp_vision.recipes import load_recipe
 from cp_vision.search import Search, SearchConfig, measure_space, parse_budgets
+from cp_vision.search.again import with_trials
 from cp_vision.search.cli import main
-from cp_vision.search.config import load_config
+from cp_vision.search.config import load_config, search_recipe
+from cp_vision.search.evaluate import TrainEvaluator
+from cp_vision.search.forecast import forecast
 from cp_vision.search.guided import make_proposer
+from cp_vision.search.latency import measure_latency
+from cp_vision.search.leaders import leaders
 from cp_vision.search.mending import Mender
 from cp_vision.search.optuna_proposer import OptunaProposer
 from cp_vision.search.results import Candidate, Limit
 from cp_vision.search.samplers import sampler_names
 from cp_vision.search.space import DROP, KEEP, POOL, key_of
-from cp_vision.search.strategy import leaders, starting_points, without_pools
+from cp_vision.search.strategy import starting_points, without_pools
+from cp_vision.search.terminal import summary
 
 BASES = {
     "test_vit": {"img_size": 32, "patch_size": 8},
@@ -683,3 +690,151 @@ def test_every_base_of_the_digits_is_searched_by_its_name_alone(tmp_path):
         model = timm.create_model(f"cp_{base}", pools=results.candidates[-1].pools, drops=results.candidates[-1].drops)
         assert isinstance(model, torch.nn.Module)
         assert cp_vision.find_sites(model)
+
+
+# A training of seconds.
+SMALL = {
+    "model_kwargs": {"patch_size": 16, "depth": 3},
+    "overrides": ("epochs=1", "opt=adamw", "lr=0.001", "batch_size=512", "workers=0"),
+}
+
+
+class CountedBackend:
+    """A compiler that notes what it compiles and runs."""
+
+    def __init__(self):
+        self.dynamic, self.runs = [], 0
+
+    def __call__(self, graph, inputs):
+        self.dynamic.append(any(isinstance(x, torch.SymInt) for x in inputs))
+
+        def run(*args):
+            self.runs += 1
+            return graph(*args)
+
+        return run
+
+
+class Layer(torch.nn.Module):
+    """A class of its own: of those that torch brings it compiles any number."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(width))
+
+    def forward(self, x):
+        return x * self.weight
+
+
+@pytest.mark.parametrize("shapes", [[(1, 2 + i) for i in range(12)], [(2 + i, 5) for i in range(12)]])
+def test_every_module_that_is_measured_is_compiled_once_and_for_its_shapes(shapes, monkeypatch):
+    backend = CountedBackend()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    torch.compiler.reset()
+    modules = [(Layer(shape[1]), torch.zeros(shape)) for shape in shapes]
+    # More of one class than torch compiles by default, which timm changes.
+    with torch._dynamo.config.patch(recompile_limit=8):
+        for module, x in modules * 2:
+            before = backend.runs
+            measure_latency(module, x, compiled=True, seconds=1e-4)
+            assert backend.runs > before, x.shape
+    assert backend.dynamic == [False] * 12
+
+
+def test_with_a_recipe_that_compiles_every_candidate_is_compiled(tmp_path):
+    backend = CountedBackend()
+    torch._dynamo.register_backend(backend, name="counted")
+    overrides = (*SMALL["overrides"], "torchcompile=counted")
+    search = Search(config(tmp_path, **SMALL | {"overrides": overrides}))
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for drops in ((), ("blocks.1",), ("blocks.2",)):
+            before = backend.runs
+            search.trainer(search.space.architecture(search.space.choice(drops=drops)), None, lambda *_: None)
+            assert backend.runs > before, drops
+
+
+def test_a_plan_divides_by_what_runs_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    search = Search(config(tmp_path, budget="0.7x,params=1x", trials=11, **SMALL))
+    share = search.space.limits[0].most / search.space.base_macs
+    for changes, parallel in (
+        ({"executor": "local"}, 1),
+        ({}, 4),
+        ({"cpus": 0.5}, 8),
+        ({"parallel": 3}, 3),
+        ({"parallel": 100}, 4),
+        # The size of a cluster isn't known.
+        ({"parallel": 100, "address": "head:6379"}, 100),
+    ):
+        search.config = replace(search.config, **{"executor": "ray", "cpus": 1.0, "parallel": None, **changes})
+        found = forecast(search)
+        expected = found.candidate_seconds * (1 + 10 * share) / parallel
+        assert 3600 * found.hours == pytest.approx(expected), changes
+        search.config = replace(search.config, address=None)
+
+
+def test_sensitivity_tries_one_candidate_and_says_so(tmp_path, capsys):
+    more = ("epochs=3", "batch_size=128", "lr=0.004")
+    first = Search(config(tmp_path, **SMALL | {"overrides": (*SMALL["overrides"], *more)}))
+    first.trainer(first.space.base, None, lambda *_: None)
+    (weights,) = tmp_path.glob("weights/*/model.safetensors")
+    words = ["test_vit2", "--model-kwargs", "patch_size=16", "depth=3", "--evaluator", "sensitivity"]
+    words += ["--set", f"initial_checkpoint={weights}", "--output", str(tmp_path / "s")]
+    assert main([*words, "--plan"]) == 0
+    assert "1 is to be tried" in capsys.readouterr().out
+    assert main(words) == 0
+    assert main(["status", str(tmp_path / "s")]) == 0
+    shown = capsys.readouterr()
+    assert "1 candidates tried" in shown.out
+    assert "more to be tried" not in shown.out
+    assert "/1 trials" in shown.err
+
+
+def test_after_more_trials_the_command_is_for_these(tmp_path, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    command = f"cp-search test_vit2 --trials 2 --output {tmp_path}"
+    Search(config(tmp_path, trials=2, command=command)).run(evaluator=FakeEvaluator())
+    monkeypatch.setattr(TrainEvaluator, "__call__", interrupt)
+    assert main(["resume", str(tmp_path), "--trials", "5"]) == 130
+    assert f"The same command goes on: cp-search resume {tmp_path} --trials 5\n" in capsys.readouterr().err
+    assert command.replace("2 --o", "5 --o") == load_config(tmp_path).command
+    assert f"cp-search test_vit2 --trials 5 --output {tmp_path}" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "changed"),
+    [
+        ("cp-search x --trials 2 --seed 1", "cp-search x --trials 7 --seed 1"),
+        ("cp-search x --trials=2 --seed 1", "cp-search x --trials=7 --seed 1"),
+        ("cp-search x --trial-seconds 2", "cp-search x --trial-seconds 2 --trials 7"),
+        ("", ""),
+        ("it's mine", "it's mine"),
+    ],
+)
+def test_commands_for_other_trials(command, changed):
+    assert with_trials(command, 7) == changed
+
+
+def test_scores_with_shared_weights_are_told_as_such(tmp_path):
+    search = Search(config(tmp_path, trials=2))
+    results = search.run(evaluator=FakeEvaluator())
+    for evaluator, trained, shown in (
+        ("train", None, "validation 80.12 %, "),
+        ("supernet", None, "validation 80.12 % with shared weights, "),
+        ("supernet", 91.5, "validation 80.12 % with shared weights, 91.50 % trained, "),
+    ):
+        base = replace(results.candidates[0], accuracy=80.12, trained=trained)
+        assert shown in summary(replace(results, evaluator=evaluator, candidates=(base,)), search)
+
+
+def test_paths_may_be_paths(tmp_path):
+    (tmp_path / "own.yaml").write_text(load_recipe("default").to_yaml())
+    made = config(tmp_path, recipe=tmp_path / "own.yaml", data_dir=tmp_path / "absent")
+    assert search_recipe(made).data_dir == str(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"absent.* doesn't exist"):
+        Search(made)
+    made.save(tmp_path)
+    read = load_config(tmp_path)
+    assert (read.recipe, read.data_dir) == (str(tmp_path / "own.yaml"), str(tmp_path / "absent"))

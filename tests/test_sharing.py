@@ -1,7 +1,9 @@
 """A search whose processes are killed, or share one study: nothing is lost, and nothing is done twice."""
 
 import csv
+import json
 import random
+import shlex
 import signal
 import threading
 import time
@@ -9,11 +11,15 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from fake_search import start as start_search
 from fakes import FakeEvaluator
 
+from cp_vision.recipes import load_recipe
 from cp_vision.search import Search, SearchConfig
 from cp_vision.search.claim import MOST_ATTEMPTS
+from cp_vision.search.cli import main
+from cp_vision.search.config import load_config
 from cp_vision.search.record import Record
 from cp_vision.search.storage import StudyPlace, hide_password
 from cp_vision.search.workers import Worker
@@ -69,6 +75,37 @@ def test_every_storage_holds_the_same_study_and_goes_on(storage, tmp_path):
     key = [(c.number, c.pools, c.drops, c.accuracy) for c in results.candidates]
     assert key == [(c.number, c.pools, c.drops, c.accuracy) for c in plain.candidates]
     assert (tmp_path / "x" / "study.db").exists() == (address is None)
+
+
+@pytest.mark.parametrize(
+    ("storage", "names_weights"),
+    [("journal:s.log", "override"), ("journal://s.log", "override"), ("sqlite:///s.db?timeout=9", "recipe")],
+)
+def test_from_any_folder_it_is_the_same_study(storage, names_weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = Search(config("run"))
+    torch.save(first.trainer.build(first.space.base).state_dict(), "w.pth")
+    Path("own.yaml").write_text(load_recipe("digits").with_values(initial_checkpoint="w.pth").to_yaml())
+    named = {"override": {"overrides": ("initial_checkpoint=w.pth", "epochs=3")}, "recipe": {"recipe": "own.yaml"}}
+    begun = config("run", storage=storage, trials=3, **named[names_weights])
+    count = len(Search(begun).run(evaluator=FakeEvaluator()).candidates)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    fake, again = FakeEvaluator(), Search(load_config(tmp_path / "run"))
+    assert len(again.run(evaluator=fake).candidates) == count
+    assert fake.seen == []
+    again.trainer.build(again.space.base)
+    assert main(["status", str(tmp_path / "run")]) == 0
+    assert not any((tmp_path / "elsewhere").iterdir())
+    # Earlier versions kept paths as they were typed; in the first folder such a search goes on.
+    monkeypatch.chdir(tmp_path)
+    again.place.load({}, {})[0].set_user_attr(
+        "settings", {**again.settings, "recipe value initial_checkpoint": "w.pth"}
+    )
+    written = tmp_path / "run" / "search.json"
+    written.write_text(json.dumps({**json.loads(written.read_text()), "storage": storage}))
+    assert len(Search(begun).run(evaluator=fake).candidates) == count
+    assert fake.seen == []
 
 
 def test_two_processes_share_the_work(tmp_path):
@@ -150,16 +187,41 @@ def test_of_two_claims_of_one_candidate_the_first_counts(tmp_path):
         assert [c.accuracy for c in records[1].candidates()] == [50.0, 60.0]
 
 
-def test_what_a_dead_process_ran_is_taken_over_once(tmp_path):
+def test_ctrl_c_is_no_fault_of_the_candidate_that_it_meets(tmp_path):
+    def interrupt(architecture, call):
+        if architecture.drops:
+            raise KeyboardInterrupt
+
+    for _ in range(MOST_ATTEMPTS + 1):
+        with pytest.raises(KeyboardInterrupt):
+            Search(config(tmp_path, trials=4)).run(evaluator=FakeEvaluator(interrupt))
+    results = Search(config(tmp_path, trials=4)).run(evaluator=FakeEvaluator())
+    assert {c.state for c in results.candidates} == {"complete"}
+
+
+def test_what_another_process_took_over_is_not_put_back(tmp_path):
+    search = Search(config(tmp_path))
+    study, storage = search.place.load(search.settings, {})
+    with Worker(study, tmp_path) as silent:
+        claim = Record(study, storage, search.space, silent).claim(search.space.choice(), [])
+        storage.set_trial_user_attr(claim.trial_id, "owner", "gpu-7-4711-abcdef")
+    assert storage.get_trial(claim.trial_id).state == optuna.trial.TrialState.RUNNING
+
+
+@pytest.mark.parametrize(("killed", "attempts"), [(True, 2), (False, 1)])
+def test_what_a_dead_process_ran_is_taken_over_once(killed, attempts, tmp_path):
     search = Search(config(tmp_path))
     study, storage = search.place.load(search.settings, {})
     with Worker(study, tmp_path) as dead:
         Record(study, storage, search.space, dead).claim(search.space.choice(), [])
+        if killed:
+            # Nothing is done then before the others hear of it.
+            dead.at_end.clear()
     with Worker(study, tmp_path) as one, Worker(study, tmp_path) as two:
         records = [Record(study, storage, search.space, worker) for worker in (one, two)]
         claims = [record.take_over() for record in records]
         assert [claim is not None for claim in claims] == [True, False]
-        assert claims[0].attempts == 2
+        assert claims[0].attempts == attempts
 
 
 def test_what_is_handed_back_is_begun_again_by_anybody(tmp_path):
@@ -267,7 +329,35 @@ def test_keeping_the_accuracy_finds_the_cheapest(tmp_path):
     assert results.budget == "1x"
 
 
-def test_passwords_are_hidden():
-    text = "cp-search x --storage postgresql://me:secret@host/db --seed 1"
-    assert hide_password(text) == "cp-search x --storage postgresql://me:***@host/db --seed 1"
-    assert str(StudyPlace(Path("x"), "mysql://a:b@c/d")) == "mysql://a:***@c/d"
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql+psycopg://me:se/cret@host:5432/db", "postgresql+psycopg://me:***@host:5432/db"),
+        ("postgresql://me:se cret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:it's:secret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:p@secret@host/db", "postgresql://me:***@host/db"),
+        ("redis://:secret@host", "redis://:***@host"),
+        ("mysql://host/db?user=me&password=secret&x=1", "mysql://host/db?user=me&password=***&x=1"),
+        ("mysql://host/db?SSLPassword=secret", "mysql://host/db?SSLPassword=***"),
+        ("postgresql://me@host:5432/db", "postgresql://me@host:5432/db"),
+        ("sqlite:////data/a:b.db", "sqlite:////data/a:b.db"),
+    ],
+)
+def test_passwords_are_hidden(address, shown):
+    assert str(StudyPlace(Path("x"), address)) == shown
+    for words in (["--storage", address], [f"--storage={address}"]):
+        command = hide_password(shlex.join(["cp-search", "x", *words, "--seed", "1"]))
+        shown_words = [word.replace(address, shown) for word in words]
+        assert shlex.split(command) == ["cp-search", "x", *shown_words, "--seed", "1"]
+    # In the midst of a message.
+    assert "cret" not in hide_password(f"Can't reach {address!r}: it's away")
+
+
+def test_a_password_stays_between_its_owner_and_the_config(tmp_path):
+    address = "postgresql://me:pa/ss@host/db"
+    for folder, command, readable in (("a", "cp-search x", 0o044), ("b", f"cp-search x --storage {address}", 0)):
+        results = Search(config(tmp_path / folder, trials=2, command=command)).run(evaluator=FakeEvaluator())
+        assert "pa/ss" not in results.command + (tmp_path / folder / "report.html").read_text()
+        assert (tmp_path / folder / "search.json").stat().st_mode & 0o077 == readable
+        assert load_config(tmp_path / folder).command == command

@@ -1,5 +1,7 @@
 """What a search may choose from: the file, patterns, limits, settings, and what each choice costs."""
 
+import csv
+import itertools
 import random
 from dataclasses import replace
 
@@ -10,7 +12,10 @@ from cp_vision import Architecture, UserError
 from cp_vision.cost import count_macs
 from cp_vision.search import Search, SearchConfig, load_choices, measure_space
 from cp_vision.search.mending import Mender
+from cp_vision.search.outputs import write_tables
 from cp_vision.search.results import Limit
+from cp_vision.search.space import DROP, POOL, key_of
+from cp_vision.search.space_size import count_candidates
 
 VIT = Architecture("test_vit", model_args={"img_size": 32, "patch_size": 8})
 RESNET = Architecture("resnet18")
@@ -116,6 +121,29 @@ def test_sums_are_the_costs_of_the_built_models(case):
         assert space.cost(choice, "params") == sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"max_pools": 2},
+        {"max_drops": 1},
+        {"max_pools": 1, "max_drops": 3, "pools": ["blocks.[1-4]"], "drops": ["blocks.[2-5]"]},
+        {"max_pools": 0, "modes": ["gated", "replace"]},
+        {"max_pools": 2, "modes": ["gated", "replace"], "img_size": [32, 48], "drops": ["blocks.0"]},
+    ],
+)
+def test_candidates_are_counted_as_they_may_be(choices):
+    space = measure_space(VIT, (3, 32, 32), load_choices(choices))
+    allowed = space.choices()
+    found = set()
+    for values in itertools.product(*allowed.values()):
+        choice = space.normal(dict(zip(allowed, values, strict=True)))
+        sites = [choice[name] for name in space.names]
+        if sites.count(POOL) <= choices.get("max_pools", 6) and sites.count(DROP) <= choices.get("max_drops", 6):
+            found.add(key_of(choice))
+    assert count_candidates(space) == len(found)
+
+
 def test_what_pools_are_like_is_no_difference_without_pools():
     space = measure_space(VIT, (3, 32, 32), load_choices({"modes": ["gated", "replace"]}))
     plain = space.choice(drops=["blocks.1"])
@@ -160,6 +188,12 @@ def test_latency_is_measured_once_and_kept(tmp_path):
     results = first.run(evaluator=FakeEvaluator())
     assert all(c.latency <= first.space.limits[0].most for c in results.candidates[1:])
     assert results.budget_macs is None
+    # What was measured on a whole model and a sum over parts that were measured are two columns.
+    write_tables(replace(results, measured_latency={1: 3.5}), tmp_path)
+    with (tmp_path / "pareto.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["latency_ms"] for row in rows] == ["", "3.5", *("" for _ in rows[2:])]
+    assert [float(row["predicted_latency_ms"]) for row in rows] == [c.latency for c in results.candidates]
     # A search that goes on has the same table, or its budget would be another one.
     again = Search(config)
     assert again.space.costs == first.space.costs
