@@ -95,7 +95,10 @@ def test_the_default_is_where_pools_are_cheap(base):
     space = measure_space(base, (3, 32, 32) if base is VIT else (3, 64, 64))
     poolable = {block.name for block in space.blocks if block.poolable}
     if base is VIT:
-        assert poolable == {f"blocks.{i}" for i in range(6)}
+        # The last one's pool would be seen by nothing but where attention sees it.
+        assert poolable == {f"blocks.{i}" for i in range(5)}
+        whole = measure_space(base, (3, 32, 32), load_choices({"modes": ["gated", "pre_attn"]}))
+        assert {block.name for block in whole.blocks if block.poolable} == {f"blocks.{i}" for i in range(6)}
     else:
         assert poolable == {"layer3.0", "layer3.1", "layer4.0", "layer4.1"}
 
