@@ -45,12 +45,24 @@ def replace_folder(finished: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file; a reader sees the old one or the new one, never half of it, whoever else writes it."""
+def write_text(path: Path, text: str, private: bool = False) -> None:
+    """Write a text file; a reader sees the old one or the new one, never half of it, whoever else writes it.
+
+    Args:
+        path: the file.
+        text: what it holds.
+        private: whether its owner alone may read it, from the first moment on.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.unfinished")
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o600 if private else 0o666)
+
     try:
+        unfinished.unlink(missing_ok=True)
         # Names that are no valid text (odd bytes in a path) must not cost the file.
-        unfinished.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        with open(unfinished, "w", encoding="utf-8", errors="replace", newline="\n", opener=opener) as file:
+            file.write(text)
         os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from typing import Any
 from cp_vision.errors import UserError
 
 from ..recipes.models import load_model
+from .addresses import hide_password
 from .evaluate import weights_folder
 from .importance import site_importance
 from .leaders import Leaders, leaders
@@ -16,7 +17,6 @@ from .record import Record
 from .results import Candidate, Results, pareto_front
 from .sensitivity import block_sensitivity, untrained
 from .setup import Setup
-from .storage import hide_password
 from .supernet import kendall_tau
 from .workers import folder_lock
 

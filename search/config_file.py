@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +53,4 @@ def write_config(config: SearchConfig, path: Path) -> None:
     text = json.dumps(dataclasses.asdict(absolute(config)) | own, indent=2) + "\n"
     address, command = config.storage or "", config.command
     secret = hide_password_in_address(address) != address or hide_password(command) != command
-    (_write_private if secret else write_text)(path, text)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a text file that its owner alone may read, from the first moment on."""
-    handle, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".unfinished", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.write(text)
-        os.replace(unfinished, path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
+    write_text(path, text, private=secret)

@@ -8,6 +8,7 @@ from cp_vision.command_line import CommandError
 from cp_vision.errors import one_line
 from cp_vision.files import make_folder
 
+from .addresses import hide_password
 from .books import Books
 from .config import SearchConfig
 from .evaluate import Evaluator
@@ -20,7 +21,6 @@ from .results import Results
 from .scoring import make_evaluator
 from .setup import Setup
 from .stopping import Stopper
-from .storage import hide_password
 from .strategy import Strategy
 from .workers import FINISH, Worker, folder_lock
 

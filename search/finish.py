@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,11 +16,11 @@ from .books import Books
 from .evaluate import weights_folder
 from .executor import Observer, describe_failure
 from .latency import measure_latency
-from .leaders import leaders
+from .leaders import leaders, ranking
 from .outputs import write_member
 from .results import Candidate, Results
 from .space import key_of
-from .strategy import without_pools
+from .strategy import twin_of
 from .workers import folder_lock
 
 __all__ = ["Finisher"]
@@ -57,10 +56,10 @@ class Finisher:
 
     def _train_finalists(self) -> None:
         """After shared weights scored all: train the best of them, and the baselines, by the recipe."""
-        config, scored = self.setup.config, self.record.candidates()
-        roles = leaders(scored, config.keep_accuracy, self.setup.space.measure).all()
+        config, scored, measure = self.setup.config, self.record.candidates(), self.setup.space.measure
+        roles = leaders(scored, config.keep_accuracy, measure).all()
         within = [c for c in scored if c.within_budget and c.state == "complete"]
-        best = sorted(within, key=self._promise(scored))
+        best = sorted(within, key=ranking(scored, config.keep_accuracy, measure))
         finalists = {c.number: c for c in [*roles, *best[: config.finalists]]}
         self.observer.on_phase("finalists", len(finalists))
         for done, candidate in enumerate(finalists.values(), 1):
@@ -70,24 +69,11 @@ class Finisher:
         while (twin := self._twin(self.books.leaders().best, scored)) is not None and self._train(twin):
             pass
 
-    def _promise(self, scored: list[Candidate]) -> Callable[[Candidate], tuple[float, ...]]:
-        """What the best of the scored are sorted by: accuracy, or where one is to be kept the cost of those that do."""
-        keep, measure = self.setup.config.keep_accuracy, self.setup.space.measure
-        base = next((c.accuracy for c in scored if c.is_base), None)
-        floor = None if keep is None or base is None else base - keep
-
-        def key(candidate: Candidate) -> tuple[float, ...]:
-            accuracy, cost = candidate.accuracy or 0.0, candidate.cost(measure)
-            kept = floor is not None and accuracy >= floor
-            return (0.0, cost, -accuracy) if kept else (1.0, -accuracy, cost, candidate.number)
-
-        return key
-
     def _twin(self, best: Candidate | None, scored: list[Candidate]) -> Candidate | None:
         """The same as the winner without pools, where the winner has some and that was scored."""
         if best is None or not best.pools:
             return None
-        key = key_of(self.setup.space.normal(without_pools(self.record.choice_of(best.number))))
+        key = key_of(twin_of(self.record, best))
         return next(
             (c for c in scored if c.state == "complete" and key_of(self.record.choice_of(c.number)) == key), None
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .results import Candidate, Measure
 
-__all__ = ["Leaders", "leaders"]
+__all__ = ["Leaders", "leaders", "ranking"]
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,35 @@ def leaders(candidates: Iterable[Candidate], keep_accuracy: float | None = None,
     complete = [c for c in candidates if c.accuracy is not None and c.state == "complete"]
     trained = [c for c in complete if c.trained is not None]
     within = [c for c in trained or complete if c.within_budget]
-    base = next((c for c in complete if c.is_base), None)
+    base, order = _base(complete), ranking(complete, keep_accuracy, measure)
+    drops_only = [c for c in within if c.drops_only]
+    return Leaders(base, min(within, key=order, default=None), min(drops_only, key=order, default=None))
+
+
+def ranking(
+    candidates: Iterable[Candidate], keep_accuracy: float | None, measure: Measure
+) -> Callable[[Candidate], tuple[float, ...]]:
+    """What candidates are sorted by, the best first; see :func:`leaders`.
+
+    Args:
+        candidates: finished candidates, the base among them.
+        keep_accuracy: as for :func:`leaders`.
+        measure: as for :func:`leaders`.
+    """
+    base = _base(candidates)
     floor = None if keep_accuracy is None or base is None else _accuracy(base) - keep_accuracy
 
-    def first(those: list[Candidate]) -> Candidate | None:
-        if keeping := [c for c in those if floor is not None and _accuracy(c) >= floor]:
-            return min(keeping, key=lambda c: (c.cost(measure), -_accuracy(c), c.number))
-        return min(those, key=lambda c: (-_accuracy(c), c.cost(measure), c.number), default=None)
+    def order(candidate: Candidate) -> tuple[float, ...]:
+        accuracy, cost = _accuracy(candidate), candidate.cost(measure)
+        if floor is not None and accuracy >= floor:
+            return (0.0, cost, -accuracy, candidate.number)
+        return (1.0, -accuracy, cost, candidate.number)
 
-    return Leaders(base=base, best=first(within), best_drops_only=first([c for c in within if c.drops_only]))
+    return order
+
+
+def _base(candidates: Iterable[Candidate]) -> Candidate | None:
+    return next((c for c in candidates if c.is_base and c.accuracy is not None and c.state == "complete"), None)
 
 
 def _accuracy(candidate: Candidate) -> float:

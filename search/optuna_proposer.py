@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -68,6 +67,7 @@ class OptunaProposer(Proposer):
         # A sampler with nothing left to propose stops the study, which raises where nothing runs it.
         self._study.stop = _go_on  # type: ignore[method-assign]
         self._open: dict[Key, Trial] = {}
+        self._generation = 0
 
     def propose(self, tried: Collection[Key], number: int) -> Proposal | None:
         """Propose what the sampler does; see :meth:`Proposer.propose`."""
@@ -131,7 +131,8 @@ class OptunaProposer(Proposer):
         trial = self._study.ask(self._distributions)
         if isinstance(self._study.sampler, BaseGASampler):
             # Optuna gives a generation to its own proposals alone; what has none is never among the parents.
-            self._study.sampler.get_trial_generation(self._study, self._study.trials[trial.number])
+            trials = self._study.get_trials(deepcopy=False)
+            self._study.sampler.get_trial_generation(self._study, trials[trial.number])
         return trial
 
     def _choose_parents(self) -> None:
@@ -142,12 +143,11 @@ class OptunaProposer(Proposer):
         sampler = self._study.sampler
         if not isinstance(sampler, BaseGASampler):
             return
-        for generation in itertools.count():
-            # Those of one generation are chosen among those of the one before.
-            chooser: Any = make_sampler(self.sampler, self._seed(generation))
-            chooser.get_parent_population(self._study, generation)
-            if len(sampler.get_population(self._study, generation)) < (sampler.population_size or 1):
-                return
+        while len(sampler.get_population(self._study, self._generation)) >= (sampler.population_size or 1):
+            self._generation += 1
+            # Optuna keeps them for whoever asks later.
+            chooser: Any = make_sampler(self.sampler, self._seed(self._generation))
+            chooser.get_parent_population(self._study, self._generation)
 
     def _values(self, choice: Choice, accuracy: float) -> list[float]:
         cost = self.space.cost(choice, self._measure)

@@ -50,7 +50,6 @@ class Record:
         self._finished: dict[int, Candidate] = {}
         self.trials: list[FrozenTrial] = []
         self._attrs: dict[str, Any] = {}
-        self._open: set[int] = set()
         worker.at_end.append(self._leave)
         self.sync()
 
@@ -99,7 +98,6 @@ class Record:
                 constraints=self.space.constraints(choice),
             ),
         )
-        self._open.add(trial_id)
         self.sync()
         same = next((trial for trial in self.trials if trial.params == choice), None)
         if same is not None and same._trial_id != trial_id:
@@ -123,7 +121,6 @@ class Record:
             with folder_lock(self.worker.output):
                 if not self._take(trial, taken):
                     continue
-            self._open.add(trial._trial_id)
             self.sync()
             claim = Claim(trial._trial_id, dict(trial.params), begun, time.monotonic())
             if begun <= MOST_ATTEMPTS or trial.params == self.space.choice():
@@ -175,30 +172,28 @@ class Record:
             self._storage.set_trial_user_attr(claim.trial_id, "result", attrs)
             self._storage.set_trial_state_values(claim.trial_id, states[state], values)
         except UpdateFinishedTrialError:
-            pass  # It was taken for dead, and another process finished it meanwhile: that one counts.
-        self._open.discard(claim.trial_id)
+            # It was taken for dead, and another process finished it meanwhile: that one counts.
+            pass
         self.sync()
         return next(c for c, trial in zip(self.all(), self.trials, strict=True) if trial._trial_id == claim.trial_id)
 
     def hand_back(self, claim: Claim) -> None:
         """Let a candidate be begun again whose worker died, which may be its fault."""
-        self._open.discard(claim.trial_id)
         put_back(self._storage, claim.trial_id, counted=True)
         self.sync()
 
     def _leave(self) -> None:
         """Let what is still being tried be begun again, uncounted: that this process ends is no fault of its own."""
-        for trial_id in sorted(self._open):
-            if self._storage.get_trial(trial_id).user_attrs.get("owner") == self.worker.name:
-                put_back(self._storage, trial_id, counted=False)
-        self._open.clear()
+        self.sync()
+        for trial in self.running:
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get("owner") == self.worker.name:
+                put_back(self._storage, trial._trial_id, counted=False)
 
     def void(self, trial_id: int) -> None:
         """Take a claim back, as if it had never been."""
         with suppress(UpdateFinishedTrialError):
             self._storage.set_trial_user_attr(trial_id, "void", True)
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        self._open.discard(trial_id)
         self.sync()
 
     def all(self) -> list[Candidate]:

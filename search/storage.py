@@ -20,7 +20,7 @@ from cp_vision.errors import UserError, one_line
 from .addresses import absolute_address, file_of, hide_password, hide_password_in_address
 from .config import CONFIG_FILE
 
-__all__ = ["STUDY_FILE", "StudyPlace", "hide_password"]
+__all__ = ["STUDY_FILE", "StudyPlace"]
 
 STUDY_FILE = "study.db"
 _STUDY_NAME = "cp-search"

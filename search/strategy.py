@@ -10,14 +10,20 @@ from optuna.trial import TrialState
 from .leaders import Leaders, leaders
 from .proposals import Proposal, Proposer
 from .record import Record
+from .results import Candidate
 from .space import KEEP, POOL, Choice, Space, key_of
 
-__all__ = ["Strategy", "starting_points", "without_pools"]
+__all__ = ["Strategy", "starting_points", "twin_of", "without_pools"]
 
 
 def without_pools(choice: Choice) -> dict[str, Any]:
     """The same drops without any pool."""
     return {name: KEEP if value == POOL else value for name, value in choice.items()}
+
+
+def twin_of(record: Record, candidate: Candidate) -> dict[str, Any]:
+    """What is the same as a candidate of the record but for its pools."""
+    return record.space.normal(without_pools(record.choice_of(candidate.number)))
 
 
 def starting_points(space: Space, sensitivity: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
@@ -83,7 +89,7 @@ class Strategy:
                 return None
         best = self.leaders().best
         if best is not None and best.pools:
-            twin = record.space.normal(without_pools(record.choice_of(best.number)))
+            twin = twin_of(record, best)
             if key_of(twin) not in keys and record.space.excess(twin) <= 0:
                 return twin, []
         if len(keys) >= self.trials:

@@ -17,11 +17,12 @@ from fakes import FakeEvaluator
 
 from cp_vision.recipes import load_recipe
 from cp_vision.search import Search, SearchConfig
+from cp_vision.search.addresses import hide_password
 from cp_vision.search.claim import MOST_ATTEMPTS
 from cp_vision.search.cli import main
 from cp_vision.search.config import load_config
 from cp_vision.search.record import Record
-from cp_vision.search.storage import StudyPlace, hide_password
+from cp_vision.search.storage import StudyPlace
 from cp_vision.search.workers import Worker
 
 CONFIG = {"base": "test_vit2", "pool_options": {"support_range": 0.25}}
