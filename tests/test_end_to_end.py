@@ -111,7 +111,7 @@ def test_what_a_search_prints_and_writes(found):
     assert "Warning" not in done.stderr
     names = {path.name for path in output.iterdir()}
     assert names == {
-        *(".lock", ".workers", "best", "front", "pareto.csv", "report.html", "search.json"),
+        *(".finish.lock", ".lock", ".workers", "best", "front", "pareto.csv", "report.html", "search.json"),
         *("sensitivity.csv", "sensitivity.svg", "study.db", "weights"),
     }
     best = {"README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml"}
