@@ -271,14 +271,15 @@ def test_two_hundred_proposals_and_none_over_the_budget(sampler, tmp_path):
     base, *others = fake.seen
     assert len(others) >= 199
     assert (base.pools, base.drops) == ((), ())
-    size = search.input_size
-    costs = [architecture.macs(size) for architecture in fake.seen]
+    costs = [candidate.macs for candidate in results.candidates]
     assert costs[0] == results.base_macs > results.budget_macs
     assert all(cost <= results.budget_macs for cost in costs[1:])
+    # What is said is what is counted in models that are built; some of them, as building takes most of the time.
+    sample = range(0, len(costs), 8)
+    assert [costs[i] for i in sample] == [fake.seen[i].macs(search.input_size) for i in sample]
     assert len({architecture.to_json() for architecture in fake.seen}) == len(fake.seen)
     # Our own draws within the budget only.
     assert (search.refused > 0) == (sampler == "tpe")
-    assert [c.macs for c in results.candidates] == costs
 
 
 def test_base_and_drops_only_are_in_the_race(tmp_path):

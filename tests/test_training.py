@@ -665,7 +665,9 @@ def test_every_recipe_takes_a_step(path, capsys):
     recipe = load_recipe(path)
     if recipe.dataset.startswith("torch/"):
         pytest.skip("tests/test_datasets.py has its data")
-    assert main([str(path), "--dry-run"]) == 0
+    # Minutes in bfloat16 where a CPU has none; its smaller sister takes the same step in it.
+    precision = ["--set", "amp=false"] if path.stem == "cp_vit_base_deit" else []
+    assert main([str(path), "--dry-run", *precision]) == 0
     model, step, run = capsys.readouterr().out.splitlines()
     assert model.startswith(f"{recipe.model}: ")
     assert " GiB of memory" in step
