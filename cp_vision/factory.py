@@ -100,13 +100,15 @@ def build_context_pooled(
     model = model_entrypoint(arch)(pretrained=pretrained and not named, pretrained_cfg=built_cfg, **kwargs)
     pool_and_drop(model, pools, drops, pool_options)
     if pretrained and named:
-        strict = kwargs.get("pretrained_strict", True)
+        # timm lets the attention pool of SigLIP's weights go where the model has another one.
+        loose = "siglip" in arch and getattr(model, "global_pool", "map") != "map"
+        strict = kwargs.get("pretrained_strict", not loose)
         load_pretrained(
             model,
             cfg.to_dict(),
             num_classes=model.num_classes,
             in_chans=kwargs.get("in_chans", 3),
-            filter_fn=partial(_fit_checkpoint, classifier=cfg.classifier, strict=strict),
+            filter_fn=partial(_fit_checkpoint, arch=arch, classifier=cfg.classifier, strict=strict),
             strict=strict,
             cache_dir=kwargs.get("cache_dir"),
         )
@@ -170,11 +172,11 @@ def _pool_names(model: nn.Module, pools: str | Sequence[str], mode: str) -> Sequ
 
 
 def _fit_checkpoint(
-    state_dict: dict[str, Tensor], model: nn.Module, classifier: str | tuple[str, ...] | None, strict: bool
+    state_dict: dict[str, Tensor], model: nn.Module, arch: str, classifier: str | tuple[str, ...] | None, strict: bool
 ) -> dict[str, Tensor]:
-    """Fit a checkpoint, pooled or plain, to a pooled model: where strict, only the head may be missing or left over.
+    """Fit a checkpoint, pooled or plain, to a pooled model of the base ``arch``.
 
-    Keys of dropped blocks are left out. A pool that the checkpoint lacks as a whole keeps its initial values,
+    Where strict, only the head may be missing or left over. Keys of dropped blocks are left out. A pool that the checkpoint lacks as a whole keeps its initial values,
     which in gated mode change no output.
     """
     dropped = tuple(f"{name}." for name, m in model.named_modules() if isinstance(m, DroppedBlock))
@@ -184,8 +186,7 @@ def _fit_checkpoint(
     family_filter = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
     if family_filter is not None:
         parameters = signature(family_filter).parameters
-        # DeiT III's own names of its layer scales, which no other ViT's checkpoint has.
-        options = {"adapt_layer_scale": True} if "adapt_layer_scale" in parameters else {}
+        options = {key: value for key, value in _filter_options(arch, module).items() if key in parameters}
         state_dict = family_filter(*(state_dict, model)[: len(parameters)], **options)
     fitted = {key: value for key, value in state_dict.items() if not key.startswith(dropped)}
     own = model.state_dict()
@@ -202,3 +203,15 @@ def _fit_checkpoint(
             f"missing {listed(missing, 3)}; unexpected {listed(unexpected, 3)}"
         )
     return fitted
+
+
+def _filter_options(arch: str, module: Any) -> dict[str, Any]:
+    """Options that timm's builders, which are not asked here, give to the filters of their family's checkpoints."""
+    # DeiT III's own names of its layer scales, which no other ViT's checkpoint has.
+    options: dict[str, Any] = {"adapt_layer_scale": True}
+    if "flexi" in arch or "radio" in arch:
+        # How their position embeddings were resized in training.
+        options |= {"interpolation": "bilinear", "antialias": False}
+    if any(name in arch for name in getattr(module, "_RADIO_ALIGN_CORNERS", ())):
+        options["align_corners"] = True
+    return options

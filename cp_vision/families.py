@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from timm.models.convnext import ConvNeXt
@@ -19,7 +19,7 @@ from .blocks import Attention, Block, DroppedBlock
 from .discover import discover_blocks
 from .errors import UserError, closest, listed
 
-__all__ = ["check_names", "default_pools", "is_known", "list_blocks"]
+__all__ = ["check_names", "default_pools", "is_known", "is_read_by_token", "list_blocks"]
 
 
 def list_blocks(model: nn.Module) -> list[Block]:
@@ -67,17 +67,24 @@ def default_pools(model: nn.Module, mode: str = "gated") -> tuple[str, ...]:
     """Sites of a bare ``cp_<base>``: after every block of a transformer, and of a ConvNet at stride 16 or more.
 
     A ConvNet's finer maps are left out, since a pool takes longer there than the block itself; and of a ViT that
-    classifies by its class token the last block, after which nothing looks at the other tokens.
+    classifies by its class token the last block, after which nothing looks at the other tokens. A feature extractor
+    has the same pools as the classifier, whose weights it takes.
 
     Args:
         model: the model.
         mode: how the pools act; ``"pre_attn"`` ones act in the last block, too.
     """
     blocks = list_blocks(model)
-    by_token = isinstance(model, TorchvisionViT) or getattr(model, "global_pool", None) == "token"
-    if mode != "pre_attn" and by_token and blocks[-1].layout == "tokens":
+    if mode != "pre_attn" and is_read_by_token(model, blocks):
         blocks = blocks[:-1]
     return tuple(block.name for block in blocks if block.transformer or block.reduction >= 16)
+
+
+def is_read_by_token(model: nn.Module, blocks: Sequence[Block]) -> bool:
+    """Whether of what the last of the model's blocks gives the class token alone is looked at."""
+    by_token = isinstance(model, TorchvisionViT) or getattr(model, "global_pool", None) == "token"
+    # CaiT's blocks have no class token; it joins them after the last one, and looks at all of them.
+    return by_token and blocks[-1].layout == "tokens" and blocks[-1].prefix > 0
 
 
 def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
 
-__all__ = ["load_state", "save_state", "writing"]
+__all__ = ["load_state", "save_state", "sweep", "writing"]
 
 LATEST, RESERVE, UNFINISHED = "checkpoint.pt", "checkpoint.previous.pt", ".checkpoint.unfinished"
 
@@ -51,16 +51,21 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        for unfinished in folder.glob(".*.unfinished"):
-            if unfinished.is_dir():
-                shutil.rmtree(unfinished, ignore_errors=True)
-            else:
-                unfinished.unlink(missing_ok=True)
+        sweep(folder)
         reason = getattr(error, "strerror", None) or one_line(error)
         raise CommandError(
             f"can't write into {str(folder)!r}: {reason}; make room and run the same command again: it goes on from "
             "the last checkpoint"
         ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what an error or a kill left half written in a training's folder."""
+    for unfinished in folder.glob(".*.unfinished"):
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            unfinished.unlink(missing_ok=True)
 
 
 def load_state(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:

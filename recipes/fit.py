@@ -14,7 +14,7 @@ from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
 from cp_vision.files import make_folder, write_text
 
-from .checkpoints import load_state, save_state, writing
+from .checkpoints import load_state, save_state, sweep, writing
 from .data import count_classes, open_splits
 from .folder import alone_in, check_folder, has_checkpoint
 from .loaders import TrainingLoader, worker_count
@@ -76,7 +76,8 @@ class Training:
         num_classes = count_classes(train_set, recipe)
         state, self.problems = self.processes.told(lambda: load_state(self.output))
         args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
-        weights = (recipe.pretrained, recipe.initial_checkpoint) if state is None else (False, None)
+        self._goes_on = state is not None
+        weights = (False, None) if self._goes_on else (recipe.pretrained, recipe.initial_checkpoint)
         seed_all(recipe.seed)
         model = build_model(recipe.model, args, *weights)
         self.config = data_config(model, recipe)
@@ -142,6 +143,11 @@ class Training:
         make_folder(self.output)
         with writing(self.output):
             held.enter_context(alone_in(self.output))
+            # Others may have been there since we looked.
+            if check_folder(self.output, self.recipe) or has_checkpoint(self.output) > self._goes_on:
+                where = f"output {str(self.output)!r}"
+                raise UserError(f"{where}: another process has trained there meanwhile; run the same command again")
+            sweep(self.output)
             write_text(self.output / "recipe.yaml", self.recipe.to_yaml())
 
     def _run(

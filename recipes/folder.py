@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 from collections.abc import Iterator
@@ -61,9 +62,12 @@ def alone_in(output: Path) -> Iterator[None]:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(
-                f"output {str(output)!r}: another process is training there; wait for it, or choose another --output"
-            ) from error
+            # A network file system without locks leaves it to its users; only those held by others say so.
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(
+                    f"output {str(output)!r}: another process is training there; wait for it, or choose another "
+                    "--output"
+                ) from error
         yield
 
 

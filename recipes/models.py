@@ -21,7 +21,7 @@ from cp_vision.files import replace_folder
 from .consistency import NOT_MODEL_KWARGS
 from .schema import Recipe
 
-__all__ = ["build_model", "data_config", "load_model", "load_teacher", "model_args", "save_model"]
+__all__ = ["build_model", "data_config", "label_names", "load_model", "load_teacher", "model_args", "save_model"]
 
 
 def model_args(name: str, recipe: Recipe, num_classes: int, model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def save_model(
     """
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    labels = {"label_names": _label_names(classes)} if classes else {}
+    labels = {"label_names": label_names(classes)} if classes else {}
     if not all(parameter.is_contiguous() for parameter in model.parameters()):
         # Channels last is for computing; the file format takes no such strides.
         model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
@@ -184,8 +184,8 @@ def save_model(
     replace_folder(unfinished, folder)
 
 
-def _label_names(classes: Mapping[str, int]) -> dict[str, str]:
-    """Names by class index, the other way round."""
+def label_names(classes: Mapping[str, int]) -> dict[str, str]:
+    """Names by class index, as timm's configs have them: those of one class joined by a comma and a space."""
     names: dict[str, list[str]] = {}
     for name, index in classes.items():
         names.setdefault(str(index), []).append(str(name))

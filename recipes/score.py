@@ -9,7 +9,7 @@ from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
 
 from .data import count_classes, open_split, renumbered
-from .models import build_model, data_config, load_model, model_args
+from .models import build_model, data_config, label_names, load_model, model_args
 from .processes import Processes, single_process
 from .schema import Recipe
 from .scoring import evaluate
@@ -52,10 +52,7 @@ def score_model(
         model = load_model(path)
     else:
         model, by_name = build_model(what, {"in_chans": recipe.in_chans}, pretrained=True), True
-    # Numbered as it was trained: the folders of this split alone may lack a class. A class map numbers them itself.
-    names = model.pretrained_cfg.get("label_names") if recipe.class_map is None else None
-    classes = {name: int(index) for index, name in names.items()} if isinstance(names, dict) else None
-    dataset = renumbered(recipe, open_split(recipe, recipe.val_split), classes, "the model")
+    dataset = _numbered_as(model.pretrained_cfg.get("label_names"), recipe, open_split(recipe, recipe.val_split))
     num_classes = count_classes(dataset, recipe)
     if model.num_classes != num_classes:
         raise UserError(f"{what!r} has {model.num_classes} classes, the data set has {num_classes}")
@@ -71,3 +68,16 @@ def score_model(
         loader.unreadable.table |= processes.any(loader.unreadable.table)
         return {**scores, "unreadable": str(loader.unreadable) if loader.unreadable.count else ""}
     return {**scores, "unreadable": ""}
+
+
+def _numbered_as(labels: Any, recipe: Recipe, dataset: Any) -> Any:
+    """The split with its classes numbered as in the model's labels: its folders alone may lack one, or say others."""
+    own = getattr(dataset, "classes", None)
+    if own is None or not isinstance(labels, dict) or label_names(own) == labels:
+        return dataset
+    classes: dict[str, int] = {}
+    for index, label in labels.items():
+        # Of a class of the model that has several of the data set's, or of one that has a comma in its name.
+        parts = label.split(", ")
+        classes |= dict.fromkeys([label] if own.keys().isdisjoint(parts) else parts, int(index))
+    return renumbered(recipe, dataset, classes, "the model")

@@ -78,8 +78,7 @@ class Unreadable:
     def error(self) -> CommandError:
         """The error of a training that can't go on without these images."""
         return CommandError(
-            f"{self}; more than can be skipped (--max-unreadable {self.limit}); mend them and run the same command "
-            "again, or remove them (a training then needs another --output)"
+            f"{self}; more than the {self.limit} that can be skipped (cp-train --max-unreadable); mend or remove them"
         )
 
     def __str__(self) -> str:

@@ -22,8 +22,8 @@ class Choices(BaseModel):
     Names of sites may be patterns of the shell's kind (``blocks.*``, ``layer3.[1-4]``).
 
     Attributes:
-        pools: sites where a pool may stand, stems and down-samplings too; default every block of a transformer,
-            and of a ConvNet the blocks at stride 16 or more.
+        pools: sites where a pool may stand, stems and down-samplings too; default
+            :func:`cp_vision.families.default_pools`.
         max_pools: the most pools of a candidate.
         drops: blocks that may be left out; default all that can be.
         max_drops: the most that a candidate may leave out.

@@ -441,6 +441,12 @@ def test_each_pool_of_the_default_has_an_effect(name, mode):
     assert torch.equal(model(x), before)
 
 
+def test_class_attention_looks_at_what_the_last_block_gives():
+    with torch.device("meta"):
+        model = timm.create_model("cait_xxs24_224")
+    assert default_pools(model)[-1] == list_blocks(model)[-1].name
+
+
 def test_a_blocks_cost_leaves_out_the_pool_of_its_down_sampling():
     model = timm.create_model("test_resnet")
     plain = cp_vision.count_macs(model)

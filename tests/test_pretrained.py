@@ -69,6 +69,31 @@ def test_layer_scales_under_the_names_of_deit3(tmp_path):
     assert torch.equal(model.blocks[0].ls1.gamma, plain.blocks[0].ls1.gamma)
 
 
+RESIZED = ["flexivit_small", "vit_base_patch16_radio_v3", "vit_huge_patch16_radio_v4", "deit3_small_patch16_224"]
+
+
+@pytest.mark.parametrize("base", RESIZED)
+def test_position_embeddings_are_resized_as_in_the_base(base, tmp_path):
+    """Each family of ViTs has its own way."""
+    if not timm.is_model(base):
+        pytest.skip(f"timm {timm.__version__} has no {base}")
+    args = {"depth": 1, "embed_dim": 64, "num_heads": 2}
+    kwargs = of_file(timm.create_model(base, **args).state_dict(), tmp_path)
+    plain, pooled = (timm.create_model(name, img_size=160, **kwargs, **args) for name in (base, f"cp_{base}"))
+    found = pooled.state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in plain.state_dict().items())
+
+
+def test_weights_with_an_attention_pool_for_a_model_without(tmp_path):
+    name, args = "vit_base_patch16_siglip_224", {"depth": 1, "embed_dim": 64, "num_heads": 2}
+    kwargs = of_file(timm.create_model(name, **args).state_dict(), tmp_path)
+    with pytest.raises(cp_vision.UserError, match="attn_pool"):
+        timm.create_model(f"cp_{name}", global_pool="avg", pretrained_strict=True, **kwargs, **args)
+    plain, pooled = (timm.create_model(n, global_pool="avg", **kwargs, **args) for n in (name, f"cp_{name}"))
+    assert torch.equal(pooled.blocks[0].norm1.weight, plain.blocks[0].norm1.weight)
+    assert torch.equal(pooled.patch_embed.proj.weight, plain.patch_embed.proj.weight)
+
+
 def test_weights_without_a_head(tmp_path):
     """Those that learned without classes lack the head's norm, too; timm lets that tag alone pass."""
     args = small_args("cp_convnextv2_atto")

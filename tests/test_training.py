@@ -1,5 +1,7 @@
 """The trainer: whatever happens to a training, it comes to the same end."""
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -569,7 +571,29 @@ def test_of_two_that_train_into_one_folder_the_second_is_told(tmp_path, capsys):
         assert "another process is training there; wait for it" in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
         process.stdin.close()
+    (tmp_path / ".log.csv.1-1.unfinished").write_text("left by a kill")
     assert main(command) == 0
+    assert {path.name for path in tmp_path.glob(".*")} == {".lock"}
+
+
+def test_one_that_was_set_up_before_another_trained_there_looks_again(tmp_path):
+    recipe = load_recipe("digits", [*SMALL, "epochs=1", "batch_size=512"])
+    first, same, other = (Training(one, tmp_path) for one in (recipe, recipe, recipe.with_values(lr=0.001)))
+    first.run()
+    held = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for late, message in ((same, "has trained there meanwhile; run the same command again"), (other, "with lr ")):
+        with pytest.raises(UserError, match=message):
+            late.run()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == held
+
+
+def test_a_file_system_without_locks_does(tmp_path, monkeypatch):
+    def without(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", without)
+    recipe = load_recipe("digits", [*SMALL, "epochs=1", "batch_size=512"])
+    assert Training(recipe, tmp_path).run()["epochs"] == 1
 
 
 def test_an_unreadable_checkpoint_loses_nothing(tmp_path, capsys):
