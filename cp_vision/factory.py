@@ -176,8 +176,8 @@ def _fit_checkpoint(
 ) -> dict[str, Tensor]:
     """Fit a checkpoint, pooled or plain, to a pooled model of the base ``arch``.
 
-    Where strict, only the head may be missing or left over. Keys of dropped blocks are left out. A pool that the checkpoint lacks as a whole keeps its initial values,
-    which in gated mode change no output.
+    Where strict, only the head may be missing or left over. Keys of dropped blocks are left out. A pool that the
+    checkpoint lacks as a whole keeps its initial values, which in gated mode change no output.
     """
     dropped = tuple(f"{name}." for name, m in model.named_modules() if isinstance(m, DroppedBlock))
     # Before the family's filter, too, which may look up the modules of keys.

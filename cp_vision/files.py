@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import UserError
 
-__all__ = ["check_path", "make_folder", "replace_folder", "write_text"]
+__all__ = ["check_path", "make_folder", "remove_unfinished", "replace_folder", "write_text"]
 
 
 def make_folder(folder: Path) -> None:
@@ -43,6 +43,15 @@ def replace_folder(finished: Path, folder: Path) -> None:
         os.replace(folder, old)
     os.replace(finished, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what an error or a kill left half written directly in a folder, into which nobody else writes now."""
+    for unfinished in folder.glob(".*.unfinished"):
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            unfinished.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str, private: bool = False) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from safetensors import SafetensorError
 
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
+from cp_vision.files import remove_unfinished
 
-__all__ = ["load_state", "save_state", "sweep", "writing"]
+__all__ = ["load_state", "save_state", "writing"]
 
 LATEST, RESERVE, UNFINISHED = "checkpoint.pt", "checkpoint.previous.pt", ".checkpoint.unfinished"
 
@@ -51,21 +51,12 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        sweep(folder)
+        remove_unfinished(folder)
         reason = getattr(error, "strerror", None) or one_line(error)
         raise CommandError(
             f"can't write into {str(folder)!r}: {reason}; make room and run the same command again: it goes on from "
             "the last checkpoint"
         ) from error
-
-
-def sweep(folder: Path) -> None:
-    """Remove what an error or a kill left half written in a training's folder."""
-    for unfinished in folder.glob(".*.unfinished"):
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
-        else:
-            unfinished.unlink(missing_ok=True)
 
 
 def load_state(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:

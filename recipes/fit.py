@@ -12,9 +12,9 @@ from typing import Any
 from cp_vision import count_macs
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
-from cp_vision.files import make_folder, write_text
+from cp_vision.files import make_folder, remove_unfinished, write_text
 
-from .checkpoints import load_state, save_state, sweep, writing
+from .checkpoints import load_state, save_state, writing
 from .data import count_classes, open_splits
 from .folder import alone_in, check_folder, has_checkpoint
 from .loaders import TrainingLoader, worker_count
@@ -147,7 +147,7 @@ class Training:
             if check_folder(self.output, self.recipe) or has_checkpoint(self.output) > self._goes_on:
                 where = f"output {str(self.output)!r}"
                 raise UserError(f"{where}: another process has trained there meanwhile; run the same command again")
-            sweep(self.output)
+            remove_unfinished(self.output)
             write_text(self.output / "recipe.yaml", self.recipe.to_yaml())
 
     def _run(

@@ -16,10 +16,8 @@ def with_trials(command: str, trials: int) -> str:
         return command
     if not words:
         return command
-    words = [f"--trials={trials}" if word.startswith("--trials=") else word for word in words]
-    if "--trials" in words:
-        place = words.index("--trials") + 1
-        words[place : place + 1] = [str(trials)]
-    elif f"--trials={trials}" not in words:
-        words += ["--trials", str(trials)]
-    return shlex.join(words)
+    words = [word for word in words if not word.startswith("--trials=")]
+    while "--trials" in words:
+        at = words.index("--trials")
+        del words[at : at + 2]
+    return shlex.join([*words, "--trials", str(trials)])

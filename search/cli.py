@@ -144,13 +144,12 @@ def _run(arguments: Sequence[str] | None) -> None:
         if error.name != "optuna":
             raise
         raise UserError("cp-search needs Optuna, which is not installed; pip install 'cp-vision[search]'") from error
-    from .addresses import hide_password
     from .config import SearchConfig
 
     if words and words[0] in COMMANDS:
         config = run_subcommand(words[0], words[1:])
         if config is not None:
-            _search(config, plan_only=False, again=shlex.join(["cp-search", *words]))
+            _search(config, False, shlex.join(["cp-search", *words]))
         return
     args = parser().parse_args(words)
     plain = (
@@ -186,13 +185,12 @@ def _run(arguments: Sequence[str] | None) -> None:
         output=f"runs/{args.base}" if args.output is None else args.output,
         command=shlex.join(["cp-search", *words]),
     )
-    # With a password in it, it isn't shown, and the other way to go on needs none.
-    shown = hide_password(config.command) == config.command
-    resume = f"the one that was given, or {shlex.join(['cp-search', 'resume', str(config.output)])}"
-    _search(config, args.plan, config.command if shown else resume)
+    _search(config, args.plan, config.command)
 
 
-def _search(config: SearchConfig, plan_only: bool, again: str) -> None:
+def _search(config: SearchConfig, plan_only: bool, command: str) -> None:
+    from .addresses import hide_password
+    from .config import CONFIG_FILE
     from .driver import Search
     from .forecast import forecast
     from .terminal import Progress, plan, show_forecast, summary
@@ -206,7 +204,11 @@ def _search(config: SearchConfig, plan_only: bool, again: str) -> None:
     try:
         results = search.run(progress)
     except KeyboardInterrupt:
-        print(f"\nStopped. The same command goes on: {again}", file=sys.stderr)
+        if hide_password(command) != command:
+            command = "the one that was given"
+            if (search.output / CONFIG_FILE).exists():
+                command += f", or {shlex.join(['cp-search', 'resume', str(config.output)])}"
+        print(f"\nStopped. The same command goes on: {command}", file=sys.stderr)
         raise
     finally:
         progress.close()

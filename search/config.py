@@ -15,20 +15,19 @@ from cp_vision.errors import UserError, closest
 from ..recipes.schema import Recipe, load_recipe
 from .again import with_trials
 from .choices import Choices, load_choices
+from .paths import whole_paths
 from .samplers import SURROGATE, check_sampler
 from .stopping import check_stopper
 
 __all__ = [
     *("CONFIG_FILE", "EVALUATORS", "EXECUTORS", "SearchConfig"),
-    *("load_config", "recipe_source", "search_recipe", "whole_paths"),
+    *("load_config", "recipe_source", "search_recipe"),
 ]
 
 CONFIG_FILE = "search.json"
 EVALUATORS = ("train", "supernet", "sensitivity")
 EXECUTORS = ("local", "ray")
 OBJECTIVES = ("pareto", "single")
-# Keys of a recipe that name files.
-_FILES = ("data_dir", "class_map", "initial_checkpoint")
 # Keys of a recipe that a search doesn't take from it.
 _DECIDED = {"model": "the base", "seed": "what --seed says"}
 
@@ -232,12 +231,6 @@ def recipe_source(config: SearchConfig) -> str:
     return "digits" if config.dataset in (None, "digits") and config.data_dir is None else "default"
 
 
-def whole_paths(recipe: Recipe) -> dict[str, str]:
-    """Whole paths of the files that a recipe names, by key, as far as it names them as seen from this folder."""
-    named = {key: getattr(recipe, key) for key in _FILES}
-    return {key: str(Path(path).resolve()) for key, path in named.items() if path and Path(path).exists()}
-
-
 def search_recipe(config: SearchConfig) -> Recipe:
     """The recipe that trains every candidate: what the config names, with the config's data and seed in it.
 
@@ -245,7 +238,7 @@ def search_recipe(config: SearchConfig) -> Recipe:
         UserError: a recipe that can't be used.
     """
     recipe = load_recipe(recipe_source(config), config.overrides)
-    values: dict[str, Any] = {**whole_paths(recipe), "data_dir": recipe.data_dir, "seed": config.seed}
+    values = {**whole_paths(recipe), "data_dir": recipe.data_dir, "seed": config.seed}
     if config.dataset is not None:
         values["dataset"] = config.dataset
     if config.data_dir is not None:

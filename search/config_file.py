@@ -12,7 +12,8 @@ from cp_vision.files import write_text
 from ..recipes.schema import load_recipe
 from .addresses import absolute_address, hide_password, hide_password_in_address
 from .choices import load_choices
-from .config import SearchConfig, recipe_source, whole_paths
+from .config import SearchConfig, recipe_source
+from .paths import whole_paths
 
 __all__ = ["absolute", "write_config"]
 

@@ -6,7 +6,7 @@ from optuna.exceptions import OptunaError
 
 from cp_vision.command_line import CommandError
 from cp_vision.errors import one_line
-from cp_vision.files import make_folder
+from cp_vision.files import make_folder, remove_unfinished
 
 from .addresses import hide_password
 from .books import Books
@@ -69,6 +69,7 @@ class Search(Setup):
         make_folder(self.output)
         try:
             with folder_lock(self.output):
+                remove_unfinished(self.output)
                 self.take_latencies()
                 self.place.check(self.settings)
                 study, storage = self.place.load(self.settings, {"latency": self.latency_table})
@@ -84,7 +85,8 @@ class Search(Setup):
     def _run(self, record: Record, observer: Observer, own: Evaluator | None) -> Results:
         config, books = self.config, Books(self, record, own is None and self.config.evaluator != "supernet")
         proposer = make_proposer(self.space, config.sampler, config.seed, config.objective, config.keep_accuracy)
-        strategy = Strategy(record, proposer, config.candidates, config.keep_accuracy)
+        finalists = config.finalists if config.evaluator == "supernet" else 0
+        strategy = Strategy(record, proposer, config.candidates, config.keep_accuracy, finalists)
         evaluator = own or make_evaluator(self, observer)
         observer.on_begin(min(len(record.finished), config.candidates))
         try:

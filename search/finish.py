@@ -16,7 +16,7 @@ from .books import Books
 from .evaluate import weights_folder
 from .executor import Observer, describe_failure
 from .latency import measure_latency
-from .leaders import leaders, ranking
+from .leaders import finalists
 from .outputs import write_member
 from .results import Candidate, Results
 from .space import key_of
@@ -57,12 +57,9 @@ class Finisher:
     def _train_finalists(self) -> None:
         """After shared weights scored all: train the best of them, and the baselines, by the recipe."""
         config, scored, measure = self.setup.config, self.record.candidates(), self.setup.space.measure
-        roles = leaders(scored, config.keep_accuracy, measure).all()
-        within = [c for c in scored if c.within_budget and c.state == "complete"]
-        best = sorted(within, key=ranking(scored, config.keep_accuracy, measure))
-        finalists = {c.number: c for c in [*roles, *best[: config.finalists]]}
-        self.observer.on_phase("finalists", len(finalists))
-        for done, candidate in enumerate(finalists.values(), 1):
+        chosen = finalists(scored, config.finalists, config.keep_accuracy, measure)
+        self.observer.on_phase("finalists", len(chosen))
+        for done, candidate in enumerate(chosen, 1):
             self._train(candidate)
             self.observer.on_part("finalists", done)
         # Whoever leads by now has its like without pools beside it, as far as that was scored.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from .results import Candidate, Measure
 
-__all__ = ["Leaders", "leaders", "ranking"]
+__all__ = ["Leaders", "finalists", "leaders"]
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,32 @@ def leaders(candidates: Iterable[Candidate], keep_accuracy: float | None = None,
     complete = [c for c in candidates if c.accuracy is not None and c.state == "complete"]
     trained = [c for c in complete if c.trained is not None]
     within = [c for c in trained or complete if c.within_budget]
-    base, order = _base(complete), ranking(complete, keep_accuracy, measure)
+    base, order = _base(complete), _ranking(complete, keep_accuracy, measure)
     drops_only = [c for c in within if c.drops_only]
     return Leaders(base, min(within, key=order, default=None), min(drops_only, key=order, default=None))
 
 
-def ranking(
-    candidates: Iterable[Candidate], keep_accuracy: float | None, measure: Measure
-) -> Callable[[Candidate], tuple[float, ...]]:
-    """What candidates are sorted by, the best first; see :func:`leaders`.
+def finalists(
+    candidates: Sequence[Candidate], count: int, keep_accuracy: float | None = None, measure: Measure = "macs"
+) -> list[Candidate]:
+    """Those to train by themselves after shared weights scored all: the leaders, and the best.
 
     Args:
         candidates: finished candidates, the base among them.
+        count: how many of the best.
         keep_accuracy: as for :func:`leaders`.
         measure: as for :func:`leaders`.
     """
+    within = [c for c in candidates if c.within_budget and c.state == "complete"]
+    best = sorted(within, key=_ranking(candidates, keep_accuracy, measure))
+    found = {c.number: c for c in [*leaders(candidates, keep_accuracy, measure).all(), *best[:count]]}
+    return list(found.values())
+
+
+def _ranking(
+    candidates: Iterable[Candidate], keep_accuracy: float | None, measure: Measure
+) -> Callable[[Candidate], tuple[float, ...]]:
+    """What candidates are sorted by, the best first."""
     base = _base(candidates)
     floor = None if keep_accuracy is None or base is None else _accuracy(base) - keep_accuracy
 

@@ -88,10 +88,12 @@ class OptunaProposer(Proposer):
                 if normal == choice:
                     self._open[key_of(normal)] = trial
                 else:
+                    refused.append(list(choice.values()))
                     self._study.tell(trial, state=TrialState.FAIL)
                 self.proposed.add(key_of(normal))
                 return normal, refused
             # It has been told of this candidate already; once more would only count it twice.
+            refused.append(list(choice.values()))
             self._study.tell(trial, state=TrialState.FAIL)
         for repaired in self._mender.variants(choice, random.Random(seed)):
             if key_of(repaired) not in tried:
@@ -102,7 +104,10 @@ class OptunaProposer(Proposer):
     def refuse(self, values: Sequence[Any]) -> None:
         """Tell the sampler again of a proposal that was refused in an earlier run: its values, in order."""
         choice = dict(zip(self._distributions, values, strict=True))
-        self._tell_refused(self._asked(choice), choice)
+        if self.space.excess(choice) > 0:
+            self._tell_refused(self._asked(choice), choice)
+        else:
+            self._study.tell(self._asked(choice), state=TrialState.FAIL)
 
     def _learn(self, choice: Choice, accuracy: float | None, stopped: bool) -> None:
         # Of one that was stopped Optuna's samplers learn what it had by then.

@@ -60,11 +60,13 @@ class UntrainedEvaluator:
         model: Any = untrained(self.trainer, architecture)
         accuracy = self.trainer.score(model, self.trainer.held_out, img_size)
         chance = 1 / self.trainer.num_classes
-        # Three standard errors of a guess.
-        lucky = chance + 3 * math.sqrt(chance * (1 - chance) / len(self.trainer.held_out))
+        images = len(self.trainer.held_out)
+        # Two standard errors of a guess.
+        lucky = chance + 2 * math.sqrt(chance * (1 - chance) / images)
         if accuracy <= 100 * lucky:
             raise CommandError(
-                f"the base is {accuracy:.1f} % right without training, no more than by guessing: its weights are those "
-                "of other classes; name some that were trained on this data set (--set initial_checkpoint=FILE)"
+                f"the base is {accuracy:.1f} % right without training, no more than by guessing on {images} images: "
+                "its weights seem to be those of other classes; name some that were trained on this data set (--set "
+                "initial_checkpoint=FILE), or score on more images (--val-fraction)"
             )
         return Score(accuracy, sum(parameter.numel() for parameter in model.parameters()))

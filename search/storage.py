@@ -19,14 +19,13 @@ from cp_vision.errors import UserError, one_line
 
 from .addresses import absolute_address, file_of, hide_password, hide_password_in_address
 from .config import CONFIG_FILE
+from .paths import whole_path
 
 __all__ = ["STUDY_FILE", "StudyPlace"]
 
 STUDY_FILE = "study.db"
 _STUDY_NAME = "cp-search"
 _SETTINGS = "settings"
-# Those that name files: searches that were begun earlier have them as they were typed.
-_FILES = ("recipe value class_map", "recipe value initial_checkpoint")
 
 
 class StudyPlace:
@@ -80,8 +79,9 @@ class StudyPlace:
         if begun and (self.address is None or config.exists()):
             return []
         with suppress(OSError, ValueError, KeyError, TypeError):
+            theirs = json.loads(config.read_text())["storage"]
             # Begun here, in a database that was emptied since.
-            if self.address is not None and absolute_address(json.loads(config.read_text())["storage"]) == self.address:
+            if isinstance(theirs, str) and absolute_address(theirs) == self.address:
                 return []
         names = sorted(path.name for path in self.folder.glob("*") if not path.name.startswith("."))
         # SQLite's own beside it begin with its name.
@@ -190,8 +190,8 @@ class StudyPlace:
 
 
 def _absolute(key: str, value: Any) -> Any:
-    """A setting, as a whole path where it names a file."""
-    return str(Path(value).resolve()) if key in _FILES and isinstance(value, str) else value
+    """A setting, as a whole path where it names a file: searches begun earlier have them as they were typed."""
+    return whole_path(key.removeprefix("recipe value "), value)
 
 
 def _sqlite(path: Path) -> RDBStorage:

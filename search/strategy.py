@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from .leaders import Leaders, leaders
+from .leaders import Leaders, finalists, leaders
 from .proposals import Proposal, Proposer
 from .record import Record
 from .results import Candidate
@@ -59,17 +59,27 @@ class Strategy:
 
     First the base and a few candidates that only drop; then what the sampler proposes. When a candidate with pools
     leads, the same without pools comes next, also beyond the number of trials, so that it is known what its pools
-    bring.
+    bring; and at the end that of each finalist. A strided pool may save so much that without it the budget isn't
+    kept: its like is then left out.
 
     Args:
         record: what was tried.
         proposer: where candidates come from.
         trials: how many to try, the base included.
         keep_accuracy: as for :func:`leaders`.
+        finalists: how many of the best will be trained by themselves after shared weights scored all.
     """
 
-    def __init__(self, record: Record, proposer: Proposer, trials: int, keep_accuracy: float | None = None) -> None:
+    def __init__(
+        self,
+        record: Record,
+        proposer: Proposer,
+        trials: int,
+        keep_accuracy: float | None = None,
+        finalists: int = 0,
+    ) -> None:
         self.record, self.proposer, self.trials, self.keep_accuracy = record, proposer, trials, keep_accuracy
+        self.finalists = finalists
         self.exhausted = False
         self._learned: set[int] = set()
 
@@ -87,11 +97,14 @@ class Strategy:
             if keys.get(key_of(choice)) == 0 and not record.trials[0].state.is_finished():
                 # Without the base there is nothing to compare with, so it comes alone.
                 return None
-        best = self.leaders().best
-        if best is not None and best.pools:
-            twin = twin_of(record, best)
-            if key_of(twin) not in keys and record.space.excess(twin) <= 0:
-                return twin, []
+        compared = [self.leaders().best]
+        if self.finalists and len(keys) >= self.trials:
+            compared += finalists(record.candidates(), self.finalists, self.keep_accuracy, record.space.measure)
+        for candidate in compared:
+            if candidate is not None and candidate.pools:
+                twin = twin_of(record, candidate)
+                if key_of(twin) not in keys and record.space.excess(twin) <= 0:
+                    return twin, []
         if len(keys) >= self.trials:
             return None
         proposed = self.proposer.propose(keys, len(record.trials))

@@ -86,8 +86,11 @@ def test_from_any_folder_it_is_the_same_study(storage, names_weights, tmp_path, 
     monkeypatch.chdir(tmp_path)
     first = Search(config("run"))
     torch.save(first.trainer.build(first.space.base).state_dict(), "w.pth")
-    Path("own.yaml").write_text(load_recipe("digits").with_values(initial_checkpoint="w.pth").to_yaml())
-    named = {"override": {"overrides": ("initial_checkpoint=w.pth", "epochs=3")}, "recipe": {"recipe": "own.yaml"}}
+    Path("teacher").mkdir()
+    files = {"initial_checkpoint": "w.pth", "kd_model_name": "local-dir:teacher"}
+    Path("own.yaml").write_text(load_recipe("digits").with_values(**files).to_yaml())
+    overrides = (*(f"{key}={value}" for key, value in files.items()), "epochs=3")
+    named = {"override": {"overrides": overrides}, "recipe": {"recipe": "own.yaml"}}
     begun = config("run", storage=storage, trials=3, **named[names_weights])
     count = len(Search(begun).run(evaluator=FakeEvaluator()).candidates)
     (tmp_path / "elsewhere").mkdir()
@@ -96,13 +99,13 @@ def test_from_any_folder_it_is_the_same_study(storage, names_weights, tmp_path, 
     assert len(again.run(evaluator=fake).candidates) == count
     assert fake.seen == []
     again.trainer.build(again.space.base)
+    assert again.recipe.kd_model_name == f"local-dir:{tmp_path / 'teacher'}"
     assert main(["status", str(tmp_path / "run")]) == 0
     assert not any((tmp_path / "elsewhere").iterdir())
     # Earlier versions kept paths as they were typed; in the first folder such a search goes on.
     monkeypatch.chdir(tmp_path)
-    again.place.load({}, {})[0].set_user_attr(
-        "settings", {**again.settings, "recipe value initial_checkpoint": "w.pth"}
-    )
+    typed = {f"recipe value {key}": value for key, value in files.items()}
+    again.place.load({}, {})[0].set_user_attr("settings", {**again.settings, **typed})
     written = tmp_path / "run" / "search.json"
     written.write_text(json.dumps({**json.loads(written.read_text()), "storage": storage}))
     assert len(Search(begun).run(evaluator=fake).candidates) == count
