@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from timm.models.convnext import ConvNeXt
@@ -75,16 +75,18 @@ def default_pools(model: nn.Module, mode: str = "gated") -> tuple[str, ...]:
         mode: how the pools act; ``"pre_attn"`` ones act in the last block, too.
     """
     blocks = list_blocks(model)
-    if mode != "pre_attn" and is_read_by_token(model, blocks):
+    if mode != "pre_attn" and is_read_by_token(model):
         blocks = blocks[:-1]
     return tuple(block.name for block in blocks if block.transformer or block.reduction >= 16)
 
 
-def is_read_by_token(model: nn.Module, blocks: Sequence[Block]) -> bool:
-    """Whether of what the last of the model's blocks gives the class token alone is looked at."""
-    by_token = isinstance(model, TorchvisionViT) or getattr(model, "global_pool", None) == "token"
+def is_read_by_token(model: nn.Module) -> bool:
+    """Whether of what its last block gives the class token alone is looked at; raises as :func:`list_blocks`."""
+    if not isinstance(model, TorchvisionViT) and getattr(model, "global_pool", None) != "token":
+        return False
+    last = list_blocks(model)[-1]
     # CaiT's blocks have no class token; it joins them after the last one, and looks at all of them.
-    return by_token and blocks[-1].layout == "tokens" and blocks[-1].prefix > 0
+    return last.layout == "tokens" and last.prefix > 0
 
 
 def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:

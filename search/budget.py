@@ -10,8 +10,9 @@ from cp_vision.cost import format_macs
 from cp_vision.errors import UserError, closest
 
 from .results import Limit, Measure
+from .space import Space
 
-__all__ = ["MEASURES", "format_cost", "measures_of", "parse_budgets"]
+__all__ = ["MEASURES", "check_reachable", "format_cost", "measures_of", "parse_budgets"]
 
 MEASURES: tuple[Measure, ...] = ("macs", "params", "latency")
 _COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -81,3 +82,15 @@ def format_cost(measure: Measure, cost: float) -> str:
     if measure == "latency":
         return f"{cost:.3g} ms"
     return f"{format_macs(cost)} {'MACs' if measure == 'macs' else 'parameters'}"
+
+
+def check_reachable(space: Space) -> None:
+    """Raise a UserError that names the least reachable cost if no architecture of the space keeps a budget."""
+    for limit in space.limits:
+        least = space.least(limit.measure)
+        if limit.most < least * (1 - 1e-9):
+            hint = "" if any(block.droppable for block in space.blocks) else "; none of its blocks may be dropped"
+            raise UserError(
+                f"budget of {format_cost(limit.measure, limit.most)} can't be met: the least reachable cost of "
+                f"{space.base.base} is {format_cost(limit.measure, least)} ({least / limit.base:.3f}x){hint}"
+            )

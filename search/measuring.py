@@ -12,7 +12,7 @@ from torch import nn
 
 from cp_vision import Architecture, ContextPool2d, Site, count_macs, find_sites, insert_pools, pool_macs
 from cp_vision.errors import UserError, listed
-from cp_vision.families import default_pools
+from cp_vision.families import default_pools, is_read_by_token
 from cp_vision.surgery import check_pool_options
 
 from .choices import Choices, matching
@@ -68,7 +68,8 @@ def measure_space(
     options |= {name: values[0] for name, values in settings.items() if len(values) == 1 and name != "img_size"}
     base = dataclasses.replace(base, pool_options=options)
     with torch.device("meta"):
-        fixed_grid = hasattr(base.build(), "set_input_size")
+        plain = base.build()
+    fixed_grid = hasattr(plain, "set_input_size")
     costs: dict[tuple[Any, ...], dict[Measure, PartCosts]] = {}
     blocks: tuple[BlockCost, ...] = ()
     for values in combined:
@@ -101,6 +102,7 @@ def measure_space(
         max_pools=choices.max_pools,
         max_drops=choices.max_drops,
         fixed_grid=fixed_grid,
+        by_token=is_read_by_token(plain),
     )
 
 

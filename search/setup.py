@@ -19,7 +19,7 @@ from cp_vision.files import check_path
 from ..recipes.data import count_classes, hold_out, open_splits
 from ..recipes.models import data_config, model_args
 from ..recipes.processes import single_process
-from .budget import measures_of, parse_budgets
+from .budget import check_reachable, measures_of, parse_budgets
 from .choices import load_choices
 from .config import SearchConfig, recipe_source, search_recipe
 from .evaluate import TrainEvaluator
@@ -92,7 +92,7 @@ class Setup:
         """The space with its budgets; latencies that are known are not measured."""
         space = self._measure(latency)
         space = dataclasses.replace(space, limits=parse_budgets(self.config.budget_text, space.base_costs))
-        space.check_limits()
+        check_reachable(space)
         if self.config.trials == 1 and space.excess(space.choice()) > 0 and self.config.evaluator != "sensitivity":
             raise UserError("trials 1 is the base alone, which is over the budget; try 2 or more")
         return space

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cp_vision import Architecture
-from cp_vision.errors import UserError
 
-from .budget import format_cost
 from .results import BlockCost, Limit, Measure, PartCosts
 
 __all__ = ["DROP", "KEEP", "POOL", "SETTINGS", "Choice", "Key", "Space", "key_of"]
@@ -44,6 +42,7 @@ class Space:
         max_pools: the most pools of a candidate; None for no limit.
         max_drops: the most blocks that a candidate leaves out.
         fixed_grid: whether the image size is an argument of the model.
+        by_token: whether of what the last block gives the class token alone is looked at, which isn't pooled.
         names: names of the sites.
     """
 
@@ -55,6 +54,7 @@ class Space:
     max_pools: int | None = None
     max_drops: int | None = None
     fixed_grid: bool = False
+    by_token: bool = False
     names: tuple[str, ...] = field(init=False)
     _changes: dict[tuple[Any, ...], dict[Measure, list[dict[str, float]]]] = field(
         init=False, repr=False, compare=False
@@ -176,17 +176,6 @@ class Space:
             most = max(most, parts.base + sum(pools[: self.max_pools]))
         return most
 
-    def check_limits(self) -> None:
-        """Raise a UserError that names the least reachable cost if no architecture keeps a budget."""
-        for limit in self.limits:
-            least = self.least(limit.measure)
-            if limit.most < least * (1 - 1e-9):
-                hint = "" if any(block.droppable for block in self.blocks) else "; none of its blocks may be dropped"
-                raise UserError(
-                    f"budget of {format_cost(limit.measure, limit.most)} can't be met: the least reachable cost of "
-                    f"{self.base.base} is {format_cost(limit.measure, least)} ({least / limit.base:.3f}x){hint}"
-                )
-
     def choices(self) -> dict[str, tuple[Any, ...]]:
         """What may become of each site, and the settings. A pool that alone would break a budget is no choice."""
         allowed: dict[str, tuple[Any, ...]] = {}
@@ -231,9 +220,16 @@ class Space:
         return {**chosen, **{name: settings.get(name, values[0]) for name, values in self.settings.items()}}
 
     def normal(self, choice: Choice) -> dict[str, Any]:
-        """The choice, or without pools the one with the first mode and range of supports; raises as :meth:`cost`."""
+        """The choice that gives the same model at the least cost; raises as :meth:`cost`.
+
+        It has no pool that nothing looks at, and without pools the first mode and range of supports.
+        """
         normal = dict(choice)
-        if POOL not in (choice[name] for name in self.names):
+        last = next((name for name in reversed(self.names) if choice[name] != DROP), None)
+        mode = choice.get("mode", self.base.pool_options.get("mode"))
+        if self.by_token and last is not None and choice[last] == POOL and mode != "pre_attn":
+            normal[last] = KEEP
+        if POOL not in (normal[name] for name in self.names):
             for name in ("mode", "support_range"):
                 if name in self.settings:
                     normal[name] = self.settings[name][0]

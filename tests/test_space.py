@@ -132,6 +132,7 @@ def test_sums_are_the_costs_of_the_built_models(case):
         {"max_drops": 1},
         {"max_pools": 1, "max_drops": 3, "pools": ["blocks.[1-4]"], "drops": ["blocks.[2-5]"]},
         {"max_pools": 0, "modes": ["gated", "replace"]},
+        {"modes": ["gated", "pre_attn"]},
         {"max_pools": 2, "modes": ["gated", "replace"], "img_size": [32, 48], "drops": ["blocks.0"]},
     ],
 )
@@ -145,6 +146,21 @@ def test_candidates_are_counted_as_they_may_be(choices):
         if sites.count(POOL) <= choices.get("max_pools", 6) and sites.count(DROP) <= choices.get("max_drops", 6):
             found.add(key_of(choice))
     assert count_candidates(space) == len(found)
+
+
+def test_a_pool_that_nothing_looks_at_is_none():
+    """After the last block that stays the class token alone is."""
+    space = measure_space(VIT, (3, 32, 32), load_choices({"modes": ["gated", "pre_attn"]}))
+    for drops in (["blocks.5"], ["blocks.4", "blocks.5"]):
+        last = f"blocks.{5 - len(drops)}"
+        pooled = space.choice(pools=["blocks.1", last], drops=drops)
+        assert space.normal(pooled) == space.choice(pools=["blocks.1"], drops=drops)
+        assert space.normal(space.choice(pools=[last], drops=drops)) == space.choice(drops=drops)
+        seen = space.choice(pools=["blocks.1", last], drops=drops, mode="pre_attn")
+        assert space.normal(seen) == seen
+    averaged = measure_space(Architecture("test_vit2", model_args={"img_size": 32, "patch_size": 8}), (3, 32, 32))
+    pooled = averaged.choice(pools=["blocks.6"], drops=["blocks.7"])
+    assert averaged.normal(pooled) == pooled
 
 
 def test_what_pools_are_like_is_no_difference_without_pools():
