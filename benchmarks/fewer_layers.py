@@ -3,7 +3,7 @@
     python benchmarks/fewer_layers.py --data-dir DIR
 
 All 60,000 images of Fashion-MNIST, one recipe for all models of a family, several seeds; besides pools of each mode,
-their ablations, and rivals in their place. "twice as long" shows whether the plain model had stopped improving.
+their ablations, and rivals in their place. "twice as long" shows whether they had stopped improving.
 
 Appends a line to ``fewer_layers.csv`` in ``--output`` after each training, those of a seed before those of the next,
 and goes on from what is there; several processes, each told its ``--families``, can share the work. ``--report``

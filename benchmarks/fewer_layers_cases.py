@@ -112,7 +112,7 @@ _DOWN = ("layer2.0.downsample", "layer3.0.downsample")
 
 
 def _compared(form: str, pooled: tuple[str, ...], average: str, blocks: tuple[str, ...]) -> dict[str, Variant]:
-    """What a family's best form of pools is compared with: ablations, rivals in its place, and a longer training.
+    """What a family's best form of pools is compared with: ablations, rivals in its place, and longer trainings.
 
     Args:
         form: the name of that form.
@@ -127,6 +127,8 @@ def _compared(form: str, pooled: tuple[str, ...], average: str, blocks: tuple[st
         "se": Variant(sites=blocks, mode="se"),
         "gc": Variant(sites=blocks, mode="gc"),
         "plain, twice as long": Variant(full=True, epochs=2, once=True),
+        "plain, fewer layers, twice as long": Variant(epochs=2, once=True),
+        f"{form}, twice as long": Variant(sites=pooled, options=_RANGE, epochs=2, once=True),
     }
 
 

@@ -22,7 +22,8 @@ Rows = Sequence[Mapping[str, str]]
 Scores = Mapping[int, float]
 # Fewer say nothing: two trainings of one model differ by a few tenths of a point.
 SEEDS = 3
-PLAIN, FEWER, LONGER = "plain", "plain, fewer layers", "plain, twice as long"
+PLAIN, FEWER, LONG = "plain", "plain, fewer layers", ", twice as long"
+LONGER = PLAIN + LONG
 POOLED = ("gated", "replace", "pre_attn", "before", "in place")
 
 
@@ -78,8 +79,8 @@ def _section(name: str, family: Family, rows: Rows) -> list[str]:
             f"{macs[variant] / whole:.3f}x | {sum(p.numel() for p in model.parameters()):,} | {shown} |"
         )
     shares = {variant: count / whole for variant, count in macs.items()}
-    thorough = {v: found for v, found in scores.items() if not family.variants[v].once or v == LONGER}
-    return [*lines, "", *learned_table(family, rows), *_targets(thorough, shares)]
+    thorough = {v: found for v, found in scores.items() if not family.variants[v].once}
+    return [*lines, "", *learned_table(family, rows), *_targets(thorough, shares), *_longer(scores)]
 
 
 def _targets(scores: Mapping[str, Scores], shares: Mapping[str, float]) -> list[str]:
@@ -96,17 +97,11 @@ def _targets(scores: Mapping[str, Scores], shares: Mapping[str, float]) -> list[
     deviation = max(spreads, default=0.0)
     known = f"{deviation:.2f}" if spreads else "unknown"
 
-    def gains(variant: str, other: str) -> list[float]:
-        shared = scores[variant].keys() & scores[other].keys()
-        return [scores[variant][seed] - scores[other][seed] for seed in sorted(shared)]
-
     def gain(variant: str, other: str) -> float:
-        return statistics.mean(gains(variant, other))
+        return statistics.mean(_gains(scores[variant], scores[other]))
 
     def shown(variant: str, other: str) -> str:
-        found = gains(variant, other)
-        spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
-        return f"{statistics.mean(found):+.2f}{spread} points"
+        return _shown(scores[variant], scores[other])
 
     def judged(yes: bool) -> str:
         return f"open: {seeds} of {SEEDS} seeds" if seeds < SEEDS else "reached" if yes else "not reached"
@@ -127,9 +122,29 @@ def _targets(scores: Mapping[str, Scores], shares: Mapping[str, float]) -> list[
             f"| over 0.7x: {dearer}, {shares[dearer]:.3f}x, against plain with all layers | "
             f"{shown(dearer, PLAIN)} | {len(scores[dearer])} of {SEEDS} seeds |"
         )
-    if LONGER in scores:
-        lines.append(f"| what plain gains by twice the epochs | {shown(LONGER, PLAIN)} | one seed |")
     return lines
+
+
+def _longer(scores: Mapping[str, Scores]) -> list[str]:
+    """Whether twice the epochs change the picture: what plain gains, and how far the others are from it then."""
+    if LONGER not in scores or PLAIN not in scores or FEWER not in scores:
+        return []
+    others = [variant for variant in scores if variant.endswith(LONG) and variant != LONGER]
+    return [
+        f"| what plain gains by twice the epochs | {_shown(scores[LONGER], scores[PLAIN])} | one seed |",
+        *(f"| {v}, against plain | {_shown(scores[v], scores[LONGER])} | one seed |" for v in others),
+    ]
+
+
+def _gains(one: Scores, other: Scores) -> list[float]:
+    """Differences of the seeds that both have."""
+    return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
+
+
+def _shown(one: Scores, other: Scores) -> str:
+    found = _gains(one, other)
+    spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+    return f"{statistics.mean(found):+.2f}{spread} points"
 
 
 def _scores(family: Family, rows: Rows) -> dict[str, Scores]:

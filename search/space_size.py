@@ -29,9 +29,9 @@ def count_candidates(space: Space) -> int:
     plain = sum(number for (pools, *_), number in ways.items() if not pools)
     unseen = sum(number for (*_, pooled), number in ways.items() if pooled and space.by_token)
     modes = space.settings.get("mode", (space.base.pool_options.get("mode"),))
-    pooled = sum(ways.total() - plain - (0 if mode == "pre_attn" else unseen) for mode in modes)
+    with_pools = sum(ways.total() - plain - (0 if mode == "pre_attn" else unseen) for mode in modes)
     sizes, ranges = (len(space.settings.get(name, "1")) for name in ("img_size", "support_range"))
-    return sizes * (plain + ranges * pooled)
+    return sizes * (plain + ranges * with_pools)
 
 
 def _most(limit: int | None) -> float:
