@@ -91,7 +91,7 @@ def _targets(scores: Mapping[str, Scores], shares: Mapping[str, float]) -> list[
     pooled = [v for v in all_pooled if shares[v] <= 0.7]
     if not pooled:
         return []
-    best = max(pooled, key=lambda v: statistics.mean(scores[v].values()))
+    best = max(pooled, key=lambda v: statistics.mean(_gains(scores[v], scores[PLAIN])))
     seeds = min(len(scores[v]) for v in (best, PLAIN, FEWER))
     spreads = [statistics.stdev(scores[v].values()) for v in (best, FEWER) if len(scores[v]) > 1]
     deviation = max(spreads, default=0.0)
@@ -116,7 +116,9 @@ def _targets(scores: Mapping[str, Scores], shares: Mapping[str, float]) -> list[
         f"| better than plain with as many layers, by more than the larger deviation ({known}) | "
         f"{shown(best, FEWER)} | {judged(gain(best, FEWER) > deviation)} |",
     ]
-    dearer = max(set(all_pooled) - set(pooled), key=lambda v: statistics.mean(scores[v].values()), default=None)
+    dearer = max(
+        set(all_pooled) - set(pooled), key=lambda v: statistics.mean(_gains(scores[v], scores[PLAIN])), default=None
+    )
     if dearer is not None:
         lines.append(
             f"| over 0.7x: {dearer}, {shares[dearer]:.3f}x, against plain with all layers | "
