@@ -80,7 +80,8 @@ def _section(name: str, family: Family, rows: Rows) -> list[str]:
         )
     shares = {variant: count / whole for variant, count in macs.items()}
     thorough = {v: found for v, found in scores.items() if not family.variants[v].once}
-    return [*lines, "", *learned_table(family, rows), *_targets(thorough, shares), *_longer(scores)]
+    targets = _targets(thorough, shares)
+    return [*lines, "", *learned_table(family, rows), *targets, *(_longer(scores) if targets else ())]
 
 
 def _targets(scores: Mapping[str, Scores], shares: Mapping[str, float]) -> list[str]:
@@ -91,17 +92,15 @@ def _targets(scores: Mapping[str, Scores], shares: Mapping[str, float]) -> list[
     pooled = [v for v in all_pooled if shares[v] <= 0.7]
     if not pooled:
         return []
-    best = max(pooled, key=lambda v: statistics.mean(_gains(scores[v], scores[PLAIN])))
-    seeds = min(len(scores[v]) for v in (best, PLAIN, FEWER))
-    spreads = [statistics.stdev(scores[v].values()) for v in (best, FEWER) if len(scores[v]) > 1]
-    deviation = max(spreads, default=0.0)
-    known = f"{deviation:.2f}" if spreads else "unknown"
 
     def gain(variant: str, other: str) -> float:
         return statistics.mean(_gains(scores[variant], scores[other]))
 
-    def shown(variant: str, other: str) -> str:
-        return _shown(scores[variant], scores[other])
+    best = max(pooled, key=lambda v: gain(v, PLAIN))
+    seeds = min(len(scores[v]) for v in (best, PLAIN, FEWER))
+    spreads = [statistics.stdev(scores[v].values()) for v in (best, FEWER) if len(scores[v]) > 1]
+    deviation = max(spreads, default=0.0)
+    known = f"{deviation:.2f}" if spreads else "unknown"
 
     def judged(yes: bool) -> str:
         return f"open: {seeds} of {SEEDS} seeds" if seeds < SEEDS else "reached" if yes else "not reached"
@@ -112,24 +111,23 @@ def _targets(scores: Mapping[str, Scores], shares: Mapping[str, float]) -> list[
         "",
         "| | measured | |",
         "|---|---|---|",
-        f"| no worse than plain with all layers | {shown(best, PLAIN)} | {judged(gain(best, PLAIN) >= 0)} |",
+        f"| no worse than plain with all layers | {_shown(scores[best], scores[PLAIN])} | "
+        f"{judged(gain(best, PLAIN) >= 0)} |",
         f"| better than plain with as many layers, by more than the larger deviation ({known}) | "
-        f"{shown(best, FEWER)} | {judged(gain(best, FEWER) > deviation)} |",
+        f"{_shown(scores[best], scores[FEWER])} | {judged(gain(best, FEWER) > deviation)} |",
     ]
-    dearer = max(
-        set(all_pooled) - set(pooled), key=lambda v: statistics.mean(_gains(scores[v], scores[PLAIN])), default=None
-    )
+    dearer = max(set(all_pooled) - set(pooled), key=lambda v: gain(v, PLAIN), default=None)
     if dearer is not None:
         lines.append(
             f"| over 0.7x: {dearer}, {shares[dearer]:.3f}x, against plain with all layers | "
-            f"{shown(dearer, PLAIN)} | {len(scores[dearer])} of {SEEDS} seeds |"
+            f"{_shown(scores[dearer], scores[PLAIN])} | {len(scores[dearer])} of {SEEDS} seeds |"
         )
     return lines
 
 
 def _longer(scores: Mapping[str, Scores]) -> list[str]:
     """Whether twice the epochs change the picture: what plain gains, and how far the others are from it then."""
-    if LONGER not in scores or PLAIN not in scores or FEWER not in scores:
+    if LONGER not in scores:
         return []
     others = [variant for variant in scores if variant.endswith(LONG) and variant != LONGER]
     return [

@@ -144,7 +144,7 @@ class Training:
         with writing(self.output):
             held.enter_context(alone_in(self.output))
             # Others may have been there since we looked.
-            if check_folder(self.output, self.recipe) or has_checkpoint(self.output) > self._goes_on:
+            if check_folder(self.output, self.recipe) or (has_checkpoint(self.output) and not self._goes_on):
                 where = f"output {str(self.output)!r}"
                 raise UserError(f"{where}: another process has trained there meanwhile; run the same command again")
             remove_unfinished(self.output)

@@ -149,7 +149,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     if words and words[0] in COMMANDS:
         config = run_subcommand(words[0], words[1:])
         if config is not None:
-            _search(config, False, shlex.join(["cp-search", *words]))
+            _search(config, plan_only=False, command=shlex.join(["cp-search", *words]))
         return
     args = parser().parse_args(words)
     plain = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 
 from .results import Candidate, Measure
 
@@ -61,8 +62,8 @@ def finalists(
         measure: as for :func:`leaders`.
     """
     within = [c for c in candidates if c.within_budget and c.state == "complete"]
-    best = sorted(within, key=_ranking(candidates, keep_accuracy, measure))
-    found = {c.number: c for c in [*leaders(candidates, keep_accuracy, measure).all(), *best[:count]]}
+    best = nsmallest(count, within, key=_ranking(candidates, keep_accuracy, measure))
+    found = {c.number: c for c in [*leaders(candidates, keep_accuracy, measure).all(), *best]}
     return list(found.values())
 
 

@@ -79,22 +79,16 @@ class OptunaProposer(Proposer):
             self._choose_parents()
             trial = self._study.ask(self._distributions)
             choice = dict(trial.params)
-            if self.space.excess(choice) > 0:
+            normal = self.space.normal(choice)
+            new = self.space.excess(choice) <= 0 and key_of(normal) not in tried
+            if new and normal == choice:
+                self._open[key_of(normal)] = trial
+            else:
                 refused.append(list(choice.values()))
                 self._tell_refused(trial, choice)
-                continue
-            normal = self.space.normal(choice)
-            if key_of(normal) not in tried:
-                if normal == choice:
-                    self._open[key_of(normal)] = trial
-                else:
-                    refused.append(list(choice.values()))
-                    self._study.tell(trial, state=TrialState.FAIL)
+            if new:
                 self.proposed.add(key_of(normal))
                 return normal, refused
-            # It has been told of this candidate already; once more would only count it twice.
-            refused.append(list(choice.values()))
-            self._study.tell(trial, state=TrialState.FAIL)
         for repaired in self._mender.variants(choice, random.Random(seed)):
             if key_of(repaired) not in tried:
                 self.proposed.add(key_of(repaired))
@@ -104,10 +98,7 @@ class OptunaProposer(Proposer):
     def refuse(self, values: Sequence[Any]) -> None:
         """Tell the sampler again of a proposal that was refused in an earlier run: its values, in order."""
         choice = dict(zip(self._distributions, values, strict=True))
-        if self.space.excess(choice) > 0:
-            self._tell_refused(self._asked(choice), choice)
-        else:
-            self._study.tell(self._asked(choice), state=TrialState.FAIL)
+        self._tell_refused(self._asked(choice), choice)
 
     def _learn(self, choice: Choice, accuracy: float | None, stopped: bool) -> None:
         # Of one that was stopped Optuna's samplers learn what it had by then.
@@ -122,6 +113,10 @@ class OptunaProposer(Proposer):
         self._study.tell(trial, self._values(choice, accuracy))
 
     def _tell_refused(self, trial: Trial, choice: Choice) -> None:
+        if self.space.excess(choice) <= 0:
+            # Tried already, or another's name: the sampler hears of that one, and once more would count it twice.
+            self._study.tell(trial, state=TrialState.FAIL)
+            return
         self.refused += 1
         for name, value in self.space.constraints(choice).items():
             trial.set_constraint(name, value)

@@ -97,11 +97,9 @@ class Strategy:
             if keys.get(key_of(choice)) == 0 and not record.trials[0].state.is_finished():
                 # Without the base there is nothing to compare with, so it comes alone.
                 return None
-        compared = [self.leaders().best]
-        if self.finalists and len(keys) >= self.trials:
-            compared += finalists(record.candidates(), self.finalists, self.keep_accuracy, record.space.measure)
-        for candidate in compared:
-            if candidate is not None and candidate.pools:
+        count = self.finalists if len(keys) >= self.trials else 0
+        for candidate in finalists(record.candidates(), count, self.keep_accuracy, record.space.measure):
+            if candidate.pools:
                 twin = twin_of(record, candidate)
                 if key_of(twin) not in keys and record.space.excess(twin) <= 0:
                     return twin, []
