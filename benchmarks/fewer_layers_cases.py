@@ -57,7 +57,7 @@ class Variant:
             block sees.
         options: of the pools.
         epochs: how many times those of the others.
-        once: whether one seed will do: to choose between forms, or to see whether a model had stopped improving.
+        once: whether one seed will do: to choose between forms.
     """
 
     full: bool = False
@@ -126,9 +126,9 @@ def _compared(form: str, pooled: tuple[str, ...], average: str, blocks: tuple[st
         average: Variant(sites=pooled, mode="average"),
         "se": Variant(sites=blocks, mode="se"),
         "gc": Variant(sites=blocks, mode="gc"),
-        "plain, twice as long": Variant(full=True, epochs=2, once=True),
-        "plain, fewer layers, twice as long": Variant(epochs=2, once=True),
-        f"{form}, twice as long": Variant(sites=pooled, options=_RANGE, epochs=2, once=True),
+        "plain, twice as long": Variant(full=True, epochs=2),
+        "plain, fewer layers, twice as long": Variant(epochs=2),
+        f"{form}, twice as long": Variant(sites=pooled, options=_RANGE, epochs=2),
     }
 
 

@@ -79,7 +79,9 @@ def _section(name: str, family: Family, rows: Rows) -> list[str]:
             f"{macs[variant] / whole:.3f}x | {sum(p.numel() for p in model.parameters()):,} | {shown} |"
         )
     shares = {variant: count / whole for variant, count in macs.items()}
-    thorough = {v: found for v, found in scores.items() if not family.variants[v].once}
+    thorough = {
+        v: found for v, found in scores.items() if not family.variants[v].once and family.variants[v].epochs == 1
+    }
     targets = _targets(thorough, shares)
     return [*lines, "", *learned_table(family, rows), *targets, *(_longer(scores) if targets else ())]
 
@@ -129,10 +131,17 @@ def _longer(scores: Mapping[str, Scores]) -> list[str]:
     """Whether twice the epochs change the picture: what plain gains, and how far the others are from it then."""
     if LONGER not in scores:
         return []
-    others = [variant for variant in scores if variant.endswith(LONG) and variant != LONGER]
+    longer = [variant for variant in scores if variant.endswith(LONG) and variant != LONGER]
+    compared = [
+        ("what plain gains by twice the epochs", LONGER, PLAIN),
+        *((f"{variant}, against plain", variant, LONGER) for variant in longer),
+        *((f"{variant}, against fewer layers", variant, FEWER + LONG) for variant in longer if variant != FEWER + LONG),
+    ]
     return [
-        f"| what plain gains by twice the epochs | {_shown(scores[LONGER], scores[PLAIN])} | one seed |",
-        *(f"| {v}, against plain | {_shown(scores[v], scores[LONGER])} | one seed |" for v in others),
+        f"| {said} | {_shown(scores[one], scores[other])} | {len(scores[one].keys() & scores[other].keys())} of {SEEDS} "
+        "seeds |"
+        for said, one, other in compared
+        if other in scores
     ]
 
 
