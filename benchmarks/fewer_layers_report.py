@@ -138,9 +138,8 @@ def _longer(scores: Mapping[str, Scores]) -> list[str]:
         *((f"{variant}, against fewer layers", variant, FEWER + LONG) for variant in longer if variant != FEWER + LONG),
     ]
     return [
-        f"| {said} | {_shown(scores[one], scores[other])} | {len(scores[one].keys() & scores[other].keys())} of {SEEDS} "
-        "seeds |"
-        for said, one, other in compared
+        f"| {text} | {_shown(scores[one], scores[other])} | {len(scores[one])} of {SEEDS} seeds |"
+        for text, one, other in compared
         if other in scores
     ]
 
