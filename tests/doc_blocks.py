@@ -41,6 +41,7 @@ FOREIGN = {"psycopg[binary]", "optuna-dashboard"}
 # Words of commands, and what they are in a test.
 WORDS = {
     "pretrained=true": "initial_checkpoint=tuned.pth",  # weights would be downloaded
+    "initial_checkpoint=runs/pets-base/best/model.safetensors": "initial_checkpoint=tuned.pth",  # or trained for long
     "cp_resnet*": "cp_resnet1?",  # walking all of them takes minutes
     "17": "1",  # the tiny search has no candidate 17
     "80": "2",  # nor time for 80

@@ -27,9 +27,11 @@ from doc_blocks import (
 )
 from PIL import Image
 
-from cp_vision import Architecture, models_cli
+from cp_vision import Architecture, count_macs, models_cli
+from cp_vision.recipes import build_model, load_recipe
 from cp_vision.recipes import cli as train_cli
-from cp_vision.recipes import load_recipe
+from cp_vision.recipes.dry_run import CLASSES, IMAGES
+from cp_vision.recipes.models import model_args
 from cp_vision.search import cli as search_cli
 from cp_vision.search import load_choices, measure_space
 from cp_vision.search.commands import COMMANDS
@@ -217,7 +219,13 @@ def test_the_table_of_recipes_says_what_they_say():
     ]
     for name, cells in rows:
         recipe = load_recipe(name)
-        said = (f"`{recipe.model}`", recipe.epochs, recipe.img_size, recipe.update_size, f"`{recipe.opt}`", recipe.lr)
+        with torch.device("meta"):
+            model = build_model(recipe.model, model_args(recipe.model, recipe, CLASSES, recipe.model_kwargs))
+        macs = count_macs(model, (3, recipe.img_size, recipe.img_size))
+        said = (
+            *(f"`{recipe.model}`", recipe.epochs, recipe.img_size, recipe.update_size, f"`{recipe.opt}`", recipe.lr),
+            *(f"{macs / 1e9:.2f} G", f"{3 * macs * IMAGES * recipe.epochs / 1e18:.1f}"),
+        )
         assert cells.split(" | ") == [str(value) for value in said]
 
 
