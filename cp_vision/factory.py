@@ -59,7 +59,8 @@ def build_context_pooled(
             inserted; a checkpoint named by ``pretrained_cfg`` may hold pools and lack dropped blocks.
         pretrained_cfg: as for any timm model.
         pretrained_cfg_overlay: as for any timm model.
-        pools: sites, or ``"default"``: see :func:`cp_vision.families.default_pools`.
+        pools: sites, or ``"default"``: after every block of a transformer (but the last where its class token alone
+            is looked at), and of a ConvNet after the blocks at stride 16 or more.
         drops: blocks to leave out.
         pool_options: options of :func:`cp_vision.insert_pools` (``mode``, ``support_range``, ...).
         features_only: return a feature extractor, as timm does.

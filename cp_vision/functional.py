@@ -50,7 +50,8 @@ def context_pool(
         backend: ``"exact"`` computes the formula, in time quadratic in pixels; ``"linear"`` approximates it in
             time and memory linear in pixels, at strides up to 4; with equal weights its kernels are within 5 % of
             the Gaussian's (7 % where, at stride 4, an output lies beyond the map's corner). ``"auto"`` is
-            exact on small maps, where that is as fast, and linear on larger ones (see :func:`uses_linear`).
+            exact on small maps, up to 12 x 12 pixels at stride 1, where that is as fast, and at strides above 4, and
+            linear on larger ones.
         sigma_max: the largest support there can be, in pixels, where it is known beforehand: the linear backend
             then makes no coarser grids than it needs. Larger supports count as this one there. The exact backend
             doesn't use it.

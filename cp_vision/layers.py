@@ -40,7 +40,7 @@ class ContextPool2d(nn.Module):
             so that a new pool changes nothing; ``"replace"`` gives ``pool(x)``.
         support_range: r, the largest support as a share of the grid's longer side.
         sigma_min: smallest support in pixels.
-        hidden: width of the mapping network; None takes :func:`hidden_width`.
+        hidden: width of the mapping network; None takes a 128th of the channels, at least 2.
         learned_weight: False gives every token the same weight (ablation).
         learned_support: False fixes every support at the middle of its range (ablation).
         backend: see :func:`cp_vision.context_pool`.

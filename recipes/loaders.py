@@ -36,7 +36,7 @@ class TrainingLoader:
     ``batch``, are drawn by each process). Data that is streamed comes in the order that timm's readers give it.
 
     Args:
-        dataset: a data set of :func:`open_split` or :func:`hold_out`.
+        dataset: a data set of :func:`open_splits` or :func:`hold_out`.
         recipe: batch size, augmentation, workers.
         data_config: of ``timm.data.resolve_data_config``.
         num_classes: number of classes.

@@ -157,7 +157,7 @@ def save_model(
     Args:
         model: a model that ``timm.create_model`` built.
         folder: the folder.
-        config: its :func:`data_config`.
+        config: its input size, mean, std, interpolation and crop, as of ``timm.data.resolve_data_config``.
         classes: class indices by name, which are saved as timm's ``label_names``; names of one index are joined.
         files: further text files by name.
 

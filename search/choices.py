@@ -23,7 +23,7 @@ class Choices(BaseModel):
 
     Attributes:
         pools: sites where a pool may stand, stems and down-samplings too; default
-            :func:`cp_vision.families.default_pools`.
+            those of a bare ``cp_<base>``.
         max_pools: the most pools of a candidate.
         drops: blocks that may be left out; default all that can be.
         max_drops: the most that a candidate may leave out.

@@ -40,6 +40,7 @@ class Search(Setup):
         space: the space, with its budgets.
         input_size: (channels, height, width) of the base's images in pixels.
         test_set: what the winner and the baselines are scored on at the end.
+        latency_table: where latency is asked for, that of each part in milliseconds.
 
     Raises:
         UserError: anything in the config that can't be used.
@@ -54,6 +55,9 @@ class Search(Setup):
             observer: is told how it goes on.
             evaluator: scores candidates; None is the config's. With another one there are no weights, so the
                 results end with the tables and the report.
+
+        Returns:
+            All candidates, the winner and the baselines among them, as the files in ``output`` say them.
 
         Raises:
             UserError: model, recipe and data don't go together, the output folder can't be made or holds another
@@ -109,6 +113,9 @@ class Search(Setup):
 
 def run(config: SearchConfig, observer: Observer | None = None) -> Results:
     """Search; see :class:`SearchConfig`.
+
+    Returns:
+        What :meth:`Search.run` does.
 
     Raises:
         UserError: anything in the config that can't be used; nothing is then written.
