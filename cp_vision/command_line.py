@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +38,9 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequ
     Returns:
         The exit code: 0, 1 where the command failed, 2 for a mistake of the user's, 130 after Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may hold what no terminal can show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         command(arguments)
         sys.stdout.flush()

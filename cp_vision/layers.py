@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .functional import check_backend, gated_context_pool
-from .shared_linear import shared_linear
+from .shared_linear import is_plain, shared_linear
 
 __all__ = ["ContextPool1d", "ContextPool2d", "hidden_width"]
 
@@ -82,20 +82,31 @@ class ContextPool2d(nn.Module):
         self.learned_weight, self.learned_support = learned_weight, learned_support
         outputs = learned_weight + learned_support
         self.mapping = self._make_mapping(channels, hidden or hidden_width(channels), outputs) if outputs else None
-        self.gate = nn.Parameter(torch.zeros(channels)) if mode == "gated" else None
+        self.gate = nn.Parameter(torch.empty(channels)) if mode == "gated" else None
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Begin anew, with equal weights, the middle of the support range and a closed gate.
+
+        Of the mapping's first convolution the parameters are left alone; it resets itself.
+        """
+        if self.mapping is not None:
+            for parameter in self.mapping[-1].parameters():
+                parameter.zero_()
+        if self.gate is not None:
+            self.gate.zero_()
 
     def _make_mapping(self, channels: int, hidden: int, outputs: int) -> nn.Sequential:
         height, width = self._kernel
         last = nn.Conv2d(hidden, outputs, self._kernel, padding=(height // 2, width // 2))
-        for parameter in last.parameters():
-            nn.init.zeros_(parameter)
         return nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.GELU(), last)
 
     def _map(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the mapping says of x, and the x for its other use."""
         mapping: Any = self.mapping
         first, activation, last = mapping
-        if x.stride(1) == 1:
+        if x.stride(1) == 1 and is_plain(first):
             # Where channels lie last, a 1 x 1 convolution is a matrix product.
             hidden, x = shared_linear(x, first.weight.flatten(1), first.bias)
         else:

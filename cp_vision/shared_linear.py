@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["shared_linear"]
+__all__ = ["is_plain", "shared_linear"]
+
+
+def is_plain(convolution: nn.Module) -> bool:
+    """Whether a convolution does nothing but multiply by its weights, so that these alone may be used.
+
+    Others have to be called: those that are pruned, reparametrised, adapted (LoRA), observed or moved by hooks.
+    """
+    forward = convolution._forward_hooks or convolution._forward_pre_hooks
+    backward = convolution._backward_hooks or convolution._backward_pre_hooks
+    return type(convolution) is nn.Conv2d and not (forward or backward or "forward" in convolution.__dict__)
 
 
 def shared_linear(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from torchvision.models.resnet import ResNet as TorchvisionResNet
 
 from .hooks import CHILD, PoolInput, has_pool
 from .meta import meta_copy
+from .shared_linear import is_plain
 
 __all__ = ["Pooling", "list_poolings", "replace_pooling"]
 
@@ -164,10 +165,11 @@ class PooledProjection(nn.Sequential):
         *norms, conv, pool = self.children()
         for norm in norms:
             x = norm(x)
-        height, width = x.shape[2] // 2, x.shape[3] // 2
+        pooled = pool(x)[:, :, : x.shape[2] // 2, : x.shape[3] // 2]
+        if not is_plain(conv):
+            return conv(F.interpolate(pooled, scale_factor=2.0, mode="nearest"))
         # The four places of the kernel see one pixel, so their weights add up.
-        weight = conv.get_parameter("weight").sum((2, 3), keepdim=True)
-        return F.conv2d(pool(x)[:, :, :height, :width], weight, getattr(conv, "bias", None))
+        return F.conv2d(pooled, conv.get_parameter("weight").sum((2, 3), keepdim=True), getattr(conv, "bias", None))
 
 
 def _total_stride(module: nn.Module) -> int:

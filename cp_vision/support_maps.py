@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data import create_transform, resolve_input_data_config
 from torch import Tensor, nn
 
+from .colours import in_colours
 from .errors import UserError, one_line
 from .hooks import CHILD
 from .layers import ContextPool2d
@@ -47,13 +48,13 @@ def open_image(path: Path, model: Any) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: no readable image.
     """
-    config = resolve_model_data_config(model)
+    config = resolve_input_data_config(model)
     channels = config["input_size"][0]
     if channels not in (1, 3):
         raise UserError(f"this model's images have {channels} channels; supports are drawn over grey or colour images")
     try:
         with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
+            image = in_colours(file, "L" if channels == 1 else "RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise UserError(f"image {str(path)!r} can't be read: {reason}; give a JPEG or PNG file") from error

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
-from timm.data import create_dataset
+from timm.data import add_img_extensions, create_dataset, get_img_extensions, set_img_extensions
 from torch.utils.data import IterableDataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from cp_vision.errors import UserError, listed, one_line
 
@@ -53,17 +55,18 @@ def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None =
     if recipe.dataset.partition("/")[0].lower() not in _ELSEWHERE:
         _check_folder(recipe)
     try:
-        dataset = create_dataset(
-            recipe.dataset,
-            root=recipe.data_dir,
-            split=split,
-            is_training=is_training,
-            class_map=class_map or recipe.class_map,
-            download=recipe.dataset_download,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            input_img_mode=mode,
-        )
+        with _more_kinds_of_images():
+            dataset = create_dataset(
+                recipe.dataset,
+                root=recipe.data_dir,
+                split=split,
+                is_training=is_training,
+                class_map=class_map or recipe.class_map,
+                download=recipe.dataset_download,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                input_img_mode=mode,
+            )
     except _UNOPENED as error:
         where = f"data set {recipe.dataset or 'folder'!r}, split {split!r} of {recipe.data_dir}"
         raise UserError(f"{where}: {one_line(error)}") from error
@@ -189,3 +192,14 @@ def _check_folder(recipe: Recipe) -> None:
         raise UserError(f"data folder {recipe.data_dir!r} doesn't exist; give the folder of the data set")
     if root.is_dir() and not any(root.iterdir()):
         raise UserError(f"data folder {recipe.data_dir!r} is empty; give a folder with one folder per class")
+
+
+@contextlib.contextmanager
+def _more_kinds_of_images() -> Iterator[None]:
+    """While a data set is opened: timm's readers take JPEG and PNG, torchvision's WebP, BMP, PPM and TIFF as well."""
+    known = get_img_extensions()
+    add_img_extensions(IMG_EXTENSIONS)
+    try:
+        yield
+    finally:
+        set_img_extensions(known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +234,8 @@ class Training:
         """The best epoch, of several the first."""
         key, sign = self.recipe.eval_metric, -1 if self.recipe.eval_metric == "loss" else 1
         scored = [row for row in self.rows if row[key] is not None]
+        # What isn't finite is neither more nor less than anything.
+        scored = [row for row in scored if math.isfinite(float(row[key] or 0))] or scored
         return max(scored, key=lambda row: sign * float(row[key] or 0)) if scored else None
 
     def _save(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from PIL import Image
 from timm.data import ImageDataset
 from torch.utils.data import Dataset
 
+from cp_vision.colours import in_colours
 from cp_vision.errors import one_line
 
 __all__ = ["Images", "UnreadableImageError"]
@@ -46,7 +49,7 @@ class Images(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         try:
             image, target = self._read(self.indices[index])
-            image = image.convert(self.mode)
+            image = in_colours(image, self.mode)
         except _UNREADABLE as error:
             raise UnreadableImageError(f"can't read image {self.describe(index)}: {one_line(error)}") from error
         return (image if self.transform is None else self.transform(image)), target
@@ -91,7 +94,7 @@ class Images(Dataset):
         """Paths of the images of a folder, or of the tar file that they lie in."""
         samples = self._samples()
         if samples:
-            return {str(Path(samples[i][0]).resolve()) for i in self.indices}
+            return _whole_paths(samples[i][0] for i in self.indices)
         root = getattr(getattr(self.dataset, "reader", None), "root", None)
         return {str(Path(root).resolve())} if root is not None and Path(root).is_file() else set()
 
@@ -101,3 +104,14 @@ class Images(Dataset):
         if samples is None or not len(samples) or not isinstance(samples[0][0], str):
             return []
         return list(samples)
+
+
+def _whole_paths(files: Iterable[str]) -> set[str]:
+    """Paths without links in them. A data set has few folders and many files, each of which is looked at once."""
+    whole = cache(os.path.realpath)
+
+    def path(file: str) -> str:
+        folder, name = os.path.split(file)
+        return os.path.realpath(file) if os.path.islink(file) else os.path.join(whole(folder), name)
+
+    return {path(file) for file in files}

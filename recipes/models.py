@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from timm import create_model
 from timm.data import resolve_data_config
-from timm.models import save_for_hf
+from timm.models import get_model_input_config, save_for_hf
 from torch import nn
 
 from cp_vision.errors import UserError, one_line
@@ -126,6 +126,11 @@ def data_config(model: Any, recipe: Recipe, use_test_size: bool = False) -> dict
         own = model.pretrained_cfg.get(key)
         if key not in args and own is not None and len(own) != recipe.in_chans:
             args[key] = [sum(own) / len(own)] * recipe.in_chans
+    if recipe.img_size is None:
+        # timm takes what the weights were trained on, whatever the model was built for.
+        built_for = get_model_input_config(model)
+        larger = use_test_size and not built_for["fixed_input_size"] and model.pretrained_cfg.get("test_input_size")
+        args["input_size"] = (recipe.in_chans, *(larger or built_for["input_size"])[1:])
     return resolve_data_config(args, model=model, use_test_size=use_test_size and recipe.img_size is None)
 
 

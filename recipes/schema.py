@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from cp_vision.errors import UserError, closest, listed, one_line
+from cp_vision.errors import UserError, closest, listed
 
 from .consistency import problems
+from .yaml_text import parse_yaml
 
 __all__ = ["Recipe", "load_recipe"]
 
@@ -191,7 +192,7 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     if not path.is_file():
         bundled = sorted(p.stem for p in BUNDLED.glob("*.yaml"))
         raise UserError(f"no recipe {str(recipe)!r}: neither a file nor a bundled recipe ({listed(bundled)})")
-    values = _parsed(path.read_bytes(), f"recipe {path} is not YAML")
+    values = parse_yaml(path.read_bytes(), f"recipe {path} is not YAML")
     if not isinstance(values, dict):
         raise UserError(f"recipe {path} must be a mapping of keys to values")
     own, replaced = (values.get("model"), values.get("model_kwargs")), set()
@@ -200,18 +201,10 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         if not equals:
             raise UserError(f"--set {text!r} must be key=value, for example --set epochs=10")
         replaced.add(key.strip())
-        values[key.strip()] = _parsed(value, f"--set {text!r}: the value is not YAML")
+        values[key.strip()] = parse_yaml(value, f"--set {text!r}: the value is not YAML")
     if values.get("model") != own[0] and values.get("model_kwargs") is own[1]:
         values.pop("model_kwargs", None)
     return _checked(values, f"recipe {path}", replaced)
-
-
-def _parsed(text: str | bytes, problem: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except Exception as error:
-        # For a value that is not of its kind (!!int abc, the month 13) PyYAML raises whatever Python does.
-        raise UserError(f"{problem}: {one_line(error)}") from error
 
 
 def _lists(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from cp_vision.command_line import CommandError
 from cp_vision.errors import UserError, one_line
 
-from .data import count_classes, open_split, renumbered
+from .data import count_classes, open_split, open_splits, renumbered
 from .models import build_model, data_config, label_names, load_model, model_args
 from .processes import Processes, single_process
 from .schema import Recipe
@@ -42,7 +42,7 @@ def score_model(
     processes = processes or single_process()
     path, by_name = Path(what.removeprefix("local-dir:")), False
     if path.is_file():
-        dataset = open_split(recipe, recipe.val_split)
+        dataset = _as_trained(recipe)
         args = model_args(recipe.model, recipe, count_classes(dataset, recipe), recipe.model_kwargs)
         model: Any = build_model(recipe.model, args, checkpoint=str(path))
     elif path.exists() or what.startswith("local-dir:"):
@@ -52,7 +52,8 @@ def score_model(
         model = load_model(path)
     else:
         model, by_name = build_model(what, {"in_chans": recipe.in_chans}, pretrained=True), True
-    dataset = _numbered_as(model.pretrained_cfg.get("label_names"), recipe, open_split(recipe, recipe.val_split))
+    if not path.is_file():
+        dataset = _numbered_as(model.pretrained_cfg.get("label_names"), recipe, open_split(recipe, recipe.val_split))
     num_classes = count_classes(dataset, recipe)
     if model.num_classes != num_classes:
         raise UserError(f"{what!r} has {model.num_classes} classes, the data set has {num_classes}")
@@ -68,6 +69,12 @@ def score_model(
         loader.unreadable.table |= processes.any(loader.unreadable.table)
         return {**scores, "unreadable": str(loader.unreadable) if loader.unreadable.count else ""}
     return {**scores, "unreadable": ""}
+
+
+def _as_trained(recipe: Recipe) -> Any:
+    """The validation split for a file of weights, which names no classes: numbered as the training split, if any."""
+    has_training = recipe.data_dir and (Path(recipe.data_dir) / recipe.train_split).is_dir()
+    return open_splits(recipe)[1] if has_training else open_split(recipe, recipe.val_split)
 
 
 def _numbered_as(labels: Any, recipe: Recipe, dataset: Any) -> Any:

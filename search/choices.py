@@ -7,11 +7,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cp_vision.errors import UserError, closest, listed, one_line
+from cp_vision.errors import UserError, closest, listed
 from cp_vision.surgery import POOL_MODES
+
+from ..recipes.yaml_text import parse_yaml
 
 __all__ = ["Choices", "load_choices", "matching"]
 
@@ -66,10 +67,7 @@ def load_choices(source: str | Path | Mapping[str, Any] | Choices | None) -> Cho
     path = Path(source)
     if not path.is_file():
         raise UserError(f"space {str(source)!r} is no file; name a YAML file with {listed(Choices.model_fields)}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"space {path} is not YAML: {one_line(error)}") from error
+    values = parse_yaml(path.read_bytes(), f"space {path} is not YAML")
     if values is None:
         values = {}
     if not isinstance(values, dict):

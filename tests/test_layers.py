@@ -5,6 +5,8 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from cp_vision import ContextPool1d, ContextPool2d, context_pool
 from cp_vision.cost import count_module, pool_macs
@@ -107,6 +109,55 @@ def test_a_new_gated_pool_changes_nothing_and_learns():
     assert torch.equal(pool(x), x)
     pool(x).square().sum().backward()
     assert pool.gate.grad.abs().sum() > 0
+
+
+def test_a_pool_begins_anew():
+    pool, x = shake(ContextPool2d(6)), torch.randn(2, 6, 5, 7)
+    pool.reset_parameters()
+    assert torch.equal(pool(x), x)
+    for got, wanted in zip(pool.weight_and_support(x), ContextPool2d(6).weight_and_support(x), strict=True):
+        assert torch.equal(got, wanted)
+
+
+class Adapted(nn.Module):
+    def __init__(self, convolution):
+        super().__init__()
+        self.convolution, self.more = convolution, nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        return self.convolution(x) + self.more(x)
+
+
+def prune_some(pool):
+    prune.l1_unstructured(pool.mapping[0], "weight", 0.3)
+
+
+def norm(pool):
+    parametrizations.weight_norm(pool.mapping[0])
+
+
+def adapt(pool):
+    pool.mapping[0] = Adapted(pool.mapping[0])
+
+
+def double(pool):
+    pool.mapping[0].register_forward_hook(lambda module, args, output: 2 * output)
+
+
+@pytest.mark.parametrize("change", [prune_some, norm, adapt, double])
+def test_a_mapping_that_others_have_changed_is_called(change):
+    pool = shake(ContextPool2d(6))
+    plain, x = copy.deepcopy(pool), torch.randn(2, 6, 5, 7)
+    change(pool)
+    with torch.no_grad():
+        pool.mapping[0](x[:1])
+    lying_last = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(pool(lying_last), pool(x))
+    assert change is norm or not torch.equal(pool(x), plain(x))
+    # As two steps of a training do.
+    for _ in range(2):
+        pool(lying_last.requires_grad_()).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in pool.parameters())
 
 
 @pytest.mark.parametrize("options", OPTIONS)

@@ -1,5 +1,6 @@
 """``cp-models``: lists, tables, pictures, and mistakes in one line."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,21 @@ def test_pictures_of_supports(capsys, folder, tmp_path, suffix):
     if suffix == "png":
         with Image.open(path) as picture:
             assert picture.size[0] > 1000
+
+
+def test_supports_of_a_model_of_grey_images(folder, tmp_path):
+    torch.save(stir(timm.create_model("cp_test_vit", in_chans=1, img_size=64), 0.5).state_dict(), tmp_path / "grey.pth")
+    given = ["cp_test_vit", "--model-kwargs", "in_chans=1", "img_size=64", "--checkpoint", str(tmp_path / "grey.pth")]
+    assert main([*given, "--image", str(folder / "photo.jpg"), "--plot", str(tmp_path / "supports.png")]) == 0
+    assert (tmp_path / "supports.png").stat().st_size > 10_000
+
+
+def test_names_that_no_terminal_can_show():
+    script = r"import sys; from cp_vision.command_line import run_command as run; "
+    script += r"sys.exit(run(lambda arguments: print('\udcff.png'), [], 'cp'))"
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable, "-c", script], env=strict, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\udcff.png\n", "")
 
 
 @torch.inference_mode()

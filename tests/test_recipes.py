@@ -20,7 +20,17 @@ from timm.data.auto_augment import rand_augment_transform
 
 import cp_vision
 from cp_vision import UserError
-from cp_vision.recipes import Recipe, Training, hold_out, load_recipe, open_splits, score_model, single_process, train
+from cp_vision.recipes import (
+    Recipe,
+    Training,
+    evaluate,
+    hold_out,
+    load_recipe,
+    open_splits,
+    score_model,
+    single_process,
+    train,
+)
 from cp_vision.recipes.cli import main
 from cp_vision.recipes.data import count_classes, open_split
 from cp_vision.recipes.digits import Digits
@@ -67,6 +77,12 @@ def test_yaml_round_trip(tmp_path):
     (tmp_path / "own.yaml").write_text(recipe.to_yaml())
     assert load_recipe(tmp_path / "own.yaml") == recipe
     assert recipe.lr == 0.5
+
+
+def test_numbers_without_a_point_are_numbers(tmp_path):
+    (tmp_path / "own.yaml").write_text("model_kwargs: {init_values: 1e-5}\nlr: 1E-3\nepochs: 1e2\n")
+    recipe = load_recipe(tmp_path / "own.yaml", ["drop_path=1e-1"])
+    assert (recipe.model_kwargs, recipe.lr, recipe.epochs, recipe.drop_path) == ({"init_values": 1e-5}, 1e-3, 100, 0.1)
 
 
 def test_a_training_goes_on_from_a_recipe_of_tuples(tmp_path):
@@ -396,6 +412,40 @@ def test_wrong_class_maps(content, message, image_folder, tmp_path):
         Training(recipe, tmp_path / "model")
 
 
+def test_weights_are_scored_where_a_class_is_missing(image_folder, tmp_path):
+    shutil.copytree(image_folder, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "val" / "1")
+    recipe = load_recipe("default", [*FOLDER, f"data_dir={tmp_path}/data"])
+    summary = Training(recipe, tmp_path / "model").run()
+    for what in ("last", "last/model.safetensors"):
+        assert score_model(recipe, str(tmp_path / "model" / what))["top1"] == summary["top1"] > 50
+
+
+def test_an_epoch_whose_score_is_not_finite_is_not_the_best(tmp_path, monkeypatch):
+    losses = iter([float("nan"), 2.0, 1.0])
+
+    def scored(*arguments):
+        return {**evaluate(*arguments), "loss": next(losses)}
+
+    monkeypatch.setattr("cp_vision.recipes.fit.evaluate", scored)
+    summary = Training(load_recipe("digits", [*QUICK, "eval_metric=loss"]), tmp_path / "model").run()
+    assert summary["best"]["epoch"] == 3
+
+
+def test_every_kind_of_image_is_read_and_grey_ones_of_16_bits_keep_their_greys(tmp_path):
+    digit = (load_digits().images[0] * 15).astype(np.uint8)
+    for split in ("train", "val"):
+        (tmp_path / split / "zero").mkdir(parents=True)
+        for kind in ("png", "jpg", "webp", "bmp", "tif"):
+            Image.fromarray(digit).save(tmp_path / split / "zero" / f"8.{kind}", quality=100, lossless=True)
+        Image.fromarray(digit.astype(np.uint16) * 257).save(tmp_path / split / "zero" / "16.png")
+    for channels in (1, 3):
+        for images in open_splits(load_recipe("default", [f"data_dir={tmp_path}", f"in_chans={channels}"])):
+            assert len(images) == 6
+            for image, _ in images:
+                assert np.abs(np.asarray(image.convert("L"), int) - digit).max() <= 12  # JPEG loses a little
+
+
 def test_another_model_leaves_the_recipes_model_arguments_out():
     assert load_recipe("digits", ["model=cp_resnet18"]).model_kwargs == {}
     assert load_recipe("digits", ["model=cp_resnet18", "model_kwargs={layers: [1, 1, 1, 1]}"]).model_kwargs
@@ -408,6 +458,23 @@ def test_grey_images_and_three_channels(tmp_path):
     model = timm.create_model(f"local-dir:{tmp_path / 'grey' / 'last'}", pretrained=True)
     assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 10)
     assert len(resolve_model_data_config(model)["mean"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        (["model=cp_test_resnet", "in_chans=1"], (1, 160, 160)),
+        (["model=cp_test_vit", "in_chans=1", "model_kwargs={img_size: 64}"], (1, 64, 64)),
+        (["model=cp_test_vit2", "model_kwargs={patch_size: 8, img_size: 32}"], (3, 32, 32)),
+        (["model=cp_test_resnet", "img_size=48"], (3, 48, 48)),
+    ],
+)
+def test_images_are_of_the_size_that_the_model_was_built_for(settings, size, capsys):
+    settings = ["img_size=null", *settings]
+    recipe = load_recipe("digits", settings)
+    model = build_model(recipe.model, model_args(recipe.model, recipe, 10, recipe.model_kwargs))
+    assert data_config(model, recipe)["input_size"] == size
+    assert main(["digits", *sets([*settings, "amp=false"]), "--dry-run"]) == 0
 
 
 def test_an_image_folder_is_trained_on(image_folder, tmp_path, capsys):

@@ -39,7 +39,13 @@ def test_mistakes_are_named(values, message, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "is not YAML"), ("- a", "must be a mapping"), ("colour: 3", "unknown key 'colour'"), ("", None)],
+    [
+        ("a: [", "is not YAML"),
+        ("a: !!int b", "is not YAML"),
+        ("- a", "must be a mapping"),
+        ("colour: 3", "unknown key 'colour'"),
+        ("", None),
+    ],
 )
 def test_files(text, message, tmp_path):
     path = tmp_path / "space.yaml"

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import cp_vision
 from cp_vision import Architecture, UserError, drop_blocks, insert_pools
@@ -188,3 +189,29 @@ def test_architecture_goes_to_json_and_back():
     )
     assert Architecture("resnet50").model_name == "cp_resnet50"
     assert Architecture("test_efficientnet").model_name == "context_pooled"
+
+
+@torch.no_grad()
+def test_a_pooled_down_sampling_that_others_have_changed_is_called():
+    model = timm.create_model("cp_convnext_atto", pools=["stages.1.downsample"]).eval()
+    x = torch.randn(1, 3, 64, 80)
+    plain = model(x)
+    convolution = model.get_submodule("stages.1.downsample.1")
+    handle = convolution.register_forward_hook(lambda module, args, output: None)
+    torch.testing.assert_close(model(x), plain)
+    handle.remove()
+    prune.l1_unstructured(convolution, "weight", 0.5)
+    pruned = model(x)
+    assert not torch.equal(pruned, plain)
+    prune.remove(convolution, "weight")
+    torch.testing.assert_close(model(x), pruned)
+
+
+def test_weights_are_initialised_after_the_meta_device():
+    with torch.device("meta"):
+        model = timm.create_model("cp_test_vit")
+    model = model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        parameter.data.fill_(float("nan"))
+    model.init_weights()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
