@@ -93,16 +93,21 @@ def _candidates(module: nn.Module, prefix: str) -> Iterator[str]:
         path = f"{prefix}{name}"
         if path in _NOT_BLOCKS:
             continue
-        if isinstance(child, _ROWS) or any(isinstance(getattr(child, row, None), _ROWS) for row in _ROW_NAMES):
+        # What a stage keeps as its blocks may have rows of its own inside.
+        inner = not prefix.endswith(".blocks.") and any(isinstance(getattr(child, r, None), _ROWS) for r in _ROW_NAMES)
+        if isinstance(child, _ROWS) or inner:
             yield from _candidates(child, f"{path}.")
-        elif isinstance(module, _ROWS) and any(True for _ in child.children()) and not isinstance(child, _NO_MEMBERS):
+        elif isinstance(module, _ROWS) and any(True for _ in child.children()) and not _is_no_member(child):
             yield path
 
 
-def _is_layer(module: nn.Module) -> bool:
-    """Whether a module is a single layer with its norm and activation."""
-    layers = sum(isinstance(part, nn.Linear | nn.modules.conv._ConvNd) for part in module.modules())
-    return layers < 2 and any(isinstance(part, _NORMS) for part in module.modules())
+def _is_no_member(module: nn.Module) -> bool:
+    # What timm fuses for deployment it replaces, and a pool with it.
+    return isinstance(module, _NO_MEMBERS) or hasattr(module, "fuse")
+
+
+def _count_layers(module: nn.Module) -> int:
+    return sum(isinstance(part, nn.Linear | nn.modules.conv._ConvNd) for part in module.modules())
 
 
 def _record(calls: list[Any], module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -123,8 +128,8 @@ def _block(model: Any, path: str, calls: list[Any], size: tuple[int, int, int], 
     if len(calls) != 1 or not all(isinstance(tensor, Tensor) for tensor in calls[0]):
         return None
     before, after = calls[0]
-    # Between blocks, such a layer changes size or width; one that keeps both may well be a small block.
-    if before.shape != after.shape and _is_layer(model.get_submodule(path)):
+    # Between blocks, a single layer changes size or width; one that keeps both may well be a small block.
+    if _count_layers(model.get_submodule(path)) < (1 if before.shape == after.shape else 2):
         return None
     shape = tuple(after.shape[1:])
     module, prefix = model.get_submodule(path), 0

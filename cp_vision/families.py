@@ -34,8 +34,22 @@ def list_blocks(model: nn.Module) -> list[Block]:
     """
     find = _finder(model)
     if find is None:
-        return discover_blocks(model)
+        try:
+            return discover_blocks(model)
+        except UserError:
+            _check_wrapper(model)
+            raise
     return [block for block in find(model) if not isinstance(block.module, DroppedBlock)]
+
+
+def _check_wrapper(model: nn.Module) -> None:
+    """Raise a UserError where what the model wraps is what should be given, since its names are those to keep."""
+    for name, part in model.named_modules():
+        if name and isinstance(part, tuple(_FAMILIES)):
+            raise UserError(
+                f"{type(model).__name__} models are not supported, but what this one holds as {name!r} is: give that "
+                f"{type(part).__name__} itself"
+            )
 
 
 def is_known(model: nn.Module) -> bool:
@@ -46,6 +60,8 @@ def is_known(model: nn.Module) -> bool:
 def _finder(model: nn.Module) -> Callable[[Any], Iterator[Block]] | None:
     if not isinstance(model, nn.Module):
         raise UserError(f"{model!r} is no model; make one first, with timm.create_model for example")
+    if "_orig_mod" in dict(model.named_children()):
+        raise UserError("torch.compile has other names for a model's parts; change the model first, then compile it")
     return next((find for family, find in _FAMILIES.items() if isinstance(model, family)), None)
 
 
@@ -85,8 +101,10 @@ def is_read_by_token(model: nn.Module) -> bool:
     if not isinstance(model, TorchvisionViT) and getattr(model, "global_pool", None) != "token":
         return False
     last = list_blocks(model)[-1]
-    # CaiT's blocks have no class token; it joins them after the last one, and looks at all of them.
-    return last.layout == "tokens" and last.prefix > 0
+    # CaiT's blocks have no class token; it joins them after the last one, and looks at all of them. Of PiT's stages
+    # the later ones aren't found.
+    coarsest = max((info["reduction"] for info in getattr(model, "feature_info", ())), default=0)
+    return last.layout == "tokens" and last.prefix > 0 and last.reduction >= coarsest
 
 
 def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:
@@ -98,16 +116,23 @@ def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:
 
 
 def _resnet(model: Any) -> Iterator[Block]:
-    # torchvision's has no feature_info; both have these stages, each of half the resolution of the last.
+    # torchvision's has no feature_info; both have these stages.
     reductions = {info["module"]: info["reduction"] for info in getattr(model, "feature_info", ())}
-    for i, stage in enumerate(("layer1", "layer2", "layer3", "layer4")):
+    reduction = 4
+    for stage in ("layer1", "layer2", "layer3", "layer4"):
         for j, (_, block) in enumerate(_parts(model, stage)):
+            reduction *= max(_stride(part) for part in block.modules())
             # Pruned models have other widths than their feature_info says.
             last: Any = getattr(block, "conv3", None) or getattr(block, "conv2", None)
             channels = last.out_channels if last is not None else 0
             # The first block of a stage changes resolution or width, or (ResNet-18, first stage) would if the
             # stem were another one; it stays, so that each stage has at least one block.
-            yield Block(f"{stage}.{j}", block, "NCHW", channels, reductions.get(stage, 4 << i), j > 0)
+            yield Block(f"{stage}.{j}", block, "NCHW", channels, reductions.get(stage, reduction), j > 0)
+
+
+def _stride(module: Any) -> int:
+    stride = getattr(module, "stride", 1)
+    return stride[0] if isinstance(stride, tuple) else stride
 
 
 def _regnet(model: Any) -> Iterator[Block]:

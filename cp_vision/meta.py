@@ -23,4 +23,4 @@ def meta_copy(model: nn.Module) -> nn.Module:
 def run_on_meta(trial: nn.Module, input_size: tuple[int, int, int]) -> None:
     """Run a model that is on the meta device on one image of this size, (channels, height, width)."""
     with torch.no_grad():
-        trial(torch.empty(1, *input_size, device="meta", dtype=next(trial.parameters()).dtype))
+        trial(torch.empty(1, *input_size, device="meta", dtype=next(trial.parameters(), torch.empty(0)).dtype))

@@ -129,7 +129,7 @@ def _show(name: str, model_args: dict[str, Any]) -> None:
     if dropped:
         print(f"dropped: {', '.join(dropped)}")
     if not any(has_pool(model.get_submodule(site.name)) for site in sites):
-        print(f"no pools; by default they would stand at {', '.join(default_pools(model))}")
+        print(f"no pools; by default they would stand at {', '.join(default_pools(model)) or 'nowhere'}")
 
 
 def _plot(name: str, model_args: dict[str, Any], checkpoint: str | None, image: Path, path: Path) -> None:

@@ -423,6 +423,49 @@ def test_what_weighs_channels_makes_no_transformer(base, coarse):
     assert list(default_pools(model)) == wanted
 
 
+def test_dilated_stages_are_fine_maps():
+    dilated = torchvision.models.get_model("resnet50", replace_stride_with_dilation=[False, True, True])
+    assert {block.reduction for block in list_blocks(dilated)} == {4, 8}
+    assert default_pools(dilated) == ()
+    plain = torchvision.models.get_model("resnet50")
+    wanted = default_pools(plain)
+    cp_vision.insert_pools(plain, ["maxpool", "layer2.0.downsample", "layer3.0.downsample"])
+    assert default_pools(plain) == wanted
+
+
+@pytest.mark.parametrize(
+    ("base", "block", "no_block"),
+    [
+        ("hgnetv2_b0", "stages.2.blocks.1", "stages.2.blocks.1.layers.0"),
+        ("dpn48b", "features.conv5_3", "features.conv5_bn_ac"),
+        ("volo_d1_224", "network.0.0", "network.1"),
+    ],
+)
+def test_blocks_are_neither_their_parts_nor_what_stands_between(base, block, no_block):
+    with torch.device("meta"):
+        model = timm.create_model(base)
+    names = [block.name for block in list_blocks(model)]
+    assert block in names
+    assert no_block not in names
+
+
+def test_the_last_block_that_is_found_need_not_be_the_models_last():
+    with torch.device("meta"):
+        model = timm.create_model("pit_ti_224")
+    assert default_pools(model) == tuple(block.name for block in list_blocks(model))
+
+
+@torch.inference_mode()
+def test_what_timm_fuses_keeps_its_pools():
+    model = timm.create_model("shvit_s1").eval()
+    stir(cp_vision.insert_pools(model, [block.name for block in list_blocks(model)]))
+    x = torch.randn(1, 3, 224, 224)
+    fused = timm.utils.reparameterize_model(model)
+    pools = [[n for n, m in each.named_modules() if isinstance(m, cp_vision.ContextPool2d)] for each in (model, fused)]
+    assert pools[0] == pools[1] != []
+    close(fused(x), model(x))
+
+
 @pytest.mark.parametrize(("name", "mode"), [(f"cp_test_{vit}", m) for vit in ("vit", "vit2") for m in POOL_MODES])
 @torch.inference_mode()
 def test_each_pool_of_the_default_has_an_effect(name, mode):

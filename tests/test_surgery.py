@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 from torch.nn.utils import prune
 
@@ -44,6 +45,10 @@ WRONG_DROPS = [
 ]
 
 
+def wrapped():
+    return nn.Sequential(nn.Identity(), timm.create_model(VIT))
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
@@ -53,6 +58,11 @@ WRONG_DROPS = [
         (lambda: cp_vision.count_macs(VIT, 224), r"input size 224 must be \(channels, height, width\)"),
         (lambda: cp_vision.count_macs(VIT, (3, 32, -32)), r"input size \(3, 32, -32\) must be"),
         (lambda: cp_vision.find_sites(timm.create_model(VIT), (3, 32)), r"input size \(3, 32\) must be"),
+        (lambda: cp_vision.count_macs(wrapped()), r"Sequential doesn't say the size of its images; give input_size="),
+        (lambda: cp_vision.find_sites(wrapped()), "holds as '1' is: give that VisionTransformer itself"),
+        (lambda: insert_pools(nn.DataParallel(timm.create_model(VIT)), ["blocks.1"]), "holds as 'module' is: give"),
+        (lambda: insert_pools(torch.compile(timm.create_model(VIT)), ["blocks.1"]), "change the model first, then"),
+        (lambda: cp_vision.find_sites(nn.Identity()), "Identity models are not supported"),
     ],
 )
 def test_what_is_no_model_or_size_is_named(act, message):
@@ -215,3 +225,19 @@ def test_weights_are_initialised_after_the_meta_device():
         parameter.data.fill_(float("nan"))
     model.init_weights()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, timm.utils.ModelEmaV3, torch.compile])
+def test_wrappers_cost_what_they_hold(wrap):
+    model = timm.create_model(VIT)
+    assert cp_vision.count_macs(wrap(model)) == cp_vision.count_macs(model)
+
+
+def test_models_that_no_name_made_know_their_size():
+    model = timm.models.VisionTransformer(img_size=64, patch_size=8, in_chans=1, embed_dim=64, depth=2, num_heads=2)
+    assert [site.grid for site in cp_vision.find_sites(model)] == [(8, 8), (8, 8)]
+    grey = torchvision.models.vit_b_16(image_size=64)
+    grey.conv_proj = nn.Conv2d(1, 768, 16, 16)
+    other = torchvision.models.resnet18()
+    other.conv1 = nn.Sequential(nn.Conv2d(4, 64, 3, 2, 1))
+    assert [len(cp_vision.find_sites(model)) for model in (grey, other)] == [12, 12]
