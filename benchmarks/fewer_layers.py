@@ -27,9 +27,9 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 import torch
 
 from benchmarks.fashion_mnist import InMemoryLoader, accuracy, fill, open_split
-from benchmarks.fewer_layers_cases import FAMILIES, build
+from benchmarks.fewer_layers_cases import FAMILIES, SEEDS, build
 from benchmarks.fewer_layers_learned import learned
-from benchmarks.fewer_layers_report import SEEDS, write_report
+from benchmarks.fewer_layers_report import write_report
 from cp_vision.recipes import Trainer, load_recipe, single_process
 from cp_vision.recipes.seeding import seed_all
 
@@ -95,7 +95,7 @@ def main() -> None:
         for family in arguments.families:
             for variant in arguments.variants or FAMILIES[family].variants:
                 done = {(row["family"], row["variant"], row["seed"]) for row in read(table)}
-                enough = seed >= FAMILIES[family].variants[variant].seeds(arguments.seeds)
+                enough = seed >= FAMILIES[family].variants[variant].most
                 if enough or (family, variant, str(seed)) in done:
                     continue
                 row = train(family, variant, seed, arguments.data_dir)

@@ -9,19 +9,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.fewer_layers_cases import FAMILIES, Family, build
+from benchmarks.fewer_layers_cases import FAMILIES, SEEDS, Family, build
 from benchmarks.fewer_layers_learned import learned_table
 from benchmarks.measure import median_times
 from cp_vision import count_macs
 from cp_vision.files import write_text
 
-__all__ = ["SEEDS", "write_report"]
+__all__ = ["write_report"]
 
 Rows = Sequence[Mapping[str, str]]
 # Accuracy in percent by seed.
 Scores = Mapping[int, float]
-# Fewer say nothing: two trainings of one model differ by a few tenths of a point.
-SEEDS = 3
 PLAIN, FEWER, LONG = "plain", "plain, fewer layers", ", twice as long"
 LONGER = PLAIN + LONG
 POOLED = ("gated", "replace", "pre_attn", "before", "in place")
@@ -35,7 +33,7 @@ def write_report(rows: Rows, output: Path) -> None:
         output: folder.
     """
     torch.set_num_threads(1)
-    wanted = sum(variant.seeds(SEEDS) for family in FAMILIES.values() for variant in family.variants.values())
+    wanted = sum(variant.most for family in FAMILIES.values() for variant in family.variants.values())
     dates, versions = sorted({row["date"] for row in rows}), sorted({row["torch"] for row in rows})
     lines = [
         "# Do context pools make up for layers?",
@@ -79,9 +77,7 @@ def _section(name: str, family: Family, rows: Rows) -> list[str]:
             f"{macs[variant] / whole:.3f}x | {sum(p.numel() for p in model.parameters()):,} | {shown} |"
         )
     shares = {variant: count / whole for variant, count in macs.items()}
-    thorough = {
-        v: found for v, found in scores.items() if not family.variants[v].once and family.variants[v].epochs == 1
-    }
+    thorough = {v: scores[v] for v in scores if family.variants[v].most > 1 and family.variants[v].epochs == 1}
     targets = _targets(thorough, shares)
     return [*lines, "", *learned_table(family, rows), *targets, *(_longer(scores) if targets else ())]
 
@@ -138,7 +134,7 @@ def _longer(scores: Mapping[str, Scores]) -> list[str]:
         *((f"{variant}, against fewer layers", variant, FEWER + LONG) for variant in longer if variant != FEWER + LONG),
     ]
     return [
-        f"| {text} | {_shown(scores[one], scores[other])} | {len(scores[one])} of {SEEDS} seeds |"
+        f"| {text} | {_shown(scores[one], scores[other])} | {len(scores[one])} seeds |"
         for text, one, other in compared
         if other in scores
     ]
