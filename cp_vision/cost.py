@@ -57,9 +57,10 @@ def known_input_size(model: Any, size: Any) -> tuple[int, int, int]:
         UserError: it is not (channels, height, width), each a whole number above 0.
     """
     if size is None:
-        if not _knows_its_size(inner_model(model)):
+        own = _own_input_size(model)
+        if own is None:
             raise UserError(f"{type(model).__name__} doesn't say the size of its images; give input_size=(3, 224, 224)")
-        return default_input_size(model)
+        return own
     if not isinstance(size, Sequence) or len(size) != 3 or not all(isinstance(one, int) and one > 0 for one in size):
         raise UserError(f"input size {size!r} must be (channels, height, width), such as (3, 224, 224)")
     channels, height, width = size
@@ -68,29 +69,33 @@ def known_input_size(model: Any, size: Any) -> tuple[int, int, int]:
 
 def default_input_size(model: Any) -> tuple[int, int, int]:
     """The image size that a model is made for, (channels, height, width); that of most where it doesn't say."""
-    model = inner_model(model)
+    return _own_input_size(model) or _size_by_timm(_inner_model(model))
+
+
+def _own_input_size(model: Any) -> tuple[int, int, int] | None:
+    model = _inner_model(model)
     if isinstance(model, TorchvisionViT):
         return (_first_channels(model.conv_proj), model.image_size, model.image_size)
     if isinstance(model, TorchvisionResNet):
         return (_first_channels(model.conv1), 224, 224)
-    if not hasattr(model, "pretrained_cfg") and _knows_its_size(model):
-        return (_first_channels(model.patch_embed), *model.patch_embed.img_size)
+    if hasattr(model, "pretrained_cfg"):
+        return _size_by_timm(model)
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return (_first_channels(model.patch_embed), *size) if size else None
+
+
+def _size_by_timm(model: Any) -> tuple[int, int, int]:
     channels, height, width = get_model_input_config(model)["input_size"]
     return (channels, height, width)
 
 
-def inner_model(model: Any) -> Any:
+def _inner_model(model: Any) -> Any:
     """What wrappers hold: DistributedDataParallel, averages of weights, torch.compile."""
     for name in ("module", "_orig_mod"):
         inner = getattr(model, name, None)
         if isinstance(inner, nn.Module) and not hasattr(model, "pretrained_cfg"):
-            return inner_model(inner)
+            return _inner_model(inner)
     return model
-
-
-def _knows_its_size(model: Any) -> bool:
-    embedded = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    return hasattr(model, "pretrained_cfg") or isinstance(model, TorchvisionResNet | TorchvisionViT) or bool(embedded)
 
 
 def _first_channels(module: nn.Module) -> int:

@@ -23,9 +23,6 @@ __all__ = ["discover_blocks", "rehearse"]
 # Rows of modules, and the names under which a stage keeps its row.
 _ROWS = (nn.Sequential, nn.ModuleList)
 _ROW_NAMES = ("blocks", "layers", "stages")
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
-# A dictionary calls everything that is put into it; a norm with an activation has parts, but is no block.
-_NO_MEMBERS = (nn.ModuleDict, *_NORMS)
 # Parts of a model before and after its blocks.
 _NOT_BLOCKS = ("stem", "conv_stem", "patch_embed", "head", "classifier", "conv_head", "pre_logits")
 
@@ -102,11 +99,12 @@ def _candidates(module: nn.Module, prefix: str) -> Iterator[str]:
 
 
 def _is_no_member(module: nn.Module) -> bool:
-    # What timm fuses for deployment it replaces, and a pool with it.
-    return isinstance(module, _NO_MEMBERS) or hasattr(module, "fuse")
+    # A dictionary calls everything that is put into it. What timm fuses for deployment it replaces, and a pool with it.
+    return isinstance(module, nn.ModuleDict) or hasattr(module, "fuse")
 
 
 def _count_layers(module: nn.Module) -> int:
+    # A norm with an activation has parts, too, but none of these.
     return sum(isinstance(part, nn.Linear | nn.modules.conv._ConvNd) for part in module.modules())
 
 

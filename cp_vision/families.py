@@ -60,7 +60,7 @@ def is_known(model: nn.Module) -> bool:
 def _finder(model: nn.Module) -> Callable[[Any], Iterator[Block]] | None:
     if not isinstance(model, nn.Module):
         raise UserError(f"{model!r} is no model; make one first, with timm.create_model for example")
-    if "_orig_mod" in dict(model.named_children()):
+    if hasattr(model, "_orig_mod"):
         raise UserError("torch.compile has other names for a model's parts; change the model first, then compile it")
     return next((find for family, find in _FAMILIES.items() if isinstance(model, family)), None)
 
@@ -116,23 +116,18 @@ def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:
 
 
 def _resnet(model: Any) -> Iterator[Block]:
-    # torchvision's has no feature_info; both have these stages.
+    # torchvision's has no feature_info, but blocks that say their stride; both have these stages.
     reductions = {info["module"]: info["reduction"] for info in getattr(model, "feature_info", ())}
     reduction = 4
     for stage in ("layer1", "layer2", "layer3", "layer4"):
         for j, (_, block) in enumerate(_parts(model, stage)):
-            reduction *= max(_stride(part) for part in block.modules())
+            reduction *= getattr(block, "stride", 1)
             # Pruned models have other widths than their feature_info says.
             last: Any = getattr(block, "conv3", None) or getattr(block, "conv2", None)
             channels = last.out_channels if last is not None else 0
             # The first block of a stage changes resolution or width, or (ResNet-18, first stage) would if the
             # stem were another one; it stays, so that each stage has at least one block.
             yield Block(f"{stage}.{j}", block, "NCHW", channels, reductions.get(stage, reduction), j > 0)
-
-
-def _stride(module: Any) -> int:
-    stride = getattr(module, "stride", 1)
-    return stride[0] if isinstance(stride, tuple) else stride
 
 
 def _regnet(model: Any) -> Iterator[Block]:

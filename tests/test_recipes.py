@@ -469,7 +469,7 @@ def test_grey_images_and_three_channels(tmp_path):
         (["model=cp_test_resnet", "img_size=48"], (3, 48, 48)),
     ],
 )
-def test_images_are_of_the_size_that_the_model_was_built_for(settings, size, capsys):
+def test_images_are_of_the_size_that_the_model_was_built_for(settings, size):
     settings = ["img_size=null", *settings]
     recipe = load_recipe("digits", settings)
     model = build_model(recipe.model, model_args(recipe.model, recipe, 10, recipe.model_kwargs))
