@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -53,6 +54,17 @@ def test_files_have_one_idea():
     for room in ROOMS:
         for path in (ROOT / room).glob("*.py"):
             assert len(path.read_text().splitlines()) <= 260, path
+
+
+def test_all_rooms_are_those_of_the_checkout_that_python_was_started_in(tmp_path):
+    # A second checkout in the same environment, as of another branch: nothing of it may come from the first.
+    shutil.copytree(ROOT / "cp_vision", tmp_path / "cp_vision", symlinks=True)
+    for room in ("recipes", "search"):
+        shutil.copytree(ROOT / room, tmp_path / room)
+    code = "import cp_vision, cp_vision.recipes, cp_vision.search\n"
+    code += "print(cp_vision.__file__, cp_vision.recipes.__file__, cp_vision.search.__file__)"
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert [Path(path).is_relative_to(tmp_path) for path in told.stdout.split()] == [True] * 3
 
 
 def test_importing_the_library_needs_no_search():
