@@ -29,7 +29,7 @@ test-oldest: .venv/installed
 	else \
 	    $(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/oldest "timm==$(OLDEST_TIMM)" && \
 	    PYTHONPATH=build/oldest $(TEST) -m "not slow" \
-	        tests/test_models.py tests/test_citizens.py tests/test_deployment.py tests/test_surgery.py; \
+	        tests/cp_vision/models/test_models.py tests/cp_vision/models/test_as_timm_models.py tests/cp_vision/models/test_deployment.py tests/cp_vision/surgery; \
 	fi
 
 benchmark: .venv/installed

@@ -1,1 +1,1 @@
-"""Benchmarks: every figure that the documents claim has its command here."""
+"""Benchmarks: every figure that the documents lease has its command here."""

@@ -22,7 +22,7 @@ import timm
 import torch
 
 from benchmarks.measure import median_times
-from cp_vision import cp_models
+from cp_vision.models import cp_models
 
 NAMES = (
     *("resnet18", "resnet50", "resnext50_32x4d", "regnety_016", "convnext_tiny", "swin_tiny_patch4_window7_224"),

@@ -23,7 +23,7 @@ from torch import nn
 from benchmarks.measure import median_times
 from benchmarks.operator import inference
 from benchmarks.operator_cases import Place, make_input, make_method
-from cp_vision.functional import uses_linear
+from cp_vision.pooling.context_pool import uses_linear
 
 SIDES = (7, 8, 10, 12, 14, 16, 20, 24)
 CHANNELS = (384, 1024)

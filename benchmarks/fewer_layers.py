@@ -31,7 +31,7 @@ from benchmarks.fewer_layers_cases import FAMILIES, SEEDS, build
 from benchmarks.fewer_layers_learned import learned
 from benchmarks.fewer_layers_report import write_report
 from cp_vision.recipes import Trainer, load_recipe, single_process
-from cp_vision.recipes.seeding import seed_all
+from cp_vision.recipes.data.seeding import seed_all
 
 COLUMNS = ("family", "variant", "seed", "accuracy", "curve", "learned", "seconds", "date", "torch")
 

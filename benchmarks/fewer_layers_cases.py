@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cp_vision import insert_pools
-from cp_vision.families import list_blocks
-from cp_vision.hooks import PoolInput, attach_pools
+from cp_vision.anatomy.known_families import list_blocks
+from cp_vision.surgery.pool_hooks import PoolInput, attach_pools
 
 __all__ = ["FAMILIES", "SEEDS", "Family", "Variant", "build"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.fashion_mnist import resize
 from benchmarks.fewer_layers_cases import Family, build
 from cp_vision import ContextPool2d
-from cp_vision.support_maps import support_maps
+from cp_vision.commands.support_maps import support_maps
 
 __all__ = ["learned", "learned_table"]
 

@@ -13,7 +13,7 @@ from benchmarks.fewer_layers_cases import FAMILIES, SEEDS, Family, build
 from benchmarks.fewer_layers_learned import learned_table
 from benchmarks.measure import median_times
 from cp_vision import count_macs
-from cp_vision.files import write_text
+from cp_vision.shared.files import write_text
 
 __all__ = ["write_report"]
 

@@ -29,8 +29,8 @@ import cp_vision
 from benchmarks.measure import median_times, peak_memory
 from benchmarks.operator_cases import METHODS, PLACES, Place, make_input, make_method
 from benchmarks.operator_report import write_report
-from cp_vision.cost import count_module
-from cp_vision.meta import meta_copy
+from cp_vision.cost.macs import count_module
+from cp_vision.cost.on_meta_device import meta_copy
 
 COMPILED = ("block", "exact", "linear")
 

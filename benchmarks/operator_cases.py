@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cp_vision import ContextPool2d
-from cp_vision.exact import squared_distances
+from cp_vision.pooling.exact import squared_distances
 
 __all__ = ["METHODS", "PLACES", "Place", "make_input", "make_method"]
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from cp_vision.hooks import CHILD
+from cp_vision.anatomy.block import CHILD
 from cp_vision.recipes import (
     ScoringLoader,
     Trainer,
@@ -32,8 +32,8 @@ from cp_vision.recipes import (
     open_splits,
     single_process,
 )
+from cp_vision.recipes.data.seeding import seed_all
 from cp_vision.recipes.models import data_config, model_args
-from cp_vision.recipes.seeding import seed_all
 
 # Decays as strong as they get in the papers' recipes, so that a difference would show.
 MODELS = {

@@ -26,10 +26,10 @@ sys.path[0] = ROOT
 import optuna
 
 from cp_vision.search import SearchConfig
-from cp_vision.search.guided import make_proposer
-from cp_vision.search.mending import Mender
-from cp_vision.search.setup import Setup
-from cp_vision.search.space import Key, key_of
+from cp_vision.search.context import SearchContext
+from cp_vision.search.samplers.bayesian import make_sampler_of
+from cp_vision.search.space.repair import BudgetRepair
+from cp_vision.search.space.space import GenotypeKey, genotype_key
 
 RUNNER = """
 import json, sys, time
@@ -63,28 +63,28 @@ def search(folder: Path, processes: int, trials: int, seconds: float, **config: 
 
 def proposals(count: int) -> list[str]:
     """Rows of a table: what proposals within a budget take."""
-    space = Setup(SearchConfig(base="resnet50", budget="0.7x", output="unused")).space
-    mender, chance = Mender(space), random.Random(0)
+    space = SearchContext(SearchConfig(base="resnet50", budget="0.7x", output="unused")).space
+    repair, rng = BudgetRepair(space), random.Random(0)
     begin = time.process_time()
-    drawn = [mender.draw(chance) for _ in range(count)]
+    drawn = [repair.draw(rng) for _ in range(count)]
     drawing = time.process_time() - begin
     choices = [choice for choice in drawn if choice is not None]
     begin = time.process_time()
     over = sum(space.excess(choice) > 0 for choice in choices)
     checking = time.process_time() - begin
     rows = [
-        f"| drawn at random and mended until the budget is kept | {drawing / count * 1e6:.0f} µs | {drawing:.2f} s: "
+        f"| drawn at random and repaired until the budget is kept | {drawing / count * 1e6:.0f} µs | {drawing:.2f} s: "
         f"{'reached' if drawing < 5 else 'not reached'} |",
         f"| checked against the budget ({over} over it) | {checking / count * 1e6:.1f} µs | {checking:.2f} s |",
     ]
     for sampler in ("surrogate", "random", "tpe", "nsgaii"):
-        proposer, tried, number = make_proposer(space, sampler, 0), dict[Key, int](), 200
+        proposer, tried, number = make_sampler_of(space, sampler, 0), dict[GenotypeKey, int](), 200
         begin = time.process_time()
         for i in range(number):
             proposal = proposer.propose(tried, i)
             if proposal is None:
                 raise RuntimeError(f"{sampler} ran out of candidates after {i}")
-            tried[key_of(proposal[0])] = i
+            tried[genotype_key(proposal[0])] = i
             proposer.learn(proposal[0], 50.0 + i % 7)
         each = (time.process_time() - begin) / number
         rows.append(f"| proposed by {sampler}, the first {number} | {each * 1e6:.0f} µs | |")

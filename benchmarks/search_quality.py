@@ -22,14 +22,14 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import optuna
 
-from benchmarks.search_table import setup
-from cp_vision.search.guided import make_proposer
-from cp_vision.search.leaders import leaders
-from cp_vision.search.record import Record
-from cp_vision.search.samplers import sampler_names
-from cp_vision.search.setup import Setup
-from cp_vision.search.strategy import Strategy
-from cp_vision.search.workers import Worker
+from benchmarks.search_table import context
+from cp_vision.search.config.schema import SAMPLERS
+from cp_vision.search.context import SearchContext
+from cp_vision.search.samplers.bayesian import make_sampler_of
+from cp_vision.search.samplers.queue import TrialQueue
+from cp_vision.search.selection import leaders
+from cp_vision.search.study.trials import TrialStore
+from cp_vision.search.study.workers import Worker
 
 GOAL = 0.95
 
@@ -39,15 +39,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--most", type=int, default=100, help="evaluations of a run at most")
-    parser.add_argument(
-        "--samplers", nargs="+", choices=sampler_names(), default=[s for s in sampler_names() if s != "gp"]
-    )
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=[s for s in SAMPLERS if s != "gp"])
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     with (arguments.output / "search_table.csv").open() as file:
         table = {tuple(row["choice"].split()): float(row["accuracy"]) for row in csv.DictReader(file)}
     with tempfile.TemporaryDirectory() as folder:
-        search = setup(folder)
+        search = context(folder)
         names = search.space.names
         within = []
         for values, accuracy in table.items():
@@ -85,7 +83,7 @@ def main() -> None:
 
 
 def run(
-    search: Setup,
+    search: SearchContext,
     table: dict[tuple[str, ...], float],
     sampler: str,
     seed: int,
@@ -96,17 +94,17 @@ def run(
     storage = optuna.storages.InMemoryStorage()
     study = optuna.create_study(storage=storage, directions=["maximize", "minimize"])
     with Worker(study, search.output) as worker:
-        record = Record(study, storage, search.space, worker)
-        strategy = Strategy(record, make_proposer(search.space, sampler, seed), most)
+        record = TrialStore(study, storage, search.space, worker)
+        queue = TrialQueue(record, make_sampler_of(search.space, sampler, seed), most)
         needed, curve, points = None, [], []
-        while (proposal := strategy.next()) is not None and len(curve) < most:
-            claim = record.claim(*proposal)
-            if claim is None:
+        while (proposal := queue.next()) is not None and len(curve) < most:
+            lease = record.claim(*proposal)
+            if lease is None:
                 raise RuntimeError(f"{proposal} was proposed before")
-            accuracy = table[tuple(claim.choice[name] for name in search.space.names)]
-            record.finish(claim, "complete", accuracy=accuracy)
-            if search.space.excess(claim.choice) <= 0:
-                points.append((search.space.macs(claim.choice), accuracy))
+            accuracy = table[tuple(lease.choice[name] for name in search.space.names)]
+            record.finish(lease, "complete", accuracy=accuracy)
+            if search.space.excess(lease.choice) <= 0:
+                points.append((search.space.macs(lease.choice), accuracy))
             winner = leaders(record.candidates()).best
             curve.append(0.0 if winner is None or winner.accuracy is None else winner.accuracy)
             if needed is None and share(points) >= GOAL:

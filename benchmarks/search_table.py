@@ -22,7 +22,7 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 import torch
 
 from cp_vision.search import SearchConfig
-from cp_vision.search.setup import Setup
+from cp_vision.search.context import SearchContext
 
 COLUMNS = ("choice", "macs", "accuracy")
 CONFIG = {
@@ -34,9 +34,9 @@ CONFIG = {
 }
 
 
-def setup(output: str) -> Setup:
+def context(output: str) -> SearchContext:
     """The space that is looked at, with the recipe that trains it."""
-    return Setup(SearchConfig(**CONFIG, output=output))  # type: ignore[arg-type]
+    return SearchContext(SearchConfig(**CONFIG, output=output))  # type: ignore[arg-type]
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
         with path.open() as file:
             known = {row["choice"] for row in csv.DictReader(file)}
     with tempfile.TemporaryDirectory() as folder, path.open("a", newline="") as file:
-        search = setup(folder)
+        search = context(folder)
         writer = csv.writer(file, lineterminator="\n")
         if not known:
             writer.writerow(COLUMNS)

@@ -32,10 +32,10 @@ from benchmarks.fashion_mnist import fill
 from benchmarks.supernet_report import describe
 from cp_vision import Architecture
 from cp_vision.search import SearchConfig
-from cp_vision.search.mending import Mender
-from cp_vision.search.setup import Setup
-from cp_vision.search.strategy import starting_points
-from cp_vision.search.supernet_setup import supernet_evaluator
+from cp_vision.search.context import SearchContext
+from cp_vision.search.evaluators.supernet.setup import supernet_evaluator
+from cp_vision.search.samplers.queue import starting_points
+from cp_vision.search.space.repair import BudgetRepair
 
 IMAGES, HELD_OUT = 12_000, 8_000
 SEEDS = (0, 1)
@@ -53,20 +53,20 @@ CONFIG = {
 }
 
 
-def setup(data_dir: Path, output: str, seed: int) -> Setup:
+def context(data_dir: Path, output: str, seed: int) -> SearchContext:
     """The space, and what trains it: on some of the images, so that every candidate can be trained."""
-    found = Setup(SearchConfig(**CONFIG, data_dir=str(data_dir), output=output, seed=seed))  # type: ignore[arg-type]
+    found = SearchContext(SearchConfig(**CONFIG, data_dir=str(data_dir), output=output, seed=seed))  # type: ignore[arg-type]
     trainer = found.trainer
     trainer.train_set, trainer.held_out = trainer.train_set.part(range(IMAGES)), trainer.held_out.part(range(HELD_OUT))
     return found
 
 
-def candidates(search: Setup, count: int) -> list[Architecture]:
+def candidates(search: SearchContext, count: int) -> list[Architecture]:
     """The base, some that only drop, and others within the budget at random."""
-    space, chance, mender = search.space, random.Random(0), Mender(search.space)
+    space, rng, repair = search.space, random.Random(0), BudgetRepair(search.space)
     found = [space.architecture(choice) for choice in starting_points(space)]
     while len(found) < count:
-        choice = mender.draw(chance)
+        choice = repair.draw(rng)
         if choice is not None and space.architecture(choice) not in found:
             found.append(space.architecture(choice))
     return found
@@ -123,7 +123,7 @@ def main() -> None:
     training: dict[int, float] = {}
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as folder:
-            search = setup(arguments.data_dir, folder, seed)
+            search = context(arguments.data_dir, folder, seed)
             tried = candidates(search, arguments.candidates)
             alone[seed] = [table.figure("alone", seed, one, partial(train, search, one)) for one in tried]
             training[seed], shared[seed] = score_shared(search, table, seed, tried)
@@ -132,7 +132,7 @@ def main() -> None:
     (arguments.output / "supernet.md").write_text(report)
 
 
-def train(search: Setup, architecture: Architecture) -> float:
+def train(search: SearchContext, architecture: Architecture) -> float:
     """Accuracy of a candidate that is trained alone."""
     accuracy = search.trainer(architecture, None, lambda epoch, epochs, loss, score: None).accuracy
     search.trainer.keep(())
@@ -140,7 +140,7 @@ def train(search: Setup, architecture: Architecture) -> float:
 
 
 def score_shared(
-    search: Setup, table: Table, seed: int, tried: list[Architecture]
+    search: SearchContext, table: Table, seed: int, tried: list[Architecture]
 ) -> tuple[float, list[tuple[float, float]]]:
     """Seconds of training the shared weights, and what each candidate scores with them."""
     evaluator = supernet_evaluator(search)

@@ -11,8 +11,8 @@ import timm
 import torch
 
 from cp_vision import Architecture
-from cp_vision.search.setup import Setup
-from cp_vision.search.supernet import kendall_tau
+from cp_vision.search.context import SearchContext
+from cp_vision.search.evaluators.supernet.evaluator import kendall_tau
 
 __all__ = ["describe"]
 
@@ -21,7 +21,7 @@ Figures = dict[int, list[tuple[float, float]]]
 
 
 def describe(
-    search: Setup,
+    search: SearchContext,
     arguments: str,
     tried: list[Architecture],
     alone: Figures,

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from benchmarks.measure import median_times
 from cp_vision.recipes import Recipe, Trainer, TrainingLoader, build_model, load_recipe, single_process
-from cp_vision.recipes.data import open_split
+from cp_vision.recipes.data.open import open_split
 from cp_vision.recipes.models import data_config, model_args
 
 CASES = {

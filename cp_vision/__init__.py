@@ -5,14 +5,16 @@ arXiv 2207.01844; docstrings say where it is our reading of the paper or our ext
 and counting are our own.
 """
 
-from . import cp_models, torchvision_models
-from .architecture import Architecture
-from .cost import count_macs, pool_macs
-from .errors import UserError
-from .functional import context_pool
-from .layers import ContextPool1d, ContextPool2d
-from .sites import Site, find_sites
-from .surgery import drop_blocks, insert_pools
+from .anatomy.sites import Site, find_sites
+from .cost.macs import count_macs, pool_macs
+from .layers.context_pool_1d import ContextPool1d
+from .layers.context_pool_2d import ContextPool2d
+from .models import cp_models, torchvision_models
+from .models.architecture import Architecture
+from .pooling.context_pool import context_pool
+from .shared.errors import UserError
+from .surgery.drop_blocks import drop_blocks
+from .surgery.insert_pools import insert_pools
 
 __version__ = "0.1.0"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from cp_vision.files import write_text
+from cp_vision.shared.files import write_text
 
 NOTEBOOK = Path(__file__).parent / "digits.ipynb"
 

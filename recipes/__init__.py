@@ -4,17 +4,17 @@ Source: keys, and what they mean, are those of timm's ``train.py``; a recipe's h
 Going on after a stop, to the same weights, is our own.
 """
 
-from .data import hold_out, open_splits
-from .dry_run import dry_run
-from .fit import Training
-from .loaders import TrainingLoader
+from .data.evaluation_loader import ScoringLoader
+from .data.open import hold_out, open_splits
+from .data.training_loader import TrainingLoader
+from .evaluation.evaluate import evaluate
+from .evaluation.score_model import score_model
 from .models import build_model, load_model, save_model
 from .processes import Processes, joined_processes, single_process
-from .schema import Recipe, load_recipe
-from .score import score_model
-from .scoring import evaluate
-from .scoring_loader import ScoringLoader
-from .trainer import Trainer, TrainingError, train
+from .recipe.keys import Recipe, load_recipe
+from .run.training_run import Training
+from .training.dry_run import dry_run
+from .training.trainer import Trainer, TrainingError, train
 
 __all__ = [
     "Processes",

@@ -7,18 +7,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cp_vision.command_line import CommandParser, run_command
-from cp_vision.cost import format_macs
-from cp_vision.errors import UserError
+from cp_vision.cost.macs import format_macs
+from cp_vision.shared.command_line import CommandParser, run_command
+from cp_vision.shared.errors import UserError
 
-from .consistency import notice
-from .dry_run import dry_run
-from .fit import Training
+from .data.unreadable import MAX_UNREADABLE
+from .evaluation.score_model import score_model
 from .processes import Processes, joined_processes
 from .progress import Progress
-from .schema import Recipe, load_recipe
-from .score import score_model
-from .unreadable import MAX_UNREADABLE
+from .recipe.checks import notice
+from .recipe.keys import Recipe, load_recipe
+from .run.training_run import Training
+from .training.dry_run import dry_run
 
 __all__ = ["main"]
 

@@ -14,12 +14,12 @@ from timm.data import resolve_data_config
 from timm.models import get_model_input_config, save_for_hf
 from torch import nn
 
-from cp_vision.errors import UserError, one_line
-from cp_vision.factory import STORED, check_base
-from cp_vision.files import replace_folder
+from cp_vision.models.build import STORED, check_base
+from cp_vision.shared.errors import UserError, one_line
+from cp_vision.shared.files import replace_folder
 
-from .consistency import NOT_MODEL_KWARGS
-from .schema import Recipe
+from .recipe.checks import NOT_MODEL_KWARGS
+from .recipe.keys import Recipe
 
 __all__ = ["build_model", "data_config", "label_names", "load_model", "load_teacher", "model_args", "save_model"]
 

@@ -12,8 +12,8 @@ import torch
 from timm.utils.distributed import init_distributed_device_so
 from torch import Tensor, distributed
 
-from cp_vision.command_line import CommandError
-from cp_vision.errors import UserError
+from cp_vision.shared.command_line import CommandError
+from cp_vision.shared.errors import UserError
 
 __all__ = ["Processes", "joined_processes", "single_process"]
 

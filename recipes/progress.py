@@ -6,9 +6,9 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from .fit import Training
-from .logs import Row
-from .trainer import Trainer
+from .run.logs import Row
+from .run.training_run import Training
+from .training.trainer import Trainer
 
 __all__ = ["Progress"]
 

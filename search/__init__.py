@@ -13,39 +13,52 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .budget import parse_budgets
-    from .choices import Choices, load_choices
-    from .config import SearchConfig
-    from .driver import Search, run
-    from .executor import Observer
-    from .measuring import measure_space
-    from .results import BlockCost, Candidate, Limit, Results, pareto_front
-    from .space import Space
+    from .config.schema import SearchConfig
+    from .config.space_options import SpaceOptions, load_space_options
+    from .observer import Observer
+    from .runner import Search, run
+    from .selection import pareto_front
+    from .space.budget import parse_budgets
+    from .space.cost_model import measure_space
+    from .space.space import Space
+    from .types import BlockCost, Candidate, Limit, Results
+
+_HOMES = {
+    "BlockCost": "types",
+    "Candidate": "types",
+    "SpaceOptions": "config.space_options",
+    "Limit": "types",
+    "Observer": "observer",
+    "Results": "types",
+    "Search": "runner",
+    "SearchConfig": "config.schema",
+    "Space": "space.space",
+    "load_space_options": "config.space_options",
+    "measure_space": "space.cost_model",
+    "pareto_front": "selection",
+    "parse_budgets": "space.budget",
+    "run": "runner",
+}
 
 __all__ = [
     "BlockCost",
     "Candidate",
-    "Choices",
     "Limit",
     "Observer",
     "Results",
     "Search",
     "SearchConfig",
     "Space",
-    "load_choices",
+    "SpaceOptions",
+    "load_space_options",
     "measure_space",
     "pareto_front",
     "parse_budgets",
     "run",
 ]
 
-_HOMES = ("results", "budget", "choices", "config", "space", "measuring", "executor", "driver")
-
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for home in _HOMES:
-            module = importlib.import_module(f".{home}", __name__)
-            if name in module.__all__:
-                return getattr(module, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

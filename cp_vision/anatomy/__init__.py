@@ -1,0 +1,1 @@
+"""Where a model's blocks and down-samplings are."""

@@ -1,0 +1,156 @@
+"""Where the blocks of each model family are, without running the model; other models are searched for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from timm.models.convnext import ConvNeXt
+from timm.models.regnet import RegNet
+from timm.models.resnet import ResNet
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torchvision.models.resnet import ResNet as TorchvisionResNet
+from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
+
+from ..shared.errors import UserError, closest, listed
+from .block import Attention, Block, DroppedBlock
+from .unknown_families import discover_blocks
+
+__all__ = ["check_names", "is_known", "list_blocks"]
+
+
+def list_blocks(model: nn.Module) -> list[Block]:
+    """List the model's blocks from input to output, without those that were dropped.
+
+    Args:
+        model: a timm or torchvision model, with or without pools. For families other than ResNet, RegNet,
+            ConvNeXt, Swin, ViT and DeiT the model is run once, without memory, to find its blocks.
+
+    Raises:
+        UserError: it is no model, or no blocks could be found.
+    """
+    find = _finder(model)
+    if find is None:
+        try:
+            return discover_blocks(model)
+        except UserError:
+            _check_wrapper(model)
+            raise
+    return [block for block in find(model) if not isinstance(block.module, DroppedBlock)]
+
+
+def _check_wrapper(model: nn.Module) -> None:
+    """Raise a UserError where what the model wraps is what should be given, since its names are those to keep."""
+    for name, part in model.named_modules():
+        if name and isinstance(part, tuple(_FAMILIES)):
+            raise UserError(
+                f"{type(model).__name__} models are not supported, but what this one holds as {name!r} is: give that "
+                f"{type(part).__name__} itself"
+            )
+
+
+def is_known(model: nn.Module) -> bool:
+    """Whether the model is of a family whose blocks are listed here."""
+    return _finder(model) is not None
+
+
+def _finder(model: nn.Module) -> Callable[[Any], Iterator[Block]] | None:
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{model!r} is no model; make one first, with timm.create_model for example")
+    if hasattr(model, "_orig_mod"):
+        raise UserError("torch.compile has other names for a model's parts; change the model first, then compile it")
+    return next((find for family, find in _FAMILIES.items() if isinstance(model, family)), None)
+
+
+def check_names(model: nn.Module, names: tuple[str, ...], allowed: Any, what: str) -> None:
+    """Raise a UserError unless each name is in ``allowed``, and there once."""
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UserError(f"{what} {name!r} is named twice; name each block once")
+        if name not in allowed:
+            if any(n == name and isinstance(m, DroppedBlock) for n, m in model.named_modules()):
+                raise UserError(f"{what} {name!r}: this block is dropped; pools and drops can't share a block")
+            kind = "site" if what == "pool" else "block"
+            raise UserError(
+                f"{what} {name!r} is no {kind} of this model{closest(name, allowed)} ({kind}s: {listed(allowed)})"
+            )
+
+
+def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:
+    """The blocks of a row by name; none where it was cut off, as timm does with stages that features don't need."""
+    try:
+        return list(model.get_submodule(row).named_children())
+    except AttributeError:
+        return []
+
+
+def _resnet(model: Any) -> Iterator[Block]:
+    # torchvision's has no feature_info, but blocks that say their stride; both have these stages.
+    reductions = {info["module"]: info["reduction"] for info in getattr(model, "feature_info", ())}
+    reduction = 4
+    for stage in ("layer1", "layer2", "layer3", "layer4"):
+        for j, (_, block) in enumerate(_parts(model, stage)):
+            reduction *= getattr(block, "stride", 1)
+            # Pruned models have other widths than their feature_info says.
+            last: Any = getattr(block, "conv3", None) or getattr(block, "conv2", None)
+            channels = last.out_channels if last is not None else 0
+            # The first block of a stage changes resolution or width, or (ResNet-18, first stage) would if the
+            # stem were another one; it stays, so that each stage has at least one block.
+            yield Block(f"{stage}.{j}", block, "NCHW", channels, reductions.get(stage, reduction), j > 0)
+
+
+def _regnet(model: Any) -> Iterator[Block]:
+    for info in model.feature_info:
+        if info["module"] != "stem":
+            for j, (name, block) in enumerate(_parts(model, info["module"])):
+                yield Block(f"{info['module']}.{name}", block, "NCHW", info["num_chs"], info["reduction"], j > 0)
+
+
+def _convnext(model: Any) -> Iterator[Block]:
+    for info in model.feature_info:
+        row = f"{info['module']}.blocks"
+        for name, block in _parts(model, row):
+            yield Block(f"{row}.{name}", block, "NCHW", info["num_chs"], info["reduction"], True)
+
+
+def _swin(model: Any) -> Iterator[Block]:
+    # In version 2 the norm follows attention, so that no child sees what attention does before the windows are cut.
+    attention: Attention | None = ("norm1", "output") if isinstance(model, SwinTransformer) else None
+    for info in model.feature_info:
+        row = f"{info['module']}.blocks"
+        for name, block in _parts(model, row):
+            yield Block(f"{row}.{name}", block, "NHWC", info["num_chs"], info["reduction"], True, attention)
+
+
+def _vit(model: Any) -> Iterator[Block]:
+    for i, (info, block) in enumerate(zip(model.feature_info, model.blocks, strict=False)):
+        attention: Attention | None = ("attn", "input") if hasattr(block, "attn") else None
+        yield Block(
+            *(f"blocks.{i}", block, "tokens", info["num_chs"], info["reduction"], True),
+            attention=attention,
+            prefix=model.num_prefix_tokens,
+        )
+
+
+def _torchvision_vit(model: Any) -> Iterator[Block]:
+    for name, block in model.encoder.layers.named_children():
+        yield Block(
+            *(f"encoder.layers.{name}", block, "tokens", model.hidden_dim, model.patch_size, True),
+            attention=("ln_1", "output"),
+            prefix=1,
+        )
+
+
+_FAMILIES: dict[type[nn.Module], Callable[[Any], Iterator[Block]]] = {
+    ResNet: _resnet,
+    TorchvisionResNet: _resnet,
+    RegNet: _regnet,
+    ConvNeXt: _convnext,
+    SwinTransformer: _swin,
+    SwinTransformerV2: _swin,
+    VisionTransformer: _vit,
+    TorchvisionViT: _torchvision_vit,
+}

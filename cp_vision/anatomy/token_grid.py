@@ -1,0 +1,47 @@
+"""Where the patches of a vision transformer lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
+
+__all__ = ["TokenGrid"]
+
+
+class TokenGrid:
+    """Where the patches of a vision transformer lie.
+
+    timm's patch embedding knows the grid, unless the model takes images of any size; then this object, as the
+    embedding's forward hook, reads the grid off its output. A model of torchvision's has one grid for ever.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.grid: tuple[int, int] | None = None
+        self.patch_embed: Any = None
+        if isinstance(model, TorchvisionViT):
+            side = model.image_size // model.patch_size
+            self.grid = (side, side)
+            return
+        self.patch_embed = model.patch_embed
+        if getattr(model, "dynamic_img_size", False):
+            self.handle = self.patch_embed.register_forward_hook(self)
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        """Note the grid; with images of any size timm's patch embedding gives (B, H, W, C)."""
+        self.grid = (output.shape[1], output.shape[2])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles forget the grid of the last image, which may be that of an export's open sizes."""
+        return vars(self) if self.patch_embed is None else {**vars(self), "grid": None}
+
+    def of_image(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width in tokens of an image of this size in pixels."""
+        sized = getattr(self.patch_embed, "dynamic_feat_size", None) if self.grid is None else None
+        rows, columns = self.now() if sized is None else sized((height, width))
+        return int(rows), int(columns)
+
+    def now(self) -> tuple[int, int]:
+        """Height and width in tokens of the images that the model is running on."""
+        return self.grid or self.patch_embed.grid_size

@@ -1,0 +1,101 @@
+"""Cost in MACs: one multiply-add counts one, the figure that papers print as FLOPs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import torch
+from ptflops import get_model_complexity_info
+from timm import create_model
+from torch import nn
+
+from ..layers.context_pool_2d import ContextPool2d
+from ..pooling.context_pool import coarse_grid, uses_linear
+from ..pooling.linear import count_linear_scales, linear_macs
+from .input_size import (
+    known_input_size,
+)
+from .on_meta_device import meta_copy
+
+__all__ = ["count_macs", "count_module", "format_macs", "pool_macs"]
+
+
+def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None = None) -> int:
+    """Count the MACs of one image, pools included.
+
+    Counted through ptflops on the meta device, so it takes a fraction of a second and no memory: products,
+    convolutions and their biases; not norms, activations or element-wise sums.
+
+    Args:
+        model: a model, which is left untouched, or a name that ``timm.create_model`` knows.
+        input_size: (channels, height, width) in pixels; None takes the model's own.
+
+    Returns:
+        MACs for a batch of one.
+
+    Raises:
+        UserError: an input size that is none, or pools or drops in the name's arguments that can't be.
+        RuntimeError: timm doesn't know the name, or the model doesn't run on this input size.
+        FileNotFoundError: a ``local-dir:`` name without that folder.
+    """
+    if isinstance(model, str):
+        with torch.device("meta"):
+            trial = create_model(model)
+    else:
+        trial = meta_copy(model)
+    return count_module(trial, known_input_size(trial, input_size))
+
+
+def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
+    """Cost of one pool in MACs, in closed form: its mapping network and the product with its weights.
+
+    Args:
+        pool: the pool.
+        grid: height and width of its input, in pixels of the feature map.
+
+    Returns:
+        ``N (C h + h) + N o (k h + 1)`` and, where the backend is exact, ``M N C``, for N input and M output
+        tokens, C channels, hidden width h, o predicted maps and k kernel taps. Where the backend is linear, the
+        filters of its scales and ``M w (C + 1)``, for windows of w cells, stand in place of ``M N C``.
+    """
+    tokens = grid[0] * grid[1]
+    height, width = coarse_grid(grid, pool.stride)
+    if pool.backend == "linear" or (pool.backend == "auto" and uses_linear(grid, pool.stride)):
+        count = count_linear_scales(grid, pool.stride, pool.largest_support(grid))
+        macs = linear_macs(pool.channels, grid, height * width, count)
+    else:
+        macs = height * width * tokens * pool.channels
+    if pool.mapping is not None:
+        macs += tokens * sum(parameter.numel() for parameter in pool.mapping.parameters())
+    return macs
+
+
+def count_module(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Count the MACs of a throw-away module on the meta device (ptflops leaves its hooks in it).
+
+    Args:
+        module: any module on the meta device.
+        input_shape: shape of its input without the batch dimension.
+
+    Raises:
+        RuntimeError: the module doesn't run on this input.
+    """
+    printed = io.StringIO()
+    # ptflops prints what goes wrong and returns None.
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), torch.no_grad():
+        macs, _ = get_model_complexity_info(
+            module, input_shape, backend="aten", as_strings=False, print_per_layer_stat=False
+        )
+    if macs is None:
+        reason = printed.getvalue().strip().splitlines()[-1]
+        raise RuntimeError(f"{type(module).__name__} doesn't run on an input of {input_shape}: {reason}")
+    return int(macs)
+
+
+def format_macs(count: float) -> str:
+    """Write MACs, or parameters, for people: three digits and a unit."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g}{unit}" if count < 1000 * factor else f"{count / factor:.0f}{unit}"
+    return f"{count:.0f}"

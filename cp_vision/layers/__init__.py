@@ -1,0 +1,1 @@
+"""ContextPool as modules."""

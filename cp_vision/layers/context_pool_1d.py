@@ -1,0 +1,55 @@
+"""Adaptive context pooling of token sequences."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .context_pool_2d import ContextPool2d
+
+__all__ = ["ContextPool1d"]
+
+
+class ContextPool1d(ContextPool2d):
+    """Adaptive context pooling of a token sequence, (B, N, C) -> (B, ceil(N/stride), C).
+
+    Positions are the indices of the sequence, so supports are in tokens; the arguments are those of
+    :class:`ContextPool2d`, with L = N. Its other methods take the sequence as a map of height 1, (B, C, 1, N).
+    An image transformer's tokens lie on a grid: use :class:`ContextPool2d` there.
+
+    Raises:
+        ValueError: an argument outside its range.
+
+    Source: as :class:`ContextPool2d`; the mask is our extension.
+    """
+
+    # A sequence is a map of height 1, where a 3 x 3 kernel would only ever use its middle row.
+    _kernel = (1, 3)
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Pool a sequence.
+
+        Args:
+            x: (B, N, C).
+            padding_mask: (B, N), True where a token is padding. Padding gives to no other token, and comes
+                out as it went in with stride 1. Every sequence needs at least one token that is not padding.
+
+        Returns:
+            (B, ceil(N/stride), C).
+
+        Raises:
+            ValueError: x has another number of dimensions or channels, the mask another shape or type.
+        """
+        if x.ndim != 3 or x.shape[2] != self.channels:
+            raise ValueError(f"expected (B, N, {self.channels}), got {tuple(x.shape)}")
+        if padding_mask is None:
+            return super().forward(x.mT.unsqueeze(2)).squeeze(2).mT
+        if padding_mask.shape != x.shape[:2] or padding_mask.dtype != torch.bool:
+            raise ValueError(
+                f"padding_mask must be bool {tuple(x.shape[:2])}, got {padding_mask.dtype} {tuple(padding_mask.shape)}"
+            )
+        image = x.masked_fill(padding_mask[..., None], 0).mT.unsqueeze(2)
+        log_weight, sigma = self.weight_and_support(image)
+        log_weight = log_weight.masked_fill(padding_mask[:, None], float("-inf"))
+        pooled = self.pool(image, log_weight, sigma).squeeze(2).mT
+        return torch.where(padding_mask[..., None], x, pooled) if self.stride == 1 else pooled

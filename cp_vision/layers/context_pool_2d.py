@@ -1,0 +1,212 @@
+"""ContextPool as modules: a small mapping network that predicts weight and support, and the gate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..pooling.context_pool import check_backend, gated_context_pool
+from .shared_linear import is_plain, shared_linear
+
+__all__ = ["ContextPool2d", "hidden_width"]
+
+LAYER_MODES = ("gated", "replace")
+
+# The longer side of the largest map that a model exported with dynamic sizes serves in full.
+_DYNAMIC_SIDE = 512
+
+
+def hidden_width(channels: int) -> int:
+    """Hidden width of the mapping network: narrow enough that it stays below 1 % of a ResNet-50 block."""
+    return max(2, channels // 128)
+
+
+class ContextPool2d(nn.Module):
+    """Adaptive context pooling of a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)).
+
+    A mapping of two convolutions predicts for every token a log weight ``u`` and a support
+    ``sigma = sigma_min + support_range * L * sigmoid(v)`` in pixels, L being the longer side of the grid;
+    :func:`cp_vision.context_pool` does the rest. A new pool starts with equal weights and the middle of the
+    support range.
+
+    Args:
+        channels: number of channels C.
+        stride: pixels between outputs; more than 1 needs ``mode="replace"``.
+        mode: ``"gated"`` gives ``x + g * (pool(x) - x)`` with ``g`` learned per channel and zero at the start,
+            so that a new pool changes nothing; ``"replace"`` gives ``pool(x)``.
+        support_range: r, the largest support as a share of the grid's longer side.
+        sigma_min: smallest support in pixels.
+        hidden: width of the mapping network; None takes a 128th of the channels, at least 2.
+        learned_weight: False gives every token the same weight (ablation).
+        learned_support: False fixes every support at the middle of its range (ablation).
+        backend: see :func:`cp_vision.context_pool`.
+
+    Attributes:
+        mapping: the mapping network, (B, C, H, W) -> (B, 1 or 2, H, W): u, then v, as far as they are learned;
+            None where neither is.
+        gate: g, (C,); None in mode ``"replace"``.
+
+    Raises:
+        ValueError: an argument outside its range.
+
+    Source: Huang et al., ICML 2022; r, the sigmoid and the two convolutions are our reading of it. The gate
+    and the stride are our extensions.
+    """
+
+    _kernel = (3, 3)
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int = 1,
+        mode: str = "gated",
+        *,
+        support_range: float = 0.1,
+        sigma_min: float = 0.1,
+        hidden: int | None = None,
+        learned_weight: bool = True,
+        learned_support: bool = True,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        for name, value in (("learned_weight", learned_weight), ("learned_support", learned_support)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} {value!r} must be True or False")
+        _check_options(channels, stride, mode, support_range, sigma_min, 1 if hidden is None else hidden, backend)
+        self.channels, self.stride, self.mode = channels, stride, mode
+        self.support_range, self.sigma_min, self.backend = support_range, sigma_min, backend
+        self.learned_weight, self.learned_support = learned_weight, learned_support
+        outputs = learned_weight + learned_support
+        self.mapping = self._make_mapping(channels, hidden or hidden_width(channels), outputs) if outputs else None
+        self.gate = nn.Parameter(torch.empty(channels)) if mode == "gated" else None
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Begin anew, with equal weights, the middle of the support range and a closed gate.
+
+        Of the mapping's first convolution the parameters are left alone; it resets itself.
+        """
+        if self.mapping is not None:
+            for parameter in self.mapping[-1].parameters():
+                parameter.zero_()
+        if self.gate is not None:
+            self.gate.zero_()
+
+    def _make_mapping(self, channels: int, hidden: int, outputs: int) -> nn.Sequential:
+        height, width = self._kernel
+        last = nn.Conv2d(hidden, outputs, self._kernel, padding=(height // 2, width // 2))
+        return nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.GELU(), last)
+
+    def _map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the mapping says of x, and the x for its other use."""
+        mapping: Any = self.mapping
+        first, activation, last = mapping
+        if x.stride(1) == 1 and is_plain(first):
+            # Where channels lie last, a 1 x 1 convolution is a matrix product.
+            hidden, x = shared_linear(x, first.weight.flatten(1), first.bias)
+        else:
+            hidden = first(x)
+        return last(activation(hidden)), x
+
+    def weight_and_support(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict the log weight (B, H, W) and the support sigma in pixels (B, ceil(H/stride), ceil(W/stride)).
+
+        Both are float32 at least.
+
+        Args:
+            x: (B, C, H, W), unchecked.
+        """
+        log_weight, sigma, _ = self._predict(x)
+        return log_weight, sigma
+
+    def _predict(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        batch, _, height, width = x.shape
+        learned: tuple[Tensor, ...] = ()
+        if self.mapping is not None:
+            mapped, x = self._map(x)
+            learned = mapped.unbind(1)
+        equal = x.new_zeros(batch, height, width)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        log_weight = (learned[0] if self.learned_weight else equal).to(dtype)
+        support = (learned[-1] if self.learned_support else equal).to(dtype)
+        if self.stride > 1:
+            support = F.avg_pool2d(support[:, None], self.stride, ceil_mode=True, count_include_pad=False).squeeze(1)
+        if isinstance(height, Tensor):
+            # TorchScript's tracing has tensors for sizes.
+            raise RuntimeError(
+                "TorchScript can't trace a context pool; use torch.export, or torch.onnx.export(..., dynamo=True)"
+            )
+        longest: Any = torch.sym_max(height, width)
+        span = self.support_range * longest
+        return log_weight, self.sigma_min + span * support.sigmoid(), x
+
+    def largest_support(self, grid: tuple[int, int]) -> float:
+        """Largest support in pixels on a map of this height and width.
+
+        Exported with dynamic sizes, no size is known: then that of a map of 512 pixels a side.
+        """
+        symbolic = any(isinstance(size, torch.SymInt) for size in grid)
+        return self.sigma_min + self.support_range * (_DYNAMIC_SIDE if symbolic else max(grid))
+
+    def pool(self, x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
+        """Pool x with the given weights and supports, in this module's mode.
+
+        Args:
+            x: (B, C, H, W), with this module's number of channels, unchecked.
+            log_weight: (B, H, W).
+            sigma: in pixels, (B, ceil(H/stride), ceil(W/stride)).
+
+        Returns:
+            (B, C, ceil(H/stride), ceil(W/stride)).
+
+        Raises:
+            ValueError: as :func:`cp_vision.context_pool`.
+        """
+        sigma_max = self.largest_support((x.shape[2], x.shape[3]))
+        return gated_context_pool(x, log_weight, sigma, self.gate, self.stride, self.backend, sigma_max)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)).
+
+        Raises:
+            ValueError: x has another number of dimensions or channels.
+        """
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"expected (B, {self.channels}, H, W), got {tuple(x.shape)}")
+        log_weight, sigma, x = self._predict(x)
+        return self.pool(x, log_weight, sigma)
+
+    def extra_repr(self) -> str:
+        """Show what tells this pool from another."""
+        return f"{self.channels}, stride={self.stride}, mode={self.mode!r}, support_range={self.support_range}"
+
+
+def _check_options(
+    channels: int,
+    stride: int,
+    mode: str,
+    support_range: float,
+    sigma_min: float,
+    hidden: int,
+    backend: str,
+) -> None:
+    if mode not in LAYER_MODES:
+        raise ValueError(f"mode {mode!r} is not one of {', '.join(LAYER_MODES)}")
+    if mode == "gated" and stride != 1:
+        raise ValueError(f"mode 'gated' keeps the grid, so it can't have stride {stride}; use mode 'replace'")
+    for name, value in (("channels", channels), ("stride", stride), ("hidden", hidden)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} {value!r} must be a whole number, 1 or more")
+    check_backend(backend, stride)
+    for name, number in (("support_range", support_range), ("sigma_min", sigma_min)):
+        if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
+            raise ValueError(f"{name} {number!r} must be a finite number")
+    if not support_range > 0 or sigma_min < 0:
+        raise ValueError(
+            f"support_range {support_range} must be above 0 and sigma_min {sigma_min} must not be negative"
+        )

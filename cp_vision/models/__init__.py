@@ -1,0 +1,1 @@
+"""Models by name: what timm, torchvision and users build."""

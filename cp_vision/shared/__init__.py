@@ -1,0 +1,1 @@
+"""What all rooms use: errors, command lines, files, image modes."""

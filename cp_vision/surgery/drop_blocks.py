@@ -1,0 +1,57 @@
+"""Leaving blocks of a model out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from ..anatomy.block import DroppedBlock, has_pool
+from ..anatomy.known_families import check_names, is_known, list_blocks
+from ..shared.errors import UserError, listed
+from .insert_pools import _as_names
+from .rehearse import rehearse
+from .saved_arguments import note_changes
+
+__all__ = ["drop_blocks"]
+
+
+def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
+    """Leave the named blocks out. The names of all other blocks stay.
+
+    Args:
+        model: a timm or torchvision model; changed in place.
+        names: block names, as in :func:`cp_vision.find_sites`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        UserError: an unknown or already dropped block, one that can't be dropped, one with a pool, or all
+            blocks at once. The model is then as it was.
+    """
+    names = _as_names(names, "drops")
+    if names and not is_known(model):
+        rehearse(model, lambda trial: _drop(trial, names))
+    _drop(model, names)
+    if names:
+        note_changes(model)
+    return model
+
+
+def _drop(model: nn.Module, names: tuple[str, ...]) -> None:
+    blocks = {block.name: block for block in list_blocks(model)}
+    check_names(model, names, blocks, "drop")
+    for block in (blocks[name] for name in names):
+        if not block.droppable:
+            allowed = [b.name for b in blocks.values() if b.droppable]
+            raise UserError(
+                f"drop {block.name!r}: a block that changes the map, or the first of a stage, can't be dropped "
+                f"(droppable: {listed(allowed)})"
+            )
+        if has_pool(block.module):
+            raise UserError(f"drop {block.name!r}: a pool stands there; pools and drops can't share a block")
+    if names and len(names) == len(blocks):
+        raise UserError(f"drops name all {len(names)} blocks; keep at least one")
+    for name in names:
+        model.set_submodule(name, DroppedBlock())

@@ -1,0 +1,79 @@
+"""How a pool acts at a block: forward hooks, so that no forward of the base's is copied or replaced.
+
+Each hook is a plain picklable object. A deep copy or pickle of the model carries its hooks along, and the
+modules that they refer to stay those of the copy. Each keeps its handle: torch numbers hooks anew in each process, and
+a handle that is unpickled takes its number, so that no later hook gets the same and stands in this one's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..anatomy.block import CHILD, Block, Layout
+from ..anatomy.token_grid import TokenGrid
+
+__all__ = ["PoolInput", "attach_pools"]
+
+
+def attach_pools(model: nn.Module, pools: Sequence[tuple[Block, nn.Module]], before_attention: bool) -> None:
+    """Make each pool a child of its block, acting on the block's output or on what its attention sees.
+
+    Args:
+        model: the model that the blocks belong to.
+        pools: pairs of block and pool.
+        before_attention: pool what attention sees.
+    """
+    tokens = TokenGrid(model) if any(block.layout == "tokens" for block, _ in pools) else None
+    for block, pool in pools:
+        block.module.add_module(CHILD, pool)
+        child, side = block.attention if before_attention and block.attention else ("", "output")
+        place = block.module.get_submodule(child)
+        if side == "input":
+            PoolInput(block.module, block.layout, tokens, block.prefix).attach(place)
+        else:
+            PoolOutput(block.module, block.layout, tokens, block.prefix).attach(place)
+
+
+class _Pool:
+    """Pools a tensor of any layout with the child of a module."""
+
+    def __init__(self, owner: Any, layout: Layout = "NCHW", tokens: TokenGrid | None = None, prefix: int = 0) -> None:
+        self.owner, self.layout, self.tokens, self.prefix = owner, layout, tokens, prefix
+
+    def pool(self, x: Tensor) -> Tensor:
+        pool = self.owner.context_pool
+        if self.layout == "NCHW":
+            return pool(x)
+        if self.layout == "NHWC" or self.tokens is None:
+            return pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        # Class and register tokens pass through untouched.
+        prefix, patches = x.tensor_split([self.prefix], 1)
+        pooled = pool(patches.mT.unflatten(2, self.tokens.now()))
+        return torch.cat([prefix, pooled.flatten(2).mT], 1)
+
+
+class PoolOutput(_Pool):
+    """Forward hook: the module's output, pooled."""
+
+    def attach(self, module: nn.Module) -> None:
+        """Act at this module from now on."""
+        self.handle = module.register_forward_hook(self)
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return self.pool(output)
+
+
+class PoolInput(_Pool):
+    """Forward pre-hook: the module sees its first argument pooled."""
+
+    def attach(self, module: nn.Module) -> None:
+        """Act at this module from now on."""
+        self.handle = module.register_forward_pre_hook(self)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Pool the first argument and leave the others."""
+        return (self.pool(args[0]), *args[1:])

@@ -1,0 +1,90 @@
+"""Scoring any model on a recipe's validation split: ``cp-train --eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cp_vision.shared.command_line import CommandError
+from cp_vision.shared.errors import UserError, one_line
+
+from ..data.evaluation_loader import ScoringLoader
+from ..data.open import count_classes, open_split, open_splits, renumbered
+from ..data.unreadable import MAX_UNREADABLE
+from ..models import build_model, data_config, label_names, load_model, model_args
+from ..processes import Processes, single_process
+from ..recipe.keys import Recipe
+from .evaluate import evaluate
+
+__all__ = ["score_model"]
+
+
+def score_model(
+    recipe: Recipe, what: str, processes: Processes | None = None, max_unreadable: int = MAX_UNREADABLE
+) -> dict[str, Any]:
+    """Score a model on the recipe's validation split.
+
+    Args:
+        recipe: names the data set.
+        what: a ``local-dir:`` folder; a file of weights (.safetensors, .pth) of the recipe's model; or a timm
+            name, with its own weights.
+        processes: this process; None is one alone.
+        max_unreadable: how many images may be unreadable; they are left out.
+
+    Returns:
+        ``top1`` and ``top5`` in percent, ``loss``, and ``unreadable``: a line on the images that were left out, or
+        an empty one.
+
+    Raises:
+        UserError: no such model, other classes, a data set that can't be had, a model that doesn't run on it.
+        CommandError: too many images can't be read.
+    """
+    processes = processes or single_process()
+    path, by_name = Path(what.removeprefix("local-dir:")), False
+    if path.is_file():
+        dataset = _as_trained(recipe)
+        args = model_args(recipe.model, recipe, count_classes(dataset, recipe), recipe.model_kwargs)
+        model: Any = build_model(recipe.model, args, checkpoint=str(path))
+    elif path.exists() or what.startswith("local-dir:"):
+        if not (path / "config.json").is_file() and (path / "best" / "config.json").is_file():
+            last = path / ("ema" if (path / "ema").exists() else "last")
+            raise UserError(f"{what!r} is a training's folder; score {str(path / 'best')!r} or {str(last)!r}")
+        model = load_model(path)
+    else:
+        model, by_name = build_model(what, {"in_chans": recipe.in_chans}, pretrained=True), True
+    if not path.is_file():
+        dataset = _numbered_as(model.pretrained_cfg.get("label_names"), recipe, open_split(recipe, recipe.val_split))
+    num_classes = count_classes(dataset, recipe)
+    if model.num_classes != num_classes:
+        raise UserError(f"{what!r} has {model.num_classes} classes, the data set has {num_classes}")
+    config = data_config(model, recipe, use_test_size=by_name)
+    loader = ScoringLoader(dataset, recipe, config, processes, max_unreadable)
+    try:
+        scores = evaluate(model, loader, processes, recipe)
+    except (CommandError, UserError):
+        raise
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(f"{what!r} doesn't run on this data: {one_line(error)}") from error
+    if loader.unreadable is not None:
+        loader.unreadable.table |= processes.any(loader.unreadable.table)
+        return {**scores, "unreadable": str(loader.unreadable) if loader.unreadable.count else ""}
+    return {**scores, "unreadable": ""}
+
+
+def _as_trained(recipe: Recipe) -> Any:
+    """The validation split for a file of weights, which names no classes: numbered as the training split, if any."""
+    has_training = recipe.data_dir and (Path(recipe.data_dir) / recipe.train_split).is_dir()
+    return open_splits(recipe)[1] if has_training else open_split(recipe, recipe.val_split)
+
+
+def _numbered_as(labels: Any, recipe: Recipe, dataset: Any) -> Any:
+    """The split with its classes numbered as in the model's labels: its folders alone may lack one, or say others."""
+    own = getattr(dataset, "classes", None)
+    if own is None or not isinstance(labels, dict) or label_names(own) == labels:
+        return dataset
+    classes: dict[str, int] = {}
+    for index, label in labels.items():
+        # Of a class of the model that has several of the data set's, or of one that has a comma in its name.
+        parts = label.split(", ")
+        classes |= dict.fromkeys([label] if own.keys().isdisjoint(parts) else parts, int(index))
+    return renumbered(recipe, dataset, classes, "the model")

@@ -1,0 +1,234 @@
+"""The recipe: how a model is trained, as a YAML file whose keys are argument names of timm's train.py."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cp_vision.shared.errors import UserError, closest, listed
+
+from .checks import problems
+from .yaml_text import parse_yaml
+
+__all__ = ["Recipe", "load_recipe"]
+
+BUNDLED = Path(__file__).parent.parent / "bundled"
+
+
+class Recipe(BaseModel):
+    """Every key that a recipe may have.
+
+    The meaning of each key is the one it has in timm's train.py; the defaults are ours. ``model_kwargs``
+    belong to ``model``. ``dataset: digits`` is the handwritten digits bundled with scikit-learn.
+    An update sees ``batch_size`` times ``grad_accum_steps`` images, on any number of processes.
+
+    ``img_size`` is the side of an image in pixels. The schedule's lengths, ``mixup_off_epoch`` and ``val_interval``
+    are in epochs; ``log_interval`` and ``recovery_interval`` are in updates, 0 for no checkpoint within an epoch.
+    Probabilities and shares are fractions, not percent; ``mean`` and ``std`` are of pixels from 0 to 1.
+
+    Raises:
+        pydantic.ValidationError: an unknown key, a wrong type or value. :func:`load_recipe` and :meth:`with_values`
+            raise a UserError instead, also for values that don't go together.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    # Data
+    dataset: str = ""
+    data_dir: str | None = None
+    dataset_download: bool = False
+    train_split: str = "train"
+    val_split: str = "validation"
+    class_map: str | None = None
+    workers: int = Field(4, ge=0)
+
+    # Model
+    model: str = "resnet50"
+    model_kwargs: dict[str, Any] = {}
+    pretrained: bool = False
+    initial_checkpoint: str | None = None
+    num_classes: int | None = Field(None, ge=1)
+    img_size: int | None = Field(None, ge=1)
+    in_chans: Literal[1, 3] = 3
+    drop: float = Field(0.0, ge=0, lt=1)
+    drop_path: float | None = Field(None, ge=0, lt=1)
+
+    # Input
+    mean: list[float] | None = None
+    std: list[Annotated[float, Field(gt=0)]] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+    crop_pct: float | None = Field(None, gt=0, le=1)
+
+    # Optimiser
+    batch_size: int = Field(128, ge=1)
+    grad_accum_steps: int = Field(1, ge=1)
+    validation_batch_size: int | None = Field(None, ge=1)
+    opt: str = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    opt_eps: float | None = Field(None, gt=0)
+    opt_betas: list[Annotated[float, Field(ge=0, lt=1)]] | None = None
+    layer_decay: float | None = Field(None, gt=0, le=1)
+    clip_grad: float | None = Field(None, gt=0)
+    clip_mode: Literal["norm", "value", "agc"] = "norm"
+
+    # Computing
+    amp: bool = False
+    amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
+    channels_last: bool = False
+    torchcompile: str | None = None
+    grad_checkpointing: bool = False
+    sync_bn: bool = False
+    dist_bn: Literal["", "broadcast", "reduce"] = "reduce"
+
+    # Schedule
+    epochs: int = Field(100, ge=1)
+    sched: Literal["cosine", "tanh", "step", "multistep", "poly", "constant", "none"] = "cosine"
+    sched_on_updates: bool = False
+    warmup_epochs: int = Field(0, ge=0)
+    warmup_prefix: bool = False
+    warmup_lr: float = Field(1e-5, ge=0)
+    min_lr: float = Field(0.0, ge=0)
+    cooldown_epochs: int = Field(0, ge=0)
+    decay_epochs: float = Field(90.0, gt=0)
+    decay_milestones: list[Annotated[int, Field(ge=1)]] = [90, 180, 270]
+    decay_rate: float = Field(0.1, gt=0)
+
+    # Loss
+    smoothing: float = Field(0.1, ge=0, lt=1)
+    bce_loss: bool = False
+    bce_target_thresh: float | None = Field(None, ge=0, lt=1)
+
+    # Distillation
+    kd_model_name: str | None = None
+    kd_temperature: float = Field(4.0, gt=0)
+    distill_loss_weight: float | None = Field(None, ge=0)
+    task_loss_weight: float | None = Field(None, ge=0)
+
+    # Augmentation
+    no_aug: bool = False
+    scale: list[float] = [0.08, 1.0]
+    ratio: list[float] = [3 / 4, 4 / 3]
+    hflip: float = Field(0.5, ge=0, le=1)
+    vflip: float = Field(0.0, ge=0, le=1)
+    color_jitter: float = Field(0.4, ge=0)
+    aa: str | None = None
+    aug_repeats: int = Field(0, ge=0)
+    reprob: float = Field(0.0, ge=0, le=1)
+    remode: Literal["const", "rand", "pixel"] = "pixel"
+    recount: int = Field(1, ge=1)
+    train_interpolation: Literal["random", "nearest", "bilinear", "bicubic", "lanczos"] = "random"
+    mixup: float = Field(0.0, ge=0)
+    cutmix: float = Field(0.0, ge=0)
+    mixup_prob: float = Field(1.0, ge=0, le=1)
+    mixup_switch_prob: float = Field(0.5, ge=0, le=1)
+    mixup_mode: Literal["batch", "pair", "elem"] = "batch"
+    mixup_off_epoch: int = Field(0, ge=0)
+
+    # Averaged weights
+    model_ema: bool = False
+    model_ema_decay: float = Field(0.9998, gt=0, lt=1)
+    model_ema_warmup: bool = False
+
+    # Progress
+    val_interval: int = Field(1, ge=1)
+    eval_metric: Literal["top1", "top5", "loss"] = "top1"
+    log_interval: int = Field(50, ge=1)
+    recovery_interval: int = Field(500, ge=0)
+
+    seed: int = Field(42, ge=0, lt=2**32)
+
+    @field_validator("model_kwargs")
+    @classmethod
+    def _as_in_a_file(cls, value: Any) -> Any:
+        return _lists(value)
+
+    @property
+    def update_size(self) -> int:
+        """Images of one update, over all micro-batches and processes."""
+        return self.batch_size * self.grad_accum_steps
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed (mixup or cutmix)."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def mixes_in(self, epoch: int) -> bool:
+        """Whether images are mixed in an epoch, counted from 0."""
+        return self.mixes and not 0 < self.mixup_off_epoch <= epoch
+
+    def with_values(self, **values: Any) -> Recipe:
+        """Return a copy with some values replaced, checked like a file.
+
+        Raises:
+            UserError: an unknown key or a wrong value.
+        """
+        return _checked({**self.model_dump(), **values}, "recipe")
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML with every key that has a value: it means the same to other versions and to timm."""
+        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
+
+
+def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        recipe: path of a YAML file, or the name of a bundled recipe (``digits``).
+        overrides: ``key=value`` texts, the value in YAML. Another ``model`` leaves the
+            file's ``model_kwargs`` out.
+
+    Raises:
+        UserError: no such file, not YAML, an override without ``=``, an unknown key, a wrong type or value.
+    """
+    path = Path(recipe)
+    if not path.is_file() and (BUNDLED / f"{recipe}.yaml").is_file():
+        path = BUNDLED / f"{recipe}.yaml"
+    if not path.is_file():
+        bundled = sorted(p.stem for p in BUNDLED.glob("*.yaml"))
+        raise UserError(f"no recipe {str(recipe)!r}: neither a file nor a bundled recipe ({listed(bundled)})")
+    values = parse_yaml(path.read_bytes(), f"recipe {path} is not YAML")
+    if not isinstance(values, dict):
+        raise UserError(f"recipe {path} must be a mapping of keys to values")
+    own, replaced = (values.get("model"), values.get("model_kwargs")), set()
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text!r} must be key=value, for example --set epochs=10")
+        replaced.add(key.strip())
+        values[key.strip()] = parse_yaml(value, f"--set {text!r}: the value is not YAML")
+    if values.get("model") != own[0] and values.get("model_kwargs") is own[1]:
+        values.pop("model_kwargs", None)
+    return _checked(values, f"recipe {path}", replaced)
+
+
+def _lists(value: Any) -> Any:
+    """A value with lists in place of its tuples, as it comes back from a file."""
+    if isinstance(value, dict):
+        return {key: _lists(part) for key, part in value.items()}
+    return [_lists(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _checked(values: dict[str, Any], source: str, replaced: Collection[str] = ()) -> Recipe:
+    """A recipe of these values, of which some stand in the source and some replace them by ``--set``."""
+
+    def mistake(keys: tuple[str, ...], text: str) -> UserError:
+        return UserError(f"{source if set(keys).isdisjoint(replaced) else '--set'}: {text}")
+
+    for key in values:
+        if key not in Recipe.model_fields:
+            raise mistake((key,), f"unknown key {key!r}{closest(str(key), Recipe.model_fields)}")
+    try:
+        recipe = Recipe(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise mistake((str(first["loc"][0]),), f"{key}: {first['msg']}, got {first['input']!r}") from error
+    for keys, problem in problems(recipe):
+        raise mistake(keys, problem)
+    return recipe

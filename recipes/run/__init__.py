@@ -1,0 +1,1 @@
+"""The folder of a training, from which it goes on."""

@@ -1,0 +1,259 @@
+"""A whole training from a recipe, which the same command takes up again wherever it was stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cp_vision import count_macs
+from cp_vision.shared.command_line import CommandError
+from cp_vision.shared.errors import UserError, one_line
+from cp_vision.shared.files import make_folder, remove_unfinished, write_text
+
+from ..data.evaluation_loader import ScoringLoader
+from ..data.open import count_classes, open_splits
+from ..data.seeding import seed_all
+from ..data.training_loader import TrainingLoader, worker_count
+from ..data.unreadable import MAX_UNREADABLE, Unreadable
+from ..evaluation.evaluate import evaluate
+from ..models import build_model, data_config, model_args, save_model
+from ..processes import Processes, single_process
+from ..recipe.keys import Recipe
+from ..training.first_step import rehearse
+from ..training.trainer import Trainer, TrainingError
+from .checkpoints import load_state, save_state, writing
+from .logs import Logs, Row
+from .output_folder import alone_in, check_folder, has_checkpoint
+
+__all__ = ["Training"]
+
+
+class Training:
+    """A training by a recipe that is set up and checked, with nothing written yet.
+
+    ``output`` gets ``last/``, ``best/`` and with ``model_ema`` ``ema/`` (``local-dir:`` folders), the checkpoint
+    from which the same training goes on, ``recipe.yaml``, logs, and at the end ``summary.json``. With ``model_ema``
+    all scores and ``best/`` are those of the averaged weights; ``last/`` has those that were not averaged.
+
+    Args:
+        recipe: the recipe.
+        output: folder to write; new, empty, or that of the same training.
+        processes: this process; None is one alone.
+        max_unreadable: how many images may be unreadable in each split.
+
+    Attributes:
+        trainer: the training itself, at the place from which it goes on.
+        rows: its epochs so far: ``epoch`` from 1, ``train_loss``, ``lr``, ``skipped`` updates, and ``loss``, ``top1``
+            and ``top5`` in percent, which are None where an epoch was not scored.
+        problems: a line for each checkpoint that couldn't be read.
+        finished: the summary of a training that is done; there is nothing left to run then, no trainer and no rows.
+
+    Raises:
+        UserError: an output that holds something else, a model or data set that can't be had, no readable
+            checkpoint, a first step that fails.
+        CommandError: too many images can't be read.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        output: Path,
+        processes: Processes | None = None,
+        max_unreadable: int = MAX_UNREADABLE,
+    ) -> None:
+        self.recipe, self.output = recipe, output.absolute()
+        self.processes = processes or single_process()
+        self.finished = self.processes.told(lambda: check_folder(self.output, recipe))
+        self.problems: list[str] = []
+        if self.finished is not None:
+            return
+        train_set, test_set = self.processes.in_turn(lambda: open_splits(recipe))
+        self.classes = getattr(train_set, "classes", None)
+        num_classes = count_classes(train_set, recipe)
+        state, self.problems = self.processes.told(lambda: load_state(self.output))
+        args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
+        self._goes_on = state is not None
+        weights = (False, None) if self._goes_on else (recipe.pretrained, recipe.initial_checkpoint)
+        seed_all(recipe.seed)
+        model = build_model(recipe.model, args, *weights)
+        self.config = data_config(model, recipe)
+        self.loader = TrainingLoader(train_set, recipe, self.config, num_classes, self.processes, max_unreadable)
+        self.test_loader = ScoringLoader(test_set, recipe, self.config, self.processes, max_unreadable)
+        self.rows: list[Row] = []
+        self.identity = {"training images": len(train_set), "classes": num_classes, "updates": self.loader.updates}
+        if self.test_loader.unreadable is not None:
+            self.identity["validation images"] = len(test_set)
+        if self.loader.unreadable is None:
+            # What a stream gives, and in what order, depends on who reads it.
+            self.identity["workers"] = worker_count(recipe)
+        if state is None:
+            rehearse(build_model(recipe.model, args), recipe, self.loader, self.test_loader, self.processes)
+        self.trainer = Trainer(model, recipe, self.loader, self.processes)
+        if state is not None:
+            self._go_on(state)
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        for key, value in self.identity.items():
+            if state["identity"].get(key) != value:
+                raise UserError(
+                    f"output {str(self.output)!r} holds a training with {key} {state['identity'].get(key)}, now it is "
+                    f"{value}; choose another --output"
+                )
+        try:
+            self.trainer.load_state_dict(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint in {str(self.output)!r} is one of another model: {one_line(error)[:200]}; choose "
+                "another --output"
+            ) from error
+        self.rows = state["rows"]
+        for unreadable, found in zip(self._unreadable(), state["unreadable"], strict=True):
+            unreadable.look_again(found)
+
+    def run(
+        self,
+        on_update: Callable[[Trainer, float], None] | None = None,
+        on_epoch: Callable[[Row], None] | None = None,
+    ) -> dict[str, Any]:
+        """Train to the end and write the output.
+
+        Args:
+            on_update: called after every update with the trainer and the loss.
+            on_epoch: called after every epoch with its row of the log.
+
+        Returns:
+            The summary: ``top1``, ``top5`` in percent and ``loss`` of the last epoch, the best epoch and its
+            scores, ``macs`` of one image, ``params``, updates that were skipped and images that can't be read.
+
+        Raises:
+            UserError: the output folder can't be made, or another process is training there.
+            CommandError: training broke off, or the output can't be written; the last good checkpoint is kept.
+        """
+        if self.finished is not None:
+            return dict(self.finished)
+        with contextlib.ExitStack() as held:
+            self.processes.told(lambda: self._begin(held))
+            return self._run(on_update, on_epoch)
+
+    def _begin(self, held: contextlib.ExitStack) -> None:
+        make_folder(self.output)
+        with writing(self.output):
+            held.enter_context(alone_in(self.output))
+            # Others may have been there since we looked.
+            if check_folder(self.output, self.recipe) or (has_checkpoint(self.output) and not self._goes_on):
+                where = f"output {str(self.output)!r}"
+                raise UserError(f"{where}: another process has trained there meanwhile; run the same command again")
+            remove_unfinished(self.output)
+            write_text(self.output / "recipe.yaml", self.recipe.to_yaml())
+
+    def _run(
+        self, on_update: Callable[[Trainer, float], None] | None, on_epoch: Callable[[Row], None] | None
+    ) -> dict[str, Any]:
+        primary, trainer = self.processes.primary, self.trainer
+        logs = Logs(self.output, f"{self.recipe.model}, {self.recipe.epochs} epochs", self._step) if primary else None
+        began, first = time.monotonic(), self._step
+
+        def after_update(loss: float) -> None:
+            if logs is not None and self._step % self.recipe.log_interval == 0:
+                rate = (self._step - first) * self.recipe.update_size / (time.monotonic() - began)
+                logs.update(self._step, loss=loss, lr=trainer.lr, images_per_second=rate)
+            # At an epoch's end there is more to come before a checkpoint.
+            interval = self.recipe.recovery_interval
+            due = interval and self._step % interval == 0 and trainer.update < self.loader.updates
+            if primary and due and trainer.is_sound():
+                self._save()
+            if on_update is not None:
+                on_update(trainer, loss)
+
+        try:
+            if trainer.epoch == trainer.epochs:
+                # It was killed right before.
+                self._write_logs(logs)
+            while trainer.epoch < trainer.epochs:
+                self._end_epoch(trainer.train_epoch(after_update))
+                if on_epoch is not None:
+                    on_epoch(self.rows[-1])
+                self._write_logs(logs)
+        except TrainingError as error:
+            kept = f"; {str(self.output)!r} keeps the last good checkpoint" if has_checkpoint(self.output) else ""
+            raise CommandError(f"{error}{kept}") from error
+        finally:
+            if logs is not None:
+                logs.close()
+        summary = self._summary()
+        if primary:
+            with writing(self.output):
+                write_text(self.output / "summary.json", json.dumps(summary, indent=2) + "\n")
+        return summary
+
+    def _write_logs(self, logs: Logs | None) -> None:
+        if logs is not None:
+            with writing(self.output):
+                logs.epoch(self.rows, self._step, self.trainer.epoch == self.trainer.epochs)
+
+    @property
+    def _step(self) -> int:
+        return self.trainer.epoch * self.loader.updates + self.trainer.update
+
+    def _end_epoch(self, loss: float) -> None:
+        trainer, recipe = self.trainer, self.recipe
+        row: Row = {"epoch": trainer.epoch, "train_loss": loss, "loss": None, "top1": None, "top5": None}
+        row |= {"lr": trainer.last_lr, "skipped": trainer.skipped}
+        scored = trainer.model if trainer.averaged is None else trainer.averaged
+        if trainer.epoch % recipe.val_interval == 0 or trainer.epoch == trainer.epochs:
+            row |= evaluate(scored, self.test_loader, self.processes, recipe)
+        self.rows.append(row)
+        for unreadable in self._unreadable():
+            unreadable.table |= self.processes.any(unreadable.table)
+            unreadable.check()
+        if not trainer.is_sound():
+            raise TrainingError(
+                f"weights are not finite after epoch {trainer.epoch}; lower lr or set clip_grad, in another --output"
+            )
+        # Before the checkpoint: a training killed in between does this epoch's end again.
+        if self.processes.primary:
+            with writing(self.output):
+                if row is self._best():
+                    self._save_model(scored, "best")
+                self._save_model(trainer.model, "last")
+                if trainer.averaged is not None:
+                    self._save_model(trainer.averaged, "ema")
+            self._save()
+
+    def _unreadable(self) -> list[Unreadable]:
+        """The unreadable images of both splits; data that is streamed has no such table."""
+        found = (self.loader.unreadable, self.test_loader.unreadable)
+        return [unreadable for unreadable in found if unreadable is not None]
+
+    def _best(self) -> Row | None:
+        """The best epoch, of several the first."""
+        key, sign = self.recipe.eval_metric, -1 if self.recipe.eval_metric == "loss" else 1
+        scored = [row for row in self.rows if row[key] is not None]
+        # What isn't finite is neither more nor less than anything.
+        scored = [row for row in scored if math.isfinite(float(row[key] or 0))] or scored
+        return max(scored, key=lambda row: sign * float(row[key] or 0)) if scored else None
+
+    def _save(self) -> None:
+        unreadable = [images.found for images in self._unreadable()]
+        more = {"rows": self.rows, "identity": self.identity, "unreadable": unreadable}
+        save_state({**self.trainer.state_dict(), **more}, self.output)
+
+    def _save_model(self, model: Any, name: str) -> None:
+        save_model(model, self.output / name, self.config, self.classes)
+
+    def _summary(self) -> dict[str, Any]:
+        best, last = self._best() or {}, self.rows[-1]
+        return {
+            **{name: last[name] for name in ("top1", "top5", "loss")},
+            "epochs": last["epoch"],
+            "best": {name: best.get(name) for name in ("epoch", "top1", "top5", "loss")},
+            "macs": count_macs(self.trainer.model, self.config["input_size"]),
+            "params": sum(parameter.numel() for parameter in self.trainer.model.parameters()),
+            "skipped": self.trainer.skipped,
+            "unreadable": [str(images) for images in self._unreadable() if images.count],
+        }

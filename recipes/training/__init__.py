@@ -1,0 +1,1 @@
+"""One training: loss, updates, averaged weights."""

@@ -1,0 +1,47 @@
+"""One step of a training before anything is written, so that mistakes show at once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+from cp_vision.shared.command_line import CommandError
+from cp_vision.shared.errors import UserError, one_line
+
+from ..data.evaluation_loader import ScoringLoader
+from ..data.training_loader import TrainingLoader
+from ..evaluation.evaluate import evaluate
+from ..processes import Processes
+from ..recipe.keys import Recipe
+from .trainer import Trainer, TrainingError
+
+__all__ = ["rehearse"]
+
+
+def rehearse(
+    model: Any, recipe: Recipe, loader: TrainingLoader, scoring_loader: ScoringLoader, processes: Processes
+) -> None:
+    """Take one training step and score one batch.
+
+    Args:
+        model: a model to throw away.
+        recipe: the recipe.
+        loader: training loader.
+        scoring_loader: the other loader.
+        processes: this process.
+
+    Raises:
+        UserError: the model, the recipe and the data don't go together.
+        CommandError: too many images can't be read.
+    """
+    try:
+        loss = Trainer(model, recipe, loader, processes).one_update()
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss}; look at mean, std and lr")
+        evaluate(model, itertools.islice(scoring_loader, 1), processes, recipe)
+    except (UserError, CommandError):
+        raise
+    except Exception as error:
+        # Whatever a value of the recipe makes timm or torch raise: one line, with the kind where it tells something.
+        raise UserError(f"a first training step fails: {type(error).__name__}: {one_line(error)}") from error

@@ -1,0 +1,212 @@
+"""What a search shows on the terminal: its plan, its progress, what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+from cp_vision.cost.macs import format_macs
+
+from ...recipes.recipe.checks import notice
+from ..context import SearchContext
+from ..observer import Observer
+from ..outputs.report.format import find
+from ..selection import Leaders
+from ..space.budget import format_cost
+from ..space.space import Genotype
+from ..types import Candidate, Results
+from .plan import Forecast
+
+__all__ = ["Progress", "plan", "show_forecast", "summary"]
+
+
+def plan(search: SearchContext) -> str:
+    """The base's sites and what each costs."""
+    space = search.space
+    width = max(len(block.name) for block in space.blocks)
+    budgets = ", ".join(f"{limit.text} = {format_cost(limit.measure, limit.most)}" for limit in space.limits)
+    least = ", ".join(format_cost(limit.measure, space.least(limit.measure)) for limit in space.limits)
+    lines = [
+        f"{space.base.base}: {format_macs(space.base_macs)} MACs at {'x'.join(map(str, search.input_size))}; "
+        f"budget {budgets}; least reachable {least}",
+        f"  {'site':<{width}}  {'block':>8}  {'pool':>8}  may be pooled, dropped",
+    ]
+    for block in space.blocks:
+        costs = f"{format_macs(block.macs):>8}  {_signed(block.pool_macs) if block.poolable else '-':>8}"
+        lines.append(
+            f"  {block.name:<{width}}  {costs}  {'yes' if block.poolable else 'no':<13}  "
+            f"{'yes' if block.droppable else 'no'}"
+        )
+    for name, values in space.settings.items():
+        lines.append(f"  {name}: {', '.join(map(str, values))}")
+    most = [
+        f"at most {n} {what}" for n, what in ((space.max_pools, "pools"), (space.max_drops, "drops")) if n is not None
+    ]
+    if most:
+        lines.append(f"  {', '.join(most)}")
+    lines.append(
+        f"data: {len(search.trainer.train_set)} images to train on, {len(search.held_out)} to compare candidates on, "
+        f"{len(search.test_set)} for the final test"
+    )
+    text = notice(search.recipe)
+    if text is not None:
+        lines.append(f"recipe: {text}")
+    return "\n".join(lines)
+
+
+def _signed(macs: int) -> str:
+    return f"-{format_macs(-macs)}" if macs < 0 else format_macs(macs)
+
+
+def show_forecast(found: Forecast, search: SearchContext) -> str:
+    """What a search will take."""
+    trials = search.config.candidates
+    lines = [f"the space has {found.size:,} candidates; {trials} {'is' if trials == 1 else 'are'} to be tried"]
+    for limit in search.space.limits:
+        most = search.space.most(limit.measure)
+        least = search.space.least(limit.measure)
+        lines.append(
+            f"  {limit.measure}: from {format_cost(limit.measure, least)} ({least / limit.base:.3f}x) to "
+            f"{format_cost(limit.measure, most)} ({most / limit.base:.3f}x); allowed "
+            f"{format_cost(limit.measure, limit.most)}"
+        )
+    if found.candidate_seconds:
+        lines.append(
+            f"training the base takes {duration(found.candidate_seconds)} on this device "
+            f"({duration(found.epoch_seconds)} an epoch, {duration(found.score_seconds)} to score it)"
+        )
+    stop = search.config.early_stop
+    less = f"; less with early stopping ({stop})" if search.config.evaluator == "train" and stop != "none" else ""
+    lines.append(f"the whole search takes about {duration(3600 * found.hours)}{less}")
+    lines.append(f"weights on disk: at most about {found.disk / 1e6:,.0f} MB")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.0f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:,.0f} days"
+
+
+def summary(results: Results, search: SearchContext, refused: int | None = None, exhausted: bool = False) -> str:
+    """What was found, for the terminal.
+
+    Args:
+        results: of the search.
+        search: the search.
+        refused: proposals that were over a budget, where that is known.
+        exhausted: whether no new candidate was left.
+    """
+    best, drops_only = find(results, results.best), find(results, results.best_drops_only)
+    base = next((c for c in results.candidates if c.is_base), None)
+    states = [sum(c.state == state for c in results.candidates) for state in ("stopped", "failed")]
+    tried = f"{len(results.candidates)} candidates tried"
+    tried += "".join(f", {n} {what}" for n, what in zip(states, ("stopped early", "failed"), strict=True) if n)
+    lines = [tried + ("" if refused is None else f"; {refused} proposals over the budget refused")]
+    if exhausted:
+        lines.append("  no other candidate within the budget was found")
+    shown = [("base", base)]
+    if results.evaluator != "sensitivity":
+        shown += [("best that only drops", drops_only), ("winner", best)]
+    for name, c in shown:
+        lines.append(f"  {name:<20}  {_line(c, results)}")
+    if results.agreement is not None:
+        lines.append(f"  shared weights and own trainings agree by Kendall's tau {results.agreement:.2f}")
+    if results.sensitivity:
+        least = sorted(results.sensitivity.items(), key=lambda item: item[1])[:4]
+        blocks = ", ".join(f"{lost:.2f} {name}" for name, lost in least)
+        lines.append(f"  points that the base loses without a block, the least: {blocks}")
+    if best is not None and results.evaluator != "sensitivity":
+        lines.append(
+            f"  winner pools after: {', '.join(best.pools) or 'nothing'}; drops: {', '.join(best.drops) or 'nothing'}"
+        )
+        if (search.output / "best").is_dir():
+            lines.append(f'Load it:  timm.create_model("local-dir:{search.output / "best"}", pretrained=True)')
+    lines.append(f"Report:   {search.output / 'report.html'}")
+    return "\n".join(lines)
+
+
+def _line(c: Candidate | None, results: Results) -> str:
+    if c is None or c.accuracy is None:
+        return "none"
+    tested = results.test_accuracy.get(c.number)
+    # As the report has it: what a training of its own would reach, those don't tell.
+    shared = " with shared weights" if results.evaluator == "supernet" else ""
+    trained = shared if c.trained is None else f"{shared}, {c.trained:.2f} % trained"
+    test = "" if tested is None else f", test {tested:.2f} %"
+    share = f"{c.macs / results.base_macs:.3f}x"
+    return f"validation {c.accuracy:.2f} %{trained}{test}, {format_macs(c.macs)} MACs ({share})"
+
+
+class Progress(Observer):
+    """One line on the terminal: trials done, best so far, time left."""
+
+    def __init__(self, trials: int) -> None:
+        self.trials, self.done = trials, 0
+        self.bar: tqdm | None = None
+        self.part: tqdm | None = None
+
+    def on_begin(self, finished: int) -> None:
+        """Show the line."""
+        self.done = finished
+        self.bar = tqdm(
+            total=self.trials,
+            initial=finished,
+            bar_format="{bar:12} {n:.1f}/{total} trials [{elapsed}, {remaining} left]{postfix}",
+        )
+
+    def on_phase(self, name: str, parts: int) -> None:
+        """Show a line of its own for it."""
+        self._end_part()
+        self.part = tqdm(total=parts, bar_format="{bar:12} {n:.1f}/{total} " + name + " [{elapsed}, {remaining} left]")
+
+    def on_part(self, name: str, done: float) -> None:
+        """Move it."""
+        if self.part is not None:
+            self.part.n = done
+            self.part.refresh()
+            if done >= (self.part.total or 0):
+                self._end_part()
+
+    def on_start(self, choice: Genotype) -> Callable[[int, int, float], None]:
+        """Move with the epochs."""
+        if self.bar is not None:
+            # The winner's counterpart without pools may come on top.
+            self.bar.total = max(self.trials, self.done + 1)
+        return lambda epoch, epochs, loss: self._show(self.done + epoch / epochs)
+
+    def on_finish(self, candidate: Candidate, now: Leaders) -> None:
+        """Show who leads."""
+        self.done = max(self.done + 1, candidate.number + 1)
+        if self.bar is None:
+            return
+        if now.best is not None:
+            self.bar.set_postfix_str(
+                f"best {now.best.accuracy:.2f} % at {format_macs(now.best.macs)} MACs", refresh=False
+            )
+        self._show(self.done)
+
+    def on_wait(self, running: int) -> None:
+        """Tell what it waits for."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"waiting for {running} of other processes")
+
+    def close(self) -> None:
+        """Leave the lines as they are."""
+        self._end_part()
+        if self.bar is not None:
+            self.bar.close()
+
+    def _end_part(self) -> None:
+        if self.part is not None:
+            self.part.close()
+            self.part = None
+
+    def _show(self, done: float) -> None:
+        if self.bar is not None:
+            self.bar.n = done
+            self.bar.refresh()

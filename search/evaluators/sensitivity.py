@@ -1,0 +1,73 @@
+"""What a trained base loses without each block, with no training: where dropping is cheap."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+
+from cp_vision import Architecture, drop_blocks
+from cp_vision.shared.command_line import CommandError
+
+from ...recipes.data.seeding import seed_all
+from .base import OnEpoch, Score
+from .train import TrainEvaluator
+
+__all__ = ["UntrainedEvaluator", "block_sensitivity", "untrained"]
+
+# More images than these make no difference that matters here.
+_MOST_IMAGES = 2000
+
+
+def block_sensitivity(model: torch.nn.Module, names: list[str], trainer: TrainEvaluator) -> dict[str, float]:
+    """Accuracy in points that a model loses when each block alone is left out.
+
+    Args:
+        model: the trained base.
+        names: blocks that may be left out.
+        trainer: scores on its held-out part, of which at most 2,000 images, spread evenly, are used.
+    """
+    images = trainer.held_out
+    if len(images) > _MOST_IMAGES:
+        images = images.part([i * len(images) // _MOST_IMAGES for i in range(_MOST_IMAGES)])
+    whole = trainer.score(model, images)
+    lost = {}
+    for name in names:
+        without = drop_blocks(copy.deepcopy(model), [name])
+        lost[name] = round(whole - trainer.score(without, images), 4)
+    return lost
+
+
+def untrained(trainer: TrainEvaluator, architecture: Architecture) -> torch.nn.Module:
+    """The model with the weights that the recipe names; what they lack is drawn by the recipe's seed."""
+    seed_all(trainer.recipe.seed)
+    return trainer.build(architecture)
+
+
+class UntrainedEvaluator:
+    """Scores an architecture with the weights that the recipe names, as they are.
+
+    Args:
+        trainer: builds and scores it.
+    """
+
+    def __init__(self, trainer: TrainEvaluator) -> None:
+        self.trainer = trainer
+
+    def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
+        """Score it; see :class:`Evaluator`."""
+        model: Any = untrained(self.trainer, architecture)
+        accuracy = self.trainer.score(model, self.trainer.held_out, img_size)
+        rng = 1 / self.trainer.num_classes
+        images = len(self.trainer.held_out)
+        # Two standard errors of a guess.
+        lucky = rng + 2 * math.sqrt(rng * (1 - rng) / images)
+        if accuracy <= 100 * lucky:
+            raise CommandError(
+                f"the base is {accuracy:.1f} % right without training, no more than by guessing on {images} images: "
+                "its weights seem to be those of other classes; name some that were trained on this data set (--set "
+                "initial_checkpoint=FILE), or score on more images (--val-fraction)"
+            )
+        return Score(accuracy, sum(parameter.numel() for parameter in model.parameters()))

@@ -1,0 +1,152 @@
+"""How candidates are scored: what every evaluator takes and gives, and the one that trains each candidate."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from timm.utils import random_seed
+
+from cp_vision import Architecture
+from cp_vision.shared.command_line import CommandError
+from cp_vision.shared.errors import one_line
+
+from ...recipes.data.evaluation_loader import ScoringLoader
+from ...recipes.data.training_loader import TrainingLoader
+from ...recipes.evaluation.evaluate import evaluate
+from ...recipes.models import build_model, data_config, load_model, save_model
+from ...recipes.processes import Processes
+from ...recipes.recipe.keys import Recipe
+from ...recipes.training.first_step import rehearse
+from ...recipes.training.trainer import TrainingError, train
+from .base import NotKeptError, OnEpoch, OutOfTimeError, Score
+
+__all__ = ["TrainEvaluator", "weights_folder"]
+
+
+def weights_folder(output: Path, architecture: Architecture, img_size: int | None = None) -> Path:
+    """Where the weights of a candidate are kept."""
+    text = architecture.to_json() + ("" if img_size is None else f" {img_size}")
+    return output / "weights" / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class TrainEvaluator:
+    """Trains a candidate on the training part and scores it on the held-out part.
+
+    Every candidate starts from the same seed, so the same candidate gets the same score (on a CPU). Where the
+    recipe names weights (``pretrained``, ``initial_checkpoint``), it starts from those of the base, as far as the
+    names match.
+
+    Args:
+        recipe: how to train; its seed is the seed.
+        train_set: images to train on.
+        held_out: images to score on.
+        num_classes: number of classes.
+        output: output folder of the search.
+        processes: this process, and where it trains.
+        most_seconds: the longest that a candidate may take; None for no limit.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train_set: Any,
+        held_out: Any,
+        num_classes: int,
+        output: Path,
+        processes: Processes,
+        most_seconds: float | None = None,
+    ) -> None:
+        self.recipe, self.num_classes, self.output, self.processes = recipe, num_classes, output, processes
+        self.train_set, self.held_out, self.most_seconds = train_set, held_out, most_seconds
+
+    def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
+        """Train, score, and keep the weights."""
+        random_seed(self.recipe.seed)
+        if self.recipe.torchcompile is not None:
+            # Else torch compiles so many architectures in a process, eight by default, and no more.
+            torch.compiler.reset()
+        model = self.build(architecture)
+        recipe = self.sized(img_size)
+        deadline = None if self.most_seconds is None else time.monotonic() + self.most_seconds
+
+        def after_update() -> None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise OutOfTimeError(f"it took longer than the {self.most_seconds:g} seconds that a candidate may")
+
+        def after_epoch(epoch: int, epochs: int, loss: float, scored: torch.nn.Module) -> None:
+            on_epoch(epoch, epochs, loss, lambda: self.score(scored, self.held_out, img_size))
+
+        model = train(model, recipe, self.training_loader(model, img_size), self.processes, after_epoch, after_update)
+        folder = weights_folder(self.output, architecture, img_size)
+        try:
+            folder.parent.mkdir(exist_ok=True)
+            save_model(model, folder, data_config(model, recipe), self.train_set.classes)
+        except (OSError, SafetensorError) as error:
+            raise NotKeptError(
+                f"can't write into {str(folder.parent)!r}: {getattr(error, 'strerror', None) or one_line(error)}; make "
+                "room and run the same command again: nothing that was finished is lost"
+            ) from error
+        params = sum(parameter.numel() for parameter in model.parameters())
+        return Score(self.score(model, self.held_out, img_size), params)
+
+    def rehearse(self, architecture: Architecture, img_size: int | None = None) -> None:
+        """Take one step of a training, so that mistakes show before anything is written.
+
+        Raises:
+            UserError: model, recipe and data don't go together.
+        """
+        model = self.build(architecture)
+        loaders = self.training_loader(model, img_size), self.scoring_loader(model, self.held_out, img_size)
+        rehearse(model, self.sized(img_size), *loaders, self.processes)
+
+    def score(self, model: torch.nn.Module, dataset: Any, img_size: int | None = None) -> float:
+        """Top-1 of a model on a data set, in percent."""
+        return evaluate(model, self.scoring_loader(model, dataset, img_size), self.processes, self.recipe)["top1"]
+
+    def kept_model(self, architecture: Architecture, img_size: int | None = None) -> torch.nn.Module:
+        """A candidate's trained model, loaded as any user would load it; trained again if it wasn't kept.
+
+        Raises:
+            CommandError: it can't be trained again.
+        """
+        folder = weights_folder(self.output, architecture, img_size)
+        if not folder.is_dir():
+            try:
+                self(architecture, img_size, lambda epoch, epochs, loss, score: None)
+            except (OutOfTimeError, TrainingError) as error:
+                raise CommandError(f"a candidate whose weights weren't kept can't be trained again: {error}") from error
+        return load_model(folder)
+
+    def keep(self, kept: Iterable[tuple[Architecture, int | None]]) -> None:
+        """Delete the weights of all candidates but these, so that the disk stays bounded."""
+        folders = {weights_folder(self.output, *candidate) for candidate in kept}
+        for folder in (self.output / "weights").glob("*/"):
+            # One that is being written begins with a dot.
+            if folder not in folders and not folder.name.startswith("."):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def build(self, architecture: Architecture) -> torch.nn.Module:
+        """The model of an architecture, with the weights that the recipe starts from."""
+        weights = self.recipe.pretrained, self.recipe.initial_checkpoint
+        return build_model(architecture.model_name, architecture.create_args, *weights)
+
+    def sized(self, img_size: int | None) -> Recipe:
+        """The recipe for images of this size."""
+        return self.recipe if img_size is None else self.recipe.with_values(img_size=img_size)
+
+    def training_loader(self, model: torch.nn.Module, img_size: int | None = None) -> TrainingLoader:
+        """The batches that a model trains on."""
+        recipe = self.sized(img_size)
+        return TrainingLoader(self.train_set, recipe, data_config(model, recipe), self.num_classes, self.processes)
+
+    def scoring_loader(self, model: torch.nn.Module, dataset: Any, img_size: int | None = None) -> ScoringLoader:
+        """The batches that a model is scored on."""
+        recipe = self.sized(img_size)
+        return ScoringLoader(dataset, recipe, data_config(model, recipe), self.processes)

@@ -1,0 +1,1 @@
+"""Who runs the trials: this process, or Ray Tune."""

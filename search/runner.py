@@ -1,0 +1,127 @@
+"""A whole search, from a base and a budget to models that timm loads."""
+
+from __future__ import annotations
+
+from optuna.exceptions import OptunaError
+
+from cp_vision.shared.command_line import CommandError
+from cp_vision.shared.errors import one_line
+from cp_vision.shared.files import make_folder, remove_unfinished
+
+from .config.addresses import hide_password
+from .config.files import write_config
+from .config.schema import CONFIG_FILE, SearchConfig
+from .context import SearchContext
+from .evaluators.base import Evaluator
+from .evaluators.make import make_evaluator
+from .evaluators.pruning import Pruner
+from .executors.local import run_trials
+from .executors.ray_environment import check_address, prepare_environment
+from .observer import Observer
+from .outputs.finalize import Finalizer
+from .outputs.writer import ResultsWriter
+from .samplers.bayesian import make_sampler_of
+from .samplers.queue import TrialQueue
+from .study.trials import TrialStore
+from .study.workers import FINISH, Worker, folder_lock
+from .types import Results
+
+__all__ = ["Search", "run"]
+
+
+class Search(SearchContext):
+    """A search that is set up and checked, with nothing written yet.
+
+    Args:
+        config: what to search for.
+
+    Attributes:
+        refused: proposals over a budget that this process met.
+        exhausted: whether no new candidate within the budgets was found.
+        recipe: trains every candidate.
+        space: the space, with its budgets.
+        input_size: (channels, height, width) of the base's images in pixels.
+        test_set: what the winner and the baselines are scored on at the end.
+        latency_table: where latency is asked for, that of each part in milliseconds.
+
+    Raises:
+        UserError: anything in the config that can't be used.
+    """
+
+    refused, exhausted = 0, False
+
+    def run(self, observer: Observer | None = None, evaluator: Evaluator | None = None) -> Results:
+        """Search, or go on where an earlier run of the same search stopped, beside others that run it.
+
+        Args:
+            observer: is told how it goes on.
+            evaluator: scores candidates; None is the config's. With another one there are no weights, so the
+                results end with the tables and the report.
+
+        Returns:
+            All candidates, the winner and the baselines among them, as the files in ``output`` say them.
+
+        Raises:
+            UserError: model, recipe and data don't go together, the output folder can't be made or holds another
+                search, a Ray cluster can't be reached.
+            CommandError: the search can't go on; nothing that was finished is lost.
+            ImportError: the executor is ``ray``, and Ray is not installed.
+        """
+        observer = observer or Observer()
+        if evaluator is None and self.place.held() is None and self.config.evaluator != "sensitivity":
+            self.trainer.rehearse(self.space.base)
+        if self.config.executor == "ray" and self.config.address is not None:
+            check_address(self.config.address)
+        make_folder(self.output)
+        try:
+            with folder_lock(self.output):
+                remove_unfinished(self.output)
+                self.take_latencies()
+                self.place.check(self.settings)
+                study, storage = self.place.load(self.settings, {"latency": self.latency_table})
+                write_config(self.config, self.output / CONFIG_FILE)
+            with Worker(study, self.output) as worker:
+                return self._run(TrialStore(study, storage, self.space, worker), observer, evaluator)
+        except OptunaError as error:
+            raise CommandError(
+                f"the study {self.place} can't be read or written: {hide_password(one_line(error))}; once that is "
+                "repaired the same command goes on"
+            ) from error
+
+    def _run(self, record: TrialStore, observer: Observer, own: Evaluator | None) -> Results:
+        config, writer = self.config, ResultsWriter(self, record, own is None and self.config.evaluator != "supernet")
+        proposer = make_sampler_of(self.space, config.sampler, config.seed, config.objective, config.keep_accuracy)
+        finalists = config.finalists if config.evaluator == "supernet" else 0
+        queue = TrialQueue(record, proposer, config.candidates, config.keep_accuracy, finalists)
+        evaluator = own or make_evaluator(self, observer)
+        observer.on_begin(min(len(record.finished), config.candidates))
+        try:
+            writer.measure_sensitivity()
+            if config.executor == "ray":
+                prepare_environment(config.address)
+                from .executors.ray import run_on_ray
+
+                run_on_ray(config, record, queue, own, observer, writer.after_trial)
+            else:
+                run_trials(record, queue, evaluator, Pruner(config.early_stop, record), observer, writer.after_trial)
+        finally:
+            self.refused, self.exhausted = proposer.refused, queue.exhausted
+            writer.write()
+        if own is None and config.evaluator != "sensitivity":
+            with folder_lock(self.output, FINISH):
+                Finalizer(writer, observer).run()
+        return writer.write()
+
+
+def run(config: SearchConfig, observer: Observer | None = None) -> Results:
+    """Search; see :class:`SearchConfig`.
+
+    Returns:
+        What :meth:`Search.run` does.
+
+    Raises:
+        UserError: anything in the config that can't be used; nothing is then written.
+        CommandError: the search can't go on; nothing that was finished is lost.
+        ImportError: the executor is ``ray``, and Ray is not installed.
+    """
+    return Search(config).run(observer)

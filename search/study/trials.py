@@ -1,0 +1,260 @@
+"""The record of a search: an Optuna study, the one place that tells what was tried and what is being tried."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from ..space.space import Genotype, GenotypeKey, Space, genotype_key
+from ..types import Candidate, State
+from .lease import MOST_ATTEMPTS, Lease, put_back
+from .workers import Worker, folder_lock
+
+__all__ = ["TrialStore", "distributions"]
+
+_STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+}
+
+
+class TrialStore:
+    """Everything that was tried, in any of the processes that share the study.
+
+    A candidate is claimed, as a running trial, before it is tried, and finished in one transaction. What was running
+    when its process died is taken over by another one; what ran when it ended in order, as by Ctrl-C, waits as if it
+    had not been begun. Two that lease the same candidate at once settle it by the order of their trials; the later one
+    is void.
+
+    Args:
+        study: the study, opened from this storage.
+        storage: the storage.
+        space: the search space.
+        worker: this process.
+    """
+
+    def __init__(self, study: optuna.Study, storage: BaseStorage, space: Space, worker: Worker) -> None:
+        self.study, self.space, self.worker, self._storage = study, space, worker, storage
+        self._study_id = storage.get_study_id_from_name(study.study_name)
+        self._distributions = distributions(space.choices())
+        self._finished: dict[int, Candidate] = {}
+        self.trials: list[FrozenTrial] = []
+        self._attrs: dict[str, Any] = {}
+        worker.at_end.append(self._leave)
+        self.sync()
+
+    def sync(self) -> None:
+        """Look what the other processes did."""
+        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        self.trials = [trial for trial in trials if "void" not in trial.user_attrs]
+        self._attrs = dict(self._storage.get_study_user_attrs(self._study_id))
+
+    @property
+    def finished(self) -> list[FrozenTrial]:
+        """Finished trials by number."""
+        return [trial for trial in self.trials if trial.state.is_finished()]
+
+    @property
+    def running(self) -> list[FrozenTrial]:
+        """Trials that somebody runs, or ran when it died."""
+        return [trial for trial in self.trials if not trial.state.is_finished()]
+
+    def keys(self) -> dict[GenotypeKey, int]:
+        """The candidates that were tried or are being tried, with their numbers."""
+        return {genotype_key(trial.params): number for number, trial in enumerate(self.trials)}
+
+    def claim(self, choice: Genotype, refused: list[list[Any]], here: bool = True) -> Lease | None:
+        """Lease a candidate; None where another process was quicker, or it was tried before.
+
+        Args:
+            choice: the candidate.
+            refused: the proposals that were refused on the way to it.
+            here: whether it runs in this process, whose end may then be its fault.
+        """
+        attrs = {
+            "architecture": self.space.architecture(choice).to_json(),
+            "owner": self.worker.name,
+            "attempts": 1,
+            "here": here,
+            **({"refused": refused} if refused else {}),
+        }
+        trial_id = self._storage.create_new_trial(
+            self._study_id,
+            create_trial(
+                state=TrialState.RUNNING,
+                params=dict(choice),
+                distributions=self._distributions,
+                user_attrs=attrs,
+                constraints=self.space.constraints(choice),
+            ),
+        )
+        self.sync()
+        same = next((trial for trial in self.trials if trial.params == choice), None)
+        if same is not None and same._trial_id != trial_id:
+            self.void(trial_id)
+            return None
+        return Lease(trial_id, dict(choice), 1, time.monotonic())
+
+    def take_over(self, here: bool = True) -> Lease | None:
+        """Take over a candidate whose process died, so that it is run again; None where there is none.
+
+        Args:
+            here: whether it runs in this process.
+        """
+        for trial in self.running:
+            attempts, owner = trial.user_attrs.get("attempts", 1), trial.user_attrs.get("owner", "")
+            if trial.state == TrialState.RUNNING and self.worker.is_alive(owner):
+                continue
+            # Elsewhere the end of that process was not the candidate's fault.
+            begun = attempts + 1 if trial.user_attrs.get("here", True) else attempts
+            taken = {"owner": self.worker.name, "attempts": begun, "here": here}
+            with folder_lock(self.worker.output):
+                if not self._take(trial, taken):
+                    continue
+            self.sync()
+            lease = Lease(trial._trial_id, dict(trial.params), begun, time.monotonic())
+            if begun <= MOST_ATTEMPTS or trial.params == self.space.choice():
+                return lease
+            self.finish(lease, "failed", reason=f"its process ended {attempts} times before it was finished")
+        return None
+
+    def _take(self, trial: FrozenTrial, taken: Mapping[str, Any]) -> bool:
+        """Take a trial from its dead owner, unless another process was quicker."""
+        now = self._storage.get_trial(trial._trial_id)
+        if now.state.is_finished() or now.user_attrs.get("owner", "") != trial.user_attrs.get("owner", ""):
+            return False
+        # Where locks are not kept: of several that see it waiting only one gets it to run.
+        if now.state == TrialState.RUNNING:
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        if not self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+            return False
+        for key, value in taken.items():
+            self._storage.set_trial_user_attr(trial._trial_id, key, value)
+        return True
+
+    def report(self, lease: Lease, epoch: int, accuracy: float) -> None:
+        """Note the validation accuracy after an epoch."""
+        # One that was taken for dead may have been finished by another process.
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_intermediate_value(lease.trial_id, epoch, accuracy)
+
+    def finish(
+        self, lease: Lease, state: State, *, accuracy: float | None = None, params: int = 0, reason: str = ""
+    ) -> Candidate:
+        """Write what came of a candidate, in one transaction.
+
+        Args:
+            lease: the candidate.
+            state: what became of it.
+            accuracy: validation top-1 in percent; None where it failed.
+            params: number of parameters.
+            reason: why it failed.
+        """
+        attrs: dict[str, Any] = {"params": params, "seconds": round(time.monotonic() - lease.began, 3)}
+        if accuracy is not None:
+            attrs["accuracy"] = accuracy
+        if reason:
+            attrs["reason"] = reason
+        states = {name: trial_state for trial_state, name in _STATES.items()}
+        cost = float(self.space.macs(lease.choice))
+        values = [accuracy, cost] if state == "complete" and accuracy is not None else None
+        try:
+            self._storage.set_trial_user_attr(lease.trial_id, "result", attrs)
+            self._storage.set_trial_state_values(lease.trial_id, states[state], values)
+        except UpdateFinishedTrialError:
+            # It was taken for dead, and another process finished it meanwhile: that one counts.
+            pass
+        self.sync()
+        return next(c for c, trial in zip(self.all(), self.trials, strict=True) if trial._trial_id == lease.trial_id)
+
+    def hand_back(self, lease: Lease) -> None:
+        """Let a candidate be begun again whose worker died, which may be its fault."""
+        put_back(self._storage, lease.trial_id, counted=True)
+        self.sync()
+
+    def _leave(self) -> None:
+        """Let what is still being tried be begun again, uncounted: that this process ends is no fault of its own."""
+        self.sync()
+        for trial in self.running:
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get("owner") == self.worker.name:
+                put_back(self._storage, trial._trial_id, counted=False)
+
+    def void(self, trial_id: int) -> None:
+        """Take a lease back, as if it had never been."""
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(trial_id, "void", True)
+            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        self.sync()
+
+    def all(self) -> list[Candidate]:
+        """Every candidate by number, those that run as failed ones without a reason."""
+        return [self._candidate(number, trial) for number, trial in enumerate(self.trials)]
+
+    def candidates(self) -> list[Candidate]:
+        """Every finished candidate by number."""
+        return [c for c, trial in zip(self.all(), self.trials, strict=True) if trial.state.is_finished()]
+
+    def choice_of(self, number: int) -> dict[str, Any]:
+        """The choice of a candidate."""
+        return dict(self.trials[number].params)
+
+    def notes(self, name: str) -> dict[int, Any]:
+        """What else is known of candidates by number: ``test_accuracy``, ``trained``, ``untrained`` (why not), ..."""
+        keys = {number: f"{name} {trial.number}" for number, trial in enumerate(self.trials)}
+        return {number: self._attrs[key] for number, key in keys.items() if key in self._attrs}
+
+    def note(self, name: str, number: int, value: float | str) -> None:
+        """Note a further figure, or something else, of a finished candidate."""
+        self.set(f"{name} {self.trials[number].number}", value)
+
+    def get(self, key: str) -> Any:
+        """What was noted of the study under a key, or None."""
+        return self._attrs.get(key)
+
+    def set(self, key: str, value: Any) -> None:
+        """Note something of the study as a whole: JSON values."""
+        value = json.loads(json.dumps(value))
+        self.study.set_user_attr(key, value)
+        self._attrs[key] = value
+
+    def _candidate(self, number: int, trial: FrozenTrial) -> Candidate:
+        kept = self._finished.get(trial.number)
+        if kept is not None and kept.number == number:
+            return kept
+        choice: Mapping[str, Any] = trial.params
+        architecture = self.space.architecture(choice)
+        result = trial.user_attrs.get("result", {})
+        finished = trial.state.is_finished()
+        candidate = Candidate(
+            number=number,
+            pools=architecture.pools,
+            drops=architecture.drops,
+            macs=self.space.macs(choice),
+            # Of one that was stopped early, or not tried yet, they are counted.
+            params=result.get("params") or int(self.space.cost(choice, "params")),
+            accuracy=result.get("accuracy"),
+            state=_STATES.get(trial.state, "failed"),
+            reason=result.get("reason", ""),
+            seconds=result.get("seconds", 0.0),
+            within_budget=self.space.excess(choice) <= 0,
+            latency=self.space.cost(choice, "latency") if "latency" in self.space.base_costs else None,
+            settings={name: choice[name] for name in self.space.settings},
+        )
+        if finished:
+            self._finished[trial.number] = candidate
+        return candidate
+
+
+def distributions(choices: Mapping[str, tuple[Any, ...]]) -> dict[str, BaseDistribution]:
+    """The choices as Optuna's distributions."""
+    return {name: CategoricalDistribution(allowed) for name, allowed in choices.items()}

@@ -1,0 +1,89 @@
+"""Models as they are deployed and trained at large: ONNX Runtime, the compiler, distributed training."""
+
+import pytest
+import torch
+from small_models import QUICK, close, images, short, small, stir
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUICK)
+@torch.no_grad()
+def test_onnx_of_open_batch(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = stir(short(name), 0.3)
+    assert any(".context_pool." in key for key in model.state_dict())
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.onnx.export(model, (images(2),), dynamic_shapes=({0: batch},), dynamo=True, verbose=False)
+    program.save(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    x = images(3)
+    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    close(torch.from_numpy(got), model(x), 1e-4)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_onnx_of_open_size(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = stir(short("cp_resnet18", pools=["layer3.0.downsample"]), 0.3)
+    sizes = {0: torch.export.Dim("batch", min=1, max=64)}
+    # The network halves its map five times.
+    sizes |= {i: 32 * torch.export.Dim(name, min=2, max=16) for i, name in ((2, "rows"), (3, "columns"))}
+    program = torch.onnx.export(model, (images(2),), dynamic_shapes=(sizes,), dynamo=True, verbose=False)
+    program.save(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for size in ((64, 96), (128, 64), (160, 224)):
+        x = images(1, size=size)
+        (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        close(torch.from_numpy(got), model(x), 1e-4)
+
+
+# A ConvNet with pools of both kinds, and a transformer.
+COMPILED = [
+    ("cp_resnet18", {"pools": ["layer4.0", "layer4.0.downsample"]}),
+    ("cp_vit_small_patch16_224", {"pools": ["blocks.1"], "pool_options": {"mode": "pre_attn"}}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "args"), COMPILED)
+def test_the_compiler_trains_them(name, args):
+    torch.compiler.reset()
+    model = stir(short(name, **args), 0.3)
+    x = images(2)
+    plain = model(x)
+    plain.square().sum().backward()
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    compiled = torch.compile(model, fullgraph=True)(x)
+    close(compiled.detach(), plain.detach(), 1e-4)
+    compiled.square().sum().backward()
+    largest = max(float(gradient.abs().max()) for gradient in gradients)
+    for p, gradient in zip((p for p in model.parameters() if p.grad is not None), gradients, strict=True):
+        assert (p.grad - gradient).abs().max() <= 1e-3 * largest
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory):
+    """A process group of this process alone."""
+    store = distributed.FileStore(str(tmp_path_factory.mktemp("group") / "store"), 1)
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("name", QUICK)
+def test_distributed_training_finds_every_parameter_used(name):
+    model = small(name, drops=[], drop_path_rate=0.0).train()
+    parallel = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    # A parameter that is left without a gradient stops the second step.
+    for _ in range(2):
+        optimizer.zero_grad()
+        outputs = parallel(images(4))
+        sum(output.square().sum() for output in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()
+        optimizer.step()
+    assert all(parameter.grad is not None for parameter in model.parameters())

@@ -1,0 +1,159 @@
+"""What comes next in a search, whoever asks, and what is always in its race."""
+
+import dataclasses
+import hashlib
+
+import pytest
+import timm
+import torch
+from fake_evaluator import FakeEvaluator
+
+from cp_vision import Architecture
+from cp_vision.search import Search, SearchConfig, measure_space, parse_budgets
+from cp_vision.search.config.schema import SAMPLERS
+from cp_vision.search.config.space_options import load_space_options
+from cp_vision.search.evaluators.base import Score
+from cp_vision.search.evaluators.sensitivity import UntrainedEvaluator
+from cp_vision.search.observer import Observer
+from cp_vision.search.outputs.finalize import Finalizer
+from cp_vision.search.outputs.writer import ResultsWriter
+from cp_vision.search.samplers.bayesian import make_sampler_of
+from cp_vision.search.samplers.queue import starting_points
+from cp_vision.search.space.space import genotype_key
+from cp_vision.search.study.trials import TrialStore
+from cp_vision.search.study.workers import Worker
+from cp_vision.shared.command_line import CommandError
+
+
+@pytest.fixture(scope="module", params=[{}, {"modes": ["gated", "replace"], "max_pools": 1, "drops": ["blocks.[1-4]"]}])
+def space(request):
+    """With modes to choose among, some choices are others under another name."""
+    base = Architecture("test_vit", model_args={"img_size": 32, "patch_size": 8})
+    found = measure_space(base, (3, 32, 32), load_space_options(request.param))
+    return dataclasses.replace(found, limits=parse_budgets("0.9x" if request.param else "0.6x", found.base_costs))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_whoever_is_told_the_same_proposes_the_same(sampler, space):
+    """One that goes on is told of everything at once, of which the one that stopped had proposed most itself."""
+    fake, told = FakeEvaluator(), []
+
+    def tell(proposer, choice, refused):
+        if genotype_key(choice) not in proposer.proposed:
+            for values in refused:
+                proposer.refuse(values)
+        proposer.learn(choice, fake(space.architecture(choice), None, lambda *_: None).accuracy)
+
+    first = make_sampler_of(space, sampler, 0)
+    for choice in starting_points(space):
+        tell(first, choice, [])
+        told.append((choice, []))
+    # Long enough for several generations.
+    for count in range(len(told), 12 if sampler == "gp" else 60):
+        tried = {genotype_key(choice): number for number, (choice, _) in enumerate(told)}
+        proposed = first.propose(tried, count)
+        if count % 7 == 0:
+            other = make_sampler_of(space, sampler, 0)
+            for choice, refused in told:
+                tell(other, choice, refused)
+            assert other.propose(tried, count) == proposed
+        if proposed is None:
+            break
+        tell(first, *proposed)
+        told.append(proposed)
+
+
+def noise(architecture, salt=""):
+    return int(hashlib.sha256((architecture.to_json() + salt).encode()).hexdigest()[:4], 16) / 65536
+
+
+class Scorer(FakeEvaluator):
+    """Every block that is left out costs points, and a pool brings some."""
+
+    def __init__(self, drop, pool):
+        super().__init__()
+        self.drop, self.pool = drop, pool
+
+    def __call__(self, architecture, img_size, on_epoch):
+        points = self.pool * len(architecture.pools) - self.drop * len(architecture.drops)
+        return Score(80 + points + noise(architecture), params=1000)
+
+
+def twins(candidates, one):
+    """The candidates that are the same without pools."""
+    return [c for c in candidates if not c.pools and c.drops == one.drops and c.settings.get("img_size") == size(one)]
+
+
+def size(candidate):
+    return candidate.settings.get("img_size")
+
+
+@pytest.mark.parametrize(("budget", "space"), [("0.7x", {"img_size": [32, 24]}), ("1.1x", {})])
+def test_a_winner_that_drops_nothing_has_its_like_without_pools_beside_it(budget, space, tmp_path):
+    """Smaller images, or a budget above the base, leave every block in."""
+    config = SearchConfig(
+        "test_vit",
+        budget=budget,
+        space=space,
+        trials=24,
+        objective="single",
+        output=tmp_path,
+        model_kwargs={"patch_size": 8},
+    )
+    results = Search(config).run(evaluator=Scorer(9.0, 2.0))
+    winner = results.candidates[results.best]
+    assert winner.pools
+    assert not winner.drops
+    (twin,) = twins(results.candidates, winner)
+    told = (tmp_path / "report.html").read_text()
+    assert f"the winner against the {'base' if twin.is_base else 'best without pools'}, #{twin.number}." in told
+
+
+@pytest.mark.parametrize(("keep", "rng"), [(None, ""), (2.0, ""), (None, "a")])
+def test_finalists(keep, rng, tmp_path):
+    """After shared weights the winner's like without pools is trained, too, and of those that keep the cheapest."""
+    config = SearchConfig(
+        "test_vit2", evaluator="supernet", finalists=4, keep_accuracy=keep, trials=30, output=tmp_path
+    )
+    search = Search(config)
+    search.run(evaluator=Scorer(0.8, 0.4))
+    study, storage = search.place.load(search.settings, {})
+    record = TrialStore(study, storage, search.space, Worker(study, search.output))
+    record.sync()
+    writer = ResultsWriter(search, record, trains=False)
+    finalizer = Finalizer(writer, Observer())
+    own = Scorer(0.8, 0.4)
+    # With a rng of their own trainings order the candidates otherwise than shared weights did.
+    finalizer.trainer = lambda a, *_: Score(own(a, None, None).accuracy + 2 * noise(a, rng) - noise(a), 1000)
+    finalizer._train_finalists()
+    record.sync()
+    found, winner = writer.candidates(), writer.leaders().best
+    assert winner.pools or keep
+    if winner.pools:
+        (twin,) = twins(found, winner)
+        assert twin.trained is not None
+    if keep is not None:
+        floor = found[0].accuracy - keep
+        cheapest = sorted((c for c in found if c.accuracy >= floor and c.within_budget), key=lambda c: c.macs)[:4]
+        assert all(c.trained is not None for c in cheapest)
+
+
+def test_a_head_that_knows_nothing_is_refused_whatever_it_guesses(tmp_path):
+    args = {"img_size": 32, "patch_size": 8, "init_values": 1.0}
+    torch.save(timm.create_model("test_vit2", num_classes=1000, **args).state_dict(), tmp_path / "weights.pth")
+    overlay = {"file": str(tmp_path / "weights.pth"), "num_classes": 1000}
+    for seed in range(4):
+        overrides = (f"initial_checkpoint={tmp_path / 'weights.pth'}",)
+        config = SearchConfig(
+            "test_vit2", evaluator="sensitivity", seed=seed, overrides=overrides, output=tmp_path / "out"
+        )
+        trainer = Search(config).trainer
+        # What pretrained=true does where the published weights are those of other classes.
+        trainer.build = lambda a: timm.create_model(
+            a.model_name, pretrained=True, pretrained_cfg_overlay=overlay, **a.create_args
+        )
+        for _ in range(2):
+            with pytest.raises(CommandError, match="no more than by guessing"):
+                UntrainedEvaluator(trainer)(
+                    Architecture("test_vit2", model_args={**args, "num_classes": 10}), None, None
+                )
