@@ -1,20 +1,31 @@
-"""ContextPool for timm: pooling layers, model surgery and ``cp_*`` models. Importing registers the models.
+"""ContextPool for timm: pooling layers, model surgery and ``cp_*`` models.
+
+Importing the package registers the models, in timm and torchvision once these are imported; its own modules are
+imported when a name is first used, so that commands answer before torch is there.
 
 Source: the pool is that of Huang et al., Efficient Representation Learning via Adaptive Context Pooling, ICML 2022,
 arXiv 2207.01844; docstrings say where it is our reading of the paper or our extension. Sites, surgery, dropping blocks
 and counting are our own.
 """
 
-from .anatomy.sites import Site, find_sites
-from .cost.macs import count_macs, pool_macs
-from .layers.context_pool_1d import ContextPool1d
-from .layers.context_pool_2d import ContextPool2d
-from .models import cp_models, torchvision_models
-from .models.architecture import Architecture
-from .pooling.context_pool import context_pool
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .shared.errors import UserError
-from .surgery.drop_blocks import drop_blocks
-from .surgery.insert_pools import insert_pools
+from .shared.on_import import import_after
+
+if TYPE_CHECKING:
+    from .anatomy.sites import Site, find_sites
+    from .cost.macs import count_macs, pool_macs
+    from .layers.context_pool_1d import ContextPool1d
+    from .layers.context_pool_2d import ContextPool2d
+    from .models import cp_models, torchvision_models
+    from .models.architecture import Architecture
+    from .pooling.context_pool import context_pool
+    from .surgery.drop_blocks import drop_blocks
+    from .surgery.insert_pools import insert_pools
 
 __version__ = "0.1.0"
 
@@ -33,3 +44,28 @@ __all__ = [
     "pool_macs",
     "torchvision_models",
 ]
+
+_HOMES = {
+    "Architecture": "models.architecture",
+    "ContextPool1d": "layers.context_pool_1d",
+    "ContextPool2d": "layers.context_pool_2d",
+    "Site": "anatomy.sites",
+    "context_pool": "pooling.context_pool",
+    "count_macs": "cost.macs",
+    "drop_blocks": "surgery.drop_blocks",
+    "find_sites": "anatomy.sites",
+    "insert_pools": "surgery.insert_pools",
+    "pool_macs": "cost.macs",
+}
+_MODULES = {"cp_models": "models.cp_models", "torchvision_models": "models.torchvision_models"}
+
+import_after("timm", "cp_vision.models.cp_models")
+import_after("torchvision", "cp_vision.models.torchvision_models")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{_MODULES[name]}", __name__)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

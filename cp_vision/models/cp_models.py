@@ -15,8 +15,6 @@ from timm.models import (
 )
 from torch import nn
 
-from .build import build_context_pooled
-
 __all__ = ["BASES", "context_pooled"]
 
 # Modules of timm's: ResNet (with ResNet-D, ResNeXt, Wide ResNet), RegNet, ConvNeXt, Swin, ViT, DeiT and DeiT-III.
@@ -42,6 +40,9 @@ def _register(base: str) -> None:
     name = f"cp_{base}"
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        # Not above: this module is imported right after timm, which may be while the builder's own modules import timm.
+        from .build import build_context_pooled
+
         return build_context_pooled(base, name, pretrained=pretrained, **kwargs)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
@@ -74,6 +75,8 @@ def context_pooled(pretrained: bool = False, base: str = "", **kwargs: Any) -> n
         TypeError: an argument that the base doesn't take.
         RuntimeError: an unknown pretrained tag, or no pretrained weights where they are wanted.
     """
+    from .build import build_context_pooled
+
     return build_context_pooled(base, "context_pooled", pretrained=pretrained, **kwargs)
 
 

@@ -11,7 +11,6 @@ from torchvision.models import get_model_builder, get_model_weights, list_models
 from torchvision.models._api import register_model
 
 from ..shared.errors import UserError
-from .build import pool_and_drop
 
 __all__ = ["TORCHVISION_BASES"]
 
@@ -37,6 +36,9 @@ def _register(base: str) -> None:
         pool_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> nn.Module:
+        # As in cp_models.py.
+        from .build import pool_and_drop
+
         try:
             weights = choices.verify(weights)
         except (KeyError, TypeError) as error:
