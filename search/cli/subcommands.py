@@ -9,7 +9,6 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from cp_vision.shared.command_line import CommandParser
 from cp_vision.shared.errors import UserError
 
 from ..config.addresses import hide_password
@@ -22,38 +21,15 @@ from ..study.trials import TrialStore
 from ..study.workers import Worker, last_beat
 from .display import duration, summary
 
-__all__ = ["COMMANDS", "run_subcommand"]
-
-COMMANDS = {
-    "status": "what was tried, what runs, who leads",
-    "report": "write the report and the table again",
-    "export": "write any candidate as a model folder that timm loads",
-    "resume": "go on with a search that was stopped, or with more trials",
-}
+__all__ = ["run_subcommand"]
 
 
-def _parser(command: str) -> CommandParser:
-    made = CommandParser(
-        f"cp-search {command}",
-        description=f"{COMMANDS[command].capitalize()}. Example:\n\n  cp-search {command} runs/digits"
-        + (" 12" if command == "export" else ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("folder", type=Path, help="output folder of the search")
-    if command == "export":
-        made.add_argument("number", type=int, help="number of the candidate, as in report and pareto.csv")
-        made.add_argument("--output", type=Path, help="folder to write; default FOLDER/exported/NUMBER")
-    if command == "resume":
-        made.add_argument("--trials", type=int, help="candidates to try, the base included; default as before")
-    return made
-
-
-def run_subcommand(command: str, words: list[str]) -> SearchConfig | None:
-    """Run one of :data:`COMMANDS`.
+def run_subcommand(command: str, args: argparse.Namespace) -> SearchConfig | None:
+    """Run one of :data:`~.subcommand_arguments.COMMANDS`.
 
     Args:
         command: its name.
-        words: its arguments.
+        args: its arguments, as its parser reads them.
 
     Returns:
         For ``resume`` the config to search with.
@@ -61,7 +37,6 @@ def run_subcommand(command: str, words: list[str]) -> SearchConfig | None:
     Raises:
         UserError: no search was begun in the folder, no such candidate.
     """
-    args = _parser(command).parse_args(words)
     changes: dict[str, Any] = {}
     if command == "resume" and args.trials is not None:
         changes["trials"] = args.trials

@@ -1,23 +1,39 @@
-"""The config of a search in its output folder: it means the same wherever it is read."""
+"""The config of a search as a file: a user's own, and that in the output folder, which means the same anywhere."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
-from cp_vision.shared.errors import UserError
+from cp_vision.shared.errors import UserError, listed
 from cp_vision.shared.files import write_text
 
-from ...recipes.recipe.keys import load_recipe
 from .addresses import absolute_address, hide_password, hide_password_in_address
 from .paths import whole_paths
-from .schema import CONFIG_FILE, SearchConfig, recipe_source
-from .space_options import load_space_options
+from .recipe import recipe_source
+from .schema import CONFIG_FILE, SearchConfig
 
-__all__ = ["absolute", "load_config", "with_trials", "write_config"]
+__all__ = ["absolute", "load_config", "read_values", "with_trials", "write_config"]
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Values of a config from a YAML file, not checked yet.
+
+    Raises:
+        UserError: no such file, not YAML, or no mapping of names to values.
+    """
+    from ...recipes.recipe.yaml_text import parse_yaml
+
+    if not path.is_file():
+        raise UserError(f"config {str(path)!r} is no file; name a YAML file such as: base: resnet50")
+    values = parse_yaml(path.read_bytes(), f"config {path} is not YAML")
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"config {path} must be a mapping of keys to values, such as: base: resnet50")
+    return values
 
 
 def absolute(config: SearchConfig) -> SearchConfig:
@@ -26,6 +42,8 @@ def absolute(config: SearchConfig) -> SearchConfig:
     Raises:
         UserError: a recipe that can't be used.
     """
+    from ...recipes.recipe.keys import load_recipe
+
     changes: dict[str, Any] = {}
     if config.storage is not None:
         changes["storage"] = absolute_address(config.storage)
@@ -38,7 +56,7 @@ def absolute(config: SearchConfig) -> SearchConfig:
     kept = [text for text in config.overrides if text.partition("=")[0].strip() not in named]
     # JSON is YAML: whatever a path holds, it is read as text.
     paths = [f"{key}={json.dumps(path, ensure_ascii=False)}" for key, path in named.items()]
-    return dataclasses.replace(config, **changes, overrides=(*kept, *paths))
+    return config.with_values(**changes, overrides=(*kept, *paths))
 
 
 def write_config(config: SearchConfig, path: Path) -> None:
@@ -49,11 +67,10 @@ def write_config(config: SearchConfig, path: Path) -> None:
         path: the file, in the output folder.
 
     Raises:
-        UserError: a space or a recipe that can't be used.
+        UserError: a recipe that can't be used.
         OSError: the folder can't be written.
     """
-    own = {"space": load_space_options(config.space).model_dump(mode="json"), "output": str(config.output)}
-    text = json.dumps(dataclasses.asdict(absolute(config)) | own, indent=2) + "\n"
+    text = json.dumps(absolute(config).model_dump(mode="json"), indent=2) + "\n"
     address, command = config.storage or "", config.command
     secret = hide_password_in_address(address) != address or hide_password(command) != command
     write_text(path, text, private=secret)
@@ -76,20 +93,30 @@ def with_trials(command: str, trials: int) -> str:
 
 
 def load_config(folder: Path, **changes: Any) -> SearchConfig:
-    """The config of a search that was begun.
+    """The config of a search that was begun; what an older version did not write has its default.
 
     Args:
         folder: its output folder.
         **changes: values in place of those written there; other trials are put into the command, too.
 
     Raises:
-        UserError: no search was begun there.
+        UserError: no search was begun there, or by a newer version, whose keys this one doesn't know.
     """
     path = folder / CONFIG_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if "trials" in changes:
-            values["command"] = with_trials(values["command"], changes["trials"])
-        return SearchConfig(**{**values, "overrides": tuple(values["overrides"]), "output": str(folder), **changes})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        values = {**json.loads(path.read_text(encoding="utf-8")), "output": str(folder)}
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{str(folder)!r} holds no search: {path.name} is missing or can't be read") from error
+    unknown = [key for key in values if key not in SearchConfig.model_fields]
+    if unknown:
+        raise UserError(
+            f"{path} is of a newer version of cp-vision: it has {listed(unknown)}, which this one doesn't know; update "
+            "cp-vision"
+        )
+    try:
+        config = SearchConfig(**values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if "trials" in changes:
+        changes = {"command": with_trials(config.command, changes["trials"]), **changes}
+    return config.with_values(**changes)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...recipes.recipe.keys import Recipe
+if TYPE_CHECKING:
+    from ...recipes.recipe.keys import Recipe
 
 __all__ = ["whole_path", "whole_paths"]
 

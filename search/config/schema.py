@@ -1,126 +1,188 @@
-"""What to search for, and how: one value, with the defaults of the command line."""
+"""What to search for, and how. The command line, the YAML file, ``search.json`` and the table in the docs come from it.
+
+A new option is a new field here, and nothing else.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from cp_vision.shared.errors import UserError, closest
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, field_validator
 
-from ...recipes.recipe.keys import Recipe, load_recipe
-from .paths import whole_paths
+from cp_vision.shared.errors import UserError
+
+from .budget_text import read_budgets
+from .checked import CheckedModel
 from .space_options import SpaceOptions, load_space_options
 
-__all__ = [
-    "CONFIG_FILE",
-    "EVALUATORS",
-    "EXECUTORS",
-    "OBJECTIVES",
-    "SAMPLERS",
-    "STOPPERS",
-    "SearchConfig",
-    "recipe_source",
-    "search_recipe",
-]
+__all__ = ["CONFIG_FILE", "SAMPLERS", "Option", "SearchConfig"]
 
 CONFIG_FILE = "search.json"
-EVALUATORS = ("train", "supernet", "sensitivity")
-EXECUTORS = ("local", "ray")
 SAMPLERS = ("surrogate", "bruteforce", "gp", "nsgaii", "nsgaiii", "random", "tpe")
-STOPPERS = ("halving", "hyperband", "median", "none")
-OBJECTIVES = ("pareto", "single")
-_NAMES = {"evaluator": EVALUATORS, "executor": EXECUTORS, "objective": OBJECTIVES, "sampler": SAMPLERS}
-_NAMES |= {"early_stop": STOPPERS}
 # Keys of a recipe that a search doesn't take from it.
 _DECIDED = {"model": "the base", "seed": "what --seed says"}
 
+WHAT, DATA, HOW, WHERE = "what to look for", "data and training", "how to search", "where"
+
 
 @dataclass(frozen=True)
-class SearchConfig:
-    """What to search for, and how. Defaults are those of the command line.
+class Option:
+    """How a field stands on the command line.
 
     Attributes:
-        base: timm name of the base, with or without a pretrained tag.
-        budget: budgets, separated by commas: a share of the base's MACs (``"0.7x"``) or MACs (``"2.9G"``);
-            ``"params=12M"``, ``"latency=15ms"``. None is 0.7x, or 1x where an accuracy is to be kept.
-        keep_accuracy: look for the cheapest within so many percent points of the base's accuracy, in place of the
-            most accurate.
-        space: what may be chosen: a YAML file, a mapping of its keys, or a :class:`SpaceOptions`; None is the default.
-        evaluator: ``train`` (each candidate by the recipe), ``supernet`` (shared weights, then the finalists by the
-            recipe) or ``sensitivity`` (no training: what the base loses without each block).
-        recipe: path or name of the recipe that trains every candidate; None takes ``digits`` where no data set
-            is named and ``default`` otherwise.
-        dataset: data set in place of the recipe's, by timm's name.
-        data_dir: folder of the data set in place of the recipe's.
-        overrides: ``key=value`` texts that replace values of the recipe.
-        model_kwargs: arguments of the base; None takes those of the recipe if it is a recipe for this base.
-        pool_options: options of every pool, see :func:`cp_vision.insert_pools`.
-        trials: candidates to try, the base included.
-        output: folder for everything that is written.
-        storage: where the study is kept: None is a SQLite file in the output folder; ``journal:PATH``, or the address
-            of a database as SQLAlchemy writes it.
-        seed: seed of the sampler and of every training.
-        sampler: ``surrogate``, or one of Optuna's by name, such as ``tpe``, ``nsgaii``, ``random``.
-        objective: ``pareto`` (accuracy and cost) or ``single`` (accuracy within the budget).
-        early_stop: how candidates that are among the worse are stopped: ``halving``, ``hyperband``, ``median``,
-            ``none``. Under Ray ``halving`` and ``hyperband`` are its asynchronous forms.
-        trial_seconds: the longest that a candidate may train, in seconds; None for no limit.
-        val_fraction: share of the training split, above 0 and below 1, that is held out to compare candidates on.
-        supernet_epochs: epochs of training shared weights; None is those of the recipe.
-        finalists: how many candidates are trained after shared weights scored all, beside the baselines.
-        compiled: latency, as a budget and in the report, is that of what torch.compile makes.
-        keep_checkpoints: of how many members of the front the weights are kept, beside winner and baselines.
-        executor: ``local`` (this process, and others that run the same command) or ``ray``.
-        parallel: candidates at a time under Ray; None is as many as there are resources.
-        address: of a Ray cluster; None starts one on this machine.
-        cpus: processors of a candidate under Ray; parts of one are allowed.
-        gpus: graphics processors of a candidate under Ray; parts of one are allowed.
-        command: the command line, for the report.
+        group: heading that it stands under.
+        metavar: what stands for its value in the help.
+        flag: name of the option, where it isn't the field's.
+    """
+
+    group: str
+    metavar: str | None = None
+    flag: str | None = None
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str | Path) or not str(value):
+        raise ValueError("must be a path")
+    return str(value)
+
+
+def _override(text: str) -> str:
+    key = text.partition("=")[0].strip()
+    if key in _DECIDED:
+        raise ValueError(f"can't be set: in a search that is {_DECIDED[key]}")
+    return text
+
+
+_PathText = Annotated[str | Path, PlainValidator(_path)]
+_Space = Annotated[SpaceOptions | Mapping[str, Any] | str | Path | None, PlainValidator(load_space_options)]
+_Override = Annotated[str, AfterValidator(_override)]
+
+
+class SearchConfig(CheckedModel):
+    """What to search for, and how; each field is an option of ``cp-search`` and described in its help.
+
+    ``command`` alone is none: it is the command line, for the report.
+
+    Raises:
+        UserError: the first value that is of another type, out of its range, or needs what another field isn't.
 
     Source: Li et al., 2018, arXiv 1810.05934 (``halving``), and 2016, arXiv 1603.06560 (``hyperband``); Guo et al.,
     ECCV 2020, arXiv 1904.00420, and Yu, Huang, ICCV 2019, arXiv 1903.05134 (``supernet``); Baptista and Poloczek,
     ICML 2018, arXiv 1806.08838 (the model behind ``surrogate``; what it proposes by is ours).
     """
 
-    base: str
-    budget: str | None = None
-    keep_accuracy: float | None = None
-    space: str | Path | Mapping[str, Any] | SpaceOptions | None = None
-    evaluator: str = "train"
-    recipe: str | None = None
-    dataset: str | None = None
-    data_dir: str | None = None
-    overrides: tuple[str, ...] = ()
-    model_kwargs: Mapping[str, Any] | None = None
-    pool_options: Mapping[str, Any] = field(default_factory=dict)
-    trials: int = 30
-    output: str | Path = "runs/search"
-    storage: str | None = None
-    seed: int = 0
-    sampler: str = SAMPLERS[0]
-    objective: str = "pareto"
-    early_stop: str = "halving"
-    trial_seconds: float | None = None
-    val_fraction: float = 0.2
-    supernet_epochs: int | None = None
-    finalists: int = 4
-    compiled: bool = False
-    keep_checkpoints: int = 8
-    executor: str = "local"
-    parallel: int | None = None
-    address: str | None = None
-    cpus: float = 1.0
-    gpus: float = 0.0
-    command: str = ""
+    # A field that needs another one stands below it: validators see those above.
+    base: str = Field(min_length=1, description="timm name of the base, such as resnet50 or vit_small_patch16_224")
 
-    def __post_init__(self) -> None:
-        for name in ("data_dir", "recipe"):
-            if isinstance(value := getattr(self, name), Path):
-                object.__setattr__(self, name, str(value))
+    budget: Annotated[str | None, Option(WHAT, "BUDGETS")] = Field(
+        default=None,
+        description="separated by commas: a share of the base's MACs (0.7x) or MACs (2.9G); params=12M; latency=15ms. "
+        "Default 0.7x, or 1x where an accuracy is to be kept",
+    )
+    keep_accuracy: Annotated[float | None, Option(WHAT, "POINTS")] = Field(
+        default=None,
+        ge=0,
+        description="the cheapest within so many percent points of the base, in place of the most accurate",
+    )
+    space: Annotated[_Space, Option(WHAT, "FILE")] = Field(
+        default=None, description="YAML file of what may be chosen, or its keys; default suits the base"
+    )
+    pool_options: Annotated[Mapping[str, Any], Option(WHAT, flag="--pool-kwargs")] = Field(
+        default={}, description="options of every pool (mode, support_range)"
+    )
+    model_kwargs: Annotated[Mapping[str, Any] | None, Option(WHAT)] = Field(
+        default=None, description="arguments of the base; default the recipe's, if it is a recipe for this base"
+    )
+
+    dataset: Annotated[str | None, Option(DATA)] = Field(
+        default=None, description="data set by timm's name (torch/cifar10); default the recipe's"
+    )
+    data_dir: Annotated[_PathText | None, Option(DATA)] = Field(
+        default=None, description="folder of the data set; alone: an image folder with train/ and val/"
+    )
+    recipe: Annotated[_PathText | None, Option(DATA)] = Field(
+        default=None,
+        description="recipe file or bundled name that trains every candidate; default digits, or default with other "
+        "data",
+    )
+    overrides: Annotated[tuple[_Override, ...], Field(strict=False), Option(DATA, "KEY=VALUE", "--set")] = Field(
+        default=(), description="replace a recipe's value; may be given several times"
+    )
+    val_fraction: Annotated[float, Option(DATA, "SHARE")] = Field(
+        default=0.2, gt=0, lt=1, description="share of the training split held out to compare candidates on"
+    )
+
+    trials: Annotated[int, Option(HOW, "N")] = Field(
+        default=30, ge=1, description="candidates to try, the base included"
+    )
+    evaluator: Annotated[Literal["train", "supernet", "sensitivity"], Option(HOW)] = Field(
+        default="train",
+        description="what scores candidates: trainings by the recipe, shared weights and then trainings of the "
+        "finalists, or, without any, the base without each block",
+    )
+    sampler: Annotated[str, Option(HOW)] = Field(
+        default="surrogate", description=f"what proposes candidates: {', '.join(SAMPLERS)}"
+    )
+    objective: Annotated[Literal["pareto", "single"], Option(HOW)] = Field(
+        default="pareto", description="accuracy and cost, or accuracy within the budget"
+    )
+    early_stop: Annotated[Literal["halving", "hyperband", "median", "none"], Option(HOW)] = Field(
+        default="halving", description="how candidates are stopped that are among the worse"
+    )
+    trial_seconds: Annotated[float | None, Option(HOW, "S")] = Field(
+        default=None, gt=0, description="the longest that a candidate may train; default no limit"
+    )
+    supernet_epochs: Annotated[int | None, Option(HOW, "N")] = Field(
+        default=None, ge=1, description="epochs of training shared weights; default the recipe's"
+    )
+    finalists: Annotated[int, Option(HOW, "N")] = Field(
+        default=4, ge=1, description="candidates to train after shared weights scored all, beside the baselines"
+    )
+    compiled: Annotated[bool, Option(HOW)] = Field(
+        default=False, description="latencies are those of what torch.compile makes"
+    )
+    seed: Annotated[int, Option(HOW, "N")] = Field(
+        default=0, ge=0, lt=2**32, description="seed of sampler and trainings"
+    )
+
+    output: Annotated[_PathText, Option(WHERE)] = Field(
+        default="runs/search", description="folder to write; default on the command line runs/BASE"
+    )
+    storage: Annotated[str | None, Option(WHERE, "ADDRESS")] = Field(
+        default=None,
+        description="of the study: journal:PATH, or a database as SQLAlchemy writes it; default a file in the output",
+    )
+    study: Annotated[str | None, Option(WHERE, "NAME")] = Field(
+        default=None,
+        min_length=1,
+        description="name of the study in a shared --storage; default made from the output folder",
+    )
+    keep_checkpoints: Annotated[int, Option(WHERE, "N")] = Field(
+        default=8, ge=0, description="members of the front whose weights are kept, beside winner and baselines"
+    )
+    executor: Annotated[Literal["local", "ray"], Option(WHERE)] = Field(
+        default="local", description="this process and others that run the same command, or Ray"
+    )
+    parallel: Annotated[int | None, Option(WHERE, "N")] = Field(
+        default=None, ge=1, description="candidates at a time under Ray; default as many as there are resources"
+    )
+    address: Annotated[str | None, Option(WHERE)] = Field(
+        default=None, description="of a Ray cluster; default one on this machine"
+    )
+    cpus: Annotated[float, Option(WHERE, "NUMBER")] = Field(
+        default=1.0, ge=0, description="processors of a candidate under Ray; parts of one are allowed"
+    )
+    gpus: Annotated[float, Option(WHERE, "NUMBER")] = Field(
+        default=0.0, ge=0, description="GPUs of a candidate under Ray; parts of one are allowed"
+    )
+    resources: Annotated[Mapping[str, Annotated[float, Field(gt=0)]], Option(WHERE, "NAME=NUMBER")] = Field(
+        default={}, description="custom resources of a candidate under Ray, beside cpus and gpus"
+    )
+
+    command: str = Field("", description="the command line, for the report")
 
     @property
     def candidates(self) -> int:
@@ -132,87 +194,43 @@ class SearchConfig:
         """The budgets, with the default filled in."""
         return self.budget if self.budget is not None else "0.7x" if self.keep_accuracy is None else "1x"
 
-    def check(self) -> None:
-        """Raise a UserError that names the first value that is of another type or out of its range."""
-        self._check_types()
-        for name, allowed in _NAMES.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise UserError(f"{name} {value!r} is not one of {', '.join(allowed)}{closest(value, allowed)}")
-        least = {"trials": 1, "supernet_epochs": 1, "finalists": 1, "keep_checkpoints": 0, "parallel": 1, "cpus": 0}
-        least |= {"gpus": 0, "keep_accuracy": 0}
-        for name, low in least.items():
-            value = getattr(self, name)
-            # "Not at least", so that a number that is none is refused too.
-            if value is not None and not low <= value < math.inf:
-                raise UserError(f"{name} {value} must be {low} or more{'' if value < low else ', and finite'}")
-        if self.trial_seconds is not None and not self.trial_seconds > 0:
-            raise UserError(f"trial_seconds {self.trial_seconds} must be above 0")
-        if self.supernet_epochs is not None and self.evaluator != "supernet":
-            raise UserError(
-                f"supernet_epochs {self.supernet_epochs} needs the evaluator supernet, not {self.evaluator}"
-            )
-        if self.finalists != SearchConfig.finalists and self.evaluator != "supernet":
-            raise UserError(f"finalists {self.finalists} needs the evaluator supernet, not {self.evaluator}")
-        for override in self.overrides:
-            key = override.partition("=")[0]
-            if key in _DECIDED:
-                raise UserError(f"--set {override!r}: in a search that is {_DECIDED[key]}")
-        for key in sorted({"pools", "drops", "pool_options"}.intersection(self.model_kwargs or {})):
+    @field_validator("budget")
+    @classmethod
+    def _readable(cls, budget: str | None) -> str | None:
+        if budget is not None:
+            read_budgets(budget)
+        return budget
+
+    @field_validator("model_kwargs")
+    @classmethod
+    def _not_decided(cls, kwargs: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        for key in sorted({"pools", "drops", "pool_options"}.intersection(kwargs or {})):
             raise UserError(f"model_kwargs {key}: the search decides that; see --space and --pool-kwargs")
-        if self.executor == "local":
-            for name, without in (("parallel", None), ("address", None), ("cpus", 1), ("gpus", 0)):
-                if getattr(self, name) != without:
-                    raise UserError(
-                        f"{name} {getattr(self, name)!r} needs the executor ray; with local, start the same command "
-                        "several times and they share the work"
-                    )
+        return kwargs
 
-    def _check_types(self) -> None:
-        whole = ("trials", "seed", "supernet_epochs", "finalists", "keep_checkpoints", "parallel")
-        numbers = ("keep_accuracy", "trial_seconds", "val_fraction", "cpus", "gpus")
-        texts: tuple[str, ...] = ("base", "budget", "evaluator", "dataset", "storage", "sampler", "objective")
-        texts += ("early_stop", "executor", "address", "command")
-        kinds: tuple[tuple[tuple[str, ...], Any, str], ...] = (
-            (whole, int, "a whole number"),
-            (numbers, int | float, "a number"),
-            (texts, str, "text"),
-            (("overrides",), list | tuple, "a list of texts such as 'epochs=5'"),
-            (("model_kwargs", "pool_options"), Mapping, "a mapping"),
-            (("output", "data_dir", "recipe"), str | Path, "a path"),
-        )
-        optional = {item.name for item in dataclasses.fields(self) if item.default is None}
-        for names, kind, said in kinds:
-            for name in names:
-                value = getattr(self, name)
-                if value is None and name in optional:
-                    continue
-                if not isinstance(value, kind) or isinstance(value, bool):
-                    raise UserError(f"{name} {value!r} must be {said}")
-        if not str(self.output):
-            raise UserError("output '' must be a path")
+    @field_validator("supernet_epochs", "finalists")
+    @classmethod
+    def _of_supernet(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if info.data.get("evaluator") != "supernet" and value != cls._default(info):
+            raise ValueError(f"needs the evaluator supernet, not {info.data.get('evaluator')}")
+        return value
 
+    @field_validator("study")
+    @classmethod
+    def _of_storage(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("storage") is None:
+            raise ValueError("needs a storage, which several studies may share: --storage")
+        return value
 
-def recipe_source(config: SearchConfig) -> str:
-    """Path or name of the recipe that the config asks for."""
-    if config.recipe is not None:
-        return config.recipe
-    return "digits" if config.dataset in (None, "digits") and config.data_dir is None else "default"
+    @field_validator("parallel", "address", "cpus", "gpus", "resources")
+    @classmethod
+    def _of_ray(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("executor") != "ray" and value != cls._default(info):
+            raise ValueError(
+                "needs the executor ray; with local, start the same command several times and they share the work"
+            )
+        return value
 
-
-def search_recipe(config: SearchConfig) -> Recipe:
-    """The recipe that trains every candidate: what the config names, with the config's data and seed in it.
-
-    Raises:
-        UserError: a recipe that can't be used.
-    """
-    recipe = load_recipe(recipe_source(config), config.overrides)
-    values = {**whole_paths(recipe), "data_dir": recipe.data_dir, "seed": config.seed}
-    if config.dataset is not None:
-        values["dataset"] = config.dataset
-    if config.data_dir is not None:
-        values["data_dir"] = config.data_dir
-    sizes = load_space_options(config.space).img_size
-    if sizes:
-        values["img_size"] = sizes[0]
-    return recipe.with_values(**values)
+    @classmethod
+    def _default(cls, info: ValidationInfo) -> Any:
+        return cls.model_fields[str(info.field_name)].default

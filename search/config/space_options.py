@@ -7,17 +7,30 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, field_validator
 
 from cp_vision.shared.errors import UserError, closest, listed
-from cp_vision.surgery.insert_pools import POOL_MODES
+from cp_vision.shared.validation import FieldError
 
-from ...recipes.recipe.yaml_text import parse_yaml
+from .checked import CheckedModel
 
 __all__ = ["SpaceOptions", "load_space_options", "matching"]
 
+# Images of a larger side fit in no memory.
+_MAX_IMG_SIZE = 4096
 
-class SpaceOptions(BaseModel):
+
+def _tuple(value: Any) -> Any:
+    """A list from YAML is taken, and one value for a list of it."""
+    if isinstance(value, list):
+        return tuple(value)
+    return (value,) if isinstance(value, str | int | float) else value
+
+
+_AsTuple = BeforeValidator(_tuple)
+
+
+class SpaceOptions(CheckedModel):
     """What a search may choose from. Whatever is left out has a default that suits the base.
 
     Names of sites may be patterns of the shell's kind (``blocks.*``, ``layer3.[1-4]``).
@@ -31,22 +44,36 @@ class SpaceOptions(BaseModel):
         modes: how pools act (``gated``, ``replace``, ``pre_attn``), one for all pools of a candidate.
         support_range: of supports, as shares of the grid's longer side, see :class:`cp_vision.ContextPool2d`; one for
             all pools of a candidate.
-        img_size: sides of the images in pixels; the base has the first. Default the recipe's.
+        img_size: sides of the images in pixels, up to 4096; the base has the first. Default the recipe's.
 
     Raises:
-        pydantic.ValidationError: an unknown key, a wrong type or value. :func:`load_space_options` raises a UserError
-            instead, also for an unknown mode or a value that is named twice.
+        UserError: an unknown key, a wrong type or value, a value that is named twice.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    pools: Annotated[tuple[str, ...], _AsTuple] | None = None
+    max_pools: int | None = Field(default=None, ge=0)
+    drops: Annotated[tuple[str, ...], _AsTuple] | None = None
+    max_drops: int | None = Field(default=None, ge=0)
+    modes: Annotated[tuple[str, ...], _AsTuple] = ()
+    support_range: Annotated[tuple[Annotated[float, Field(gt=0)], ...], _AsTuple] = ()
+    img_size: Annotated[tuple[Annotated[int, Field(ge=1, le=_MAX_IMG_SIZE)], ...], _AsTuple] = ()
 
-    pools: tuple[str, ...] | None = None
-    max_pools: Annotated[int, Field(ge=0)] | None = None
-    drops: tuple[str, ...] | None = None
-    max_drops: Annotated[int, Field(ge=0)] | None = None
-    modes: tuple[str, ...] = ()
-    support_range: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    img_size: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    @field_validator("modes")
+    @classmethod
+    def _known(cls, modes: tuple[str, ...]) -> tuple[str, ...]:
+        from cp_vision.surgery.insert_pools import POOL_MODES
+
+        for mode in modes:
+            if mode not in POOL_MODES:
+                raise FieldError("modes", f"{mode!r} is not one of {', '.join(POOL_MODES)}{closest(mode, POOL_MODES)}")
+        return modes
+
+    @field_validator("modes", "support_range", "img_size")
+    @classmethod
+    def _once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("names a value twice")
+        return values
 
 
 def load_space_options(source: str | Path | Mapping[str, Any] | SpaceOptions | None) -> SpaceOptions:
@@ -56,14 +83,18 @@ def load_space_options(source: str | Path | Mapping[str, Any] | SpaceOptions | N
         source: path of a YAML file, a mapping of its keys, a value that is ready, or None for the defaults.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key, a wrong type or value.
+        UserError: no such file, not YAML, an unknown key, a wrong type or value, a value that is named twice.
     """
     if isinstance(source, SpaceOptions):
         return source
     if source is None:
         return SpaceOptions()
     if isinstance(source, Mapping):
-        return _checked(dict(source), "space")
+        return _checked(source, "space")
+    if not isinstance(source, str | Path):
+        raise UserError(f"space {source!r} must be a path, or a mapping of {listed(SpaceOptions.model_fields)}")
+    from ...recipes.recipe.yaml_text import parse_yaml
+
     path = Path(source)
     if not path.is_file():
         raise UserError(f"space {str(source)!r} is no file; name a YAML file with {listed(SpaceOptions.model_fields)}")
@@ -95,26 +126,8 @@ def matching(patterns: Iterable[str], names: Iterable[str], key: str) -> tuple[s
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
-def _checked(values: dict[str, Any], source: str) -> SpaceOptions:
-    for key, value in values.items():
-        if key not in SpaceOptions.model_fields:
-            raise UserError(
-                f"{source}: unknown key {key!r}{closest(str(key), SpaceOptions.model_fields)} "
-                f"(keys: {listed(SpaceOptions.model_fields)})"
-            )
-        if key in ("modes", "support_range", "img_size") and not isinstance(value, list | tuple):
-            values = {**values, key: [value]}
+def _checked(values: Mapping[str, Any], source: str) -> SpaceOptions:
     try:
-        choices = SpaceOptions(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{source}: {key}: {first['msg']}, got {first['input']!r}") from error
-    for mode in choices.modes:
-        if mode not in POOL_MODES:
-            raise UserError(f"{source}: modes: {mode!r} is not one of {', '.join(POOL_MODES)}")
-    for key in ("modes", "support_range", "img_size"):
-        given = getattr(choices, key)
-        if len(set(given)) < len(given):
-            raise UserError(f"{source}: {key}: {list(given)} names a value twice")
-    return choices
+        return SpaceOptions(**{str(key): value for key, value in values.items()})
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error

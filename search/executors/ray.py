@@ -6,7 +6,6 @@ killed goes on without Tune's own state.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import shutil
@@ -27,7 +26,6 @@ from cp_vision.shared.errors import UserError, one_line
 
 from ..config.files import absolute
 from ..config.schema import SearchConfig
-from ..config.space_options import load_space_options
 from ..evaluators.base import Evaluator
 from ..evaluators.pruning import Pruner
 from ..observer import Observer
@@ -63,8 +61,7 @@ def run_on_ray(
         UserError: raised by an evaluator.
     """
     # Workers are in other folders, or on other machines.
-    space = load_space_options(config.space).model_dump(mode="json")
-    config = dataclasses.replace(absolute(config), output=str(Path(config.output).resolve()), space=space)
+    config = absolute(config).with_values(output=Path(config.output).resolve())
     with _ray(config):
         cores = ray.cluster_resources().get("CPU", 1.0)
         parallel = config.parallel or max(1, math.floor(cores / max(config.cpus, 1e-6)))

@@ -35,7 +35,7 @@ from cp_vision.recipes.models import model_args
 from cp_vision.recipes.training.dry_run import CLASSES, IMAGES
 from cp_vision.search import load_space_options, measure_space
 from cp_vision.search.cli import main as search_cli
-from cp_vision.search.cli.subcommands import COMMANDS
+from cp_vision.search.cli.subcommand_arguments import COMMANDS
 
 # They share one tiny search.
 pytestmark = pytest.mark.xdist_group("docs")

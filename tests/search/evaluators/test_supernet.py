@@ -291,7 +291,7 @@ def test_weights_of_another_search_are_not_taken(tmp_path):
 
 def test_what_is_trained_comes_from_the_space(tmp_path):
     space = {"pools": ["blocks.[0-3]"], "max_drops": 4}
-    config = SearchConfig("test_vit2", space=space, model_kwargs={"patch_size": 8}, output=tmp_path, budget="0.8x")
+    config = SearchConfig(base="test_vit2", space=space, model_kwargs={"patch_size": 8}, output=tmp_path, budget="0.8x")
     context = SearchContext(config)
     shared = supernet_evaluator(context)
     assert shared.whole.pools == ("blocks.0", "blocks.1", "blocks.2", "blocks.3")

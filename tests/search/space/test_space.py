@@ -208,7 +208,7 @@ def test_several_budgets_all_hold():
 
 
 def test_latency_is_measured_once_and_kept(tmp_path):
-    config = SearchConfig("test_vit2", budget="latency=0.7x", output=tmp_path, trials=8)
+    config = SearchConfig(base="test_vit2", budget="latency=0.7x", output=tmp_path, trials=8)
     first = Search(config)
     results = first.run(evaluator=FakeEvaluator())
     assert all(c.latency <= first.space.limits[0].most for c in results.candidates[1:])
@@ -227,7 +227,7 @@ def test_latency_is_measured_once_and_kept(tmp_path):
 
 def test_a_search_over_settings(tmp_path):
     space = {"modes": ["gated", "pre_attn"], "support_range": [0.1, 0.3], "img_size": [32, 24], "max_pools": 3}
-    results = Search(SearchConfig("test_vit2", space=space, trials=25, output=tmp_path)).run(evaluator=FakeEvaluator())
+    results = Search(SearchConfig(base="test_vit2", space=space, trials=25, output=tmp_path)).run(evaluator=FakeEvaluator())
     assert results.candidates[0].settings == {"mode": "gated", "support_range": 0.1, "img_size": 32}
     for name, values in (("mode", space["modes"]), ("img_size", space["img_size"])):
         assert {c.settings[name] for c in results.candidates} == set(values)
