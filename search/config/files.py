@@ -24,10 +24,10 @@ def read_values(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, not YAML, or no mapping of names to values.
     """
-    from ...recipes.recipe.yaml_text import parse_yaml
-
     if not path.is_file():
         raise UserError(f"config {str(path)!r} is no file; name a YAML file such as: base: resnet50")
+    from ...recipes.recipe.yaml_text import parse_yaml
+
     values = parse_yaml(path.read_bytes(), f"config {path} is not YAML")
     if values is None:
         return {}

@@ -88,7 +88,7 @@ class SearchConfig(CheckedModel):
         description="the cheapest within so many percent points of the base, in place of the most accurate",
     )
     space: Annotated[_Space, Option(WHAT, "FILE")] = Field(
-        default=None, description="YAML file of what may be chosen, or its keys; default suits the base"
+        default=SpaceOptions(), description="YAML file of what may be chosen, or its keys; default suits the base"
     )
     pool_options: Annotated[Mapping[str, Any], Option(WHAT, flag="--pool-kwargs")] = Field(
         default={}, description="options of every pool (mode, support_range)"
@@ -230,6 +230,14 @@ class SearchConfig(CheckedModel):
                 "needs the executor ray; with local, start the same command several times and they share the work"
             )
         return value
+
+    @field_validator("resources")
+    @classmethod
+    def _custom(cls, resources: Mapping[str, float]) -> Mapping[str, float]:
+        for name in resources:
+            if name.lower() in ("cpu", "gpu"):
+                raise ValueError(f"names {name!r}, which has an option of its own: --{name.lower()}s")
+        return resources
 
     @classmethod
     def _default(cls, info: ValidationInfo) -> Any:

@@ -93,11 +93,11 @@ def load_space_options(source: str | Path | Mapping[str, Any] | SpaceOptions | N
         return _checked(source, "space")
     if not isinstance(source, str | Path):
         raise UserError(f"space {source!r} must be a path, or a mapping of {listed(SpaceOptions.model_fields)}")
-    from ...recipes.recipe.yaml_text import parse_yaml
-
     path = Path(source)
     if not path.is_file():
         raise UserError(f"space {str(source)!r} is no file; name a YAML file with {listed(SpaceOptions.model_fields)}")
+    from ...recipes.recipe.yaml_text import parse_yaml
+
     values = parse_yaml(path.read_bytes(), f"space {path} is not YAML")
     if values is None:
         values = {}

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -355,11 +354,11 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
     try:
         with pytest.raises(CommandError, match=r"can't write into .*/weights'.*; make room and run the same command"):
-            Search(replace(config, trials=4)).run()
+            Search(config.with_values(trials=4)).run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not [path for path in (tmp_path / "weights").iterdir() if path.name.startswith(".")]
-    after = Search(replace(config, trials=4)).run().candidates
+    after = Search(config.with_values(trials=4)).run().candidates
     assert after[: len(before)] == before
     assert len(after) >= 4
     assert all(c.state != "failed" for c in after)

@@ -92,7 +92,7 @@ def size(candidate):
 def test_a_winner_that_drops_nothing_has_its_like_without_pools_beside_it(budget, space, tmp_path):
     """Smaller images, or a budget above the base, leave every block in."""
     config = SearchConfig(
-        "test_vit",
+        base="test_vit",
         budget=budget,
         space=space,
         trials=24,
@@ -113,7 +113,7 @@ def test_a_winner_that_drops_nothing_has_its_like_without_pools_beside_it(budget
 def test_finalists(keep, rng, tmp_path):
     """After shared weights the winner's like without pools is trained, too, and of those that keep the cheapest."""
     config = SearchConfig(
-        "test_vit2", evaluator="supernet", finalists=4, keep_accuracy=keep, trials=30, output=tmp_path
+        base="test_vit2", evaluator="supernet", finalists=4, keep_accuracy=keep, trials=30, output=tmp_path
     )
     search = Search(config)
     search.run(evaluator=Scorer(0.8, 0.4))
@@ -145,7 +145,7 @@ def test_a_head_that_knows_nothing_is_refused_whatever_it_guesses(tmp_path):
     for seed in range(4):
         overrides = (f"initial_checkpoint={tmp_path / 'weights.pth'}",)
         config = SearchConfig(
-            "test_vit2", evaluator="sensitivity", seed=seed, overrides=overrides, output=tmp_path / "out"
+            base="test_vit2", evaluator="sensitivity", seed=seed, overrides=overrides, output=tmp_path / "out"
         )
         trainer = Search(config).trainer
         # What pretrained=true does where the published weights are those of other classes.
