@@ -6,34 +6,34 @@ OUTPUT ?= runs/digits$(if $(filter-out test_vit2,$(BASE)),-$(BASE))
 SET ?= $(if $(filter-out test_vit2,$(BASE)),--set opt=adamw --set lr=0.002)
 BIN := .venv/bin
 
-OLDEST_TIMM = $(shell sed -n 's/^ *timm>=//p' setup.cfg)
-
 # A process for each core, each with one thread.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --durations=25
+PYTEST := -m pytest -n auto --dist loadgroup --durations=25
+TEST := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
-.PHONY: demo test test-slow test-oldest benchmark docs lint format dist clean
+# What the library and the search need, each in the oldest version that setup.cfg admits; and what runs the tests.
+FLOORS := sed -nE '/^install_requires/,/^\[/s/^ +(.+)>=/\1==/p; /^search =/,/^plot =/s/^ +(.+)>=/\1==/p; s/^ +((pytest|psutil).*)/\1/p'
+
+.PHONY: demo test test-slow test-nightly test-oldest benchmark docs lint format dist clean
 
 demo: .venv/installed
 	$(BIN)/cp-search $(BASE) --budget 0.7x --trials 30 --pool-kwargs support_range=0.25 $(SET) --output $(OUTPUT)
 
 test: .venv/installed
-	$(TEST) -m "not slow"
+	$(TEST) -m "not slow and not nightly"
 
 test-slow: .venv/installed
-	$(TEST) -m slow
+	$(TEST) -m "slow and not nightly"
 
-# The tests of models, on the oldest timm that setup.cfg admits; make test has the newest.
-test-oldest: .venv/installed
-	@if [ "$$($(BIN)/python -c 'import timm; print(timm.__version__)')" = "$(OLDEST_TIMM)" ]; then \
-	    echo "timm $(OLDEST_TIMM) is the oldest admitted and the newest there is: make test runs on it"; \
-	else \
-	    $(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/oldest "timm==$(OLDEST_TIMM)" && \
-	    PYTHONPATH=build/oldest $(TEST) -m "not slow" \
-	        tests/cp_vision/models/test_models.py tests/cp_vision/models/test_as_timm_models.py tests/cp_vision/models/test_deployment.py tests/cp_vision/surgery; \
-	fi
+# Walks over timm's registry: what they find depends on timm's version and hardly on a change here.
+test-nightly: .venv/installed
+	$(TEST) -m nightly
+
+# The tests of models, recipes and the search on the oldest versions that setup.cfg admits; make test has the newest.
+test-oldest: build/oldest/installed
+	OMP_NUM_THREADS=1 build/oldest/bin/python $(PYTEST) -m "not slow and not nightly" tests/cp_vision tests/recipes tests/search
 
 benchmark: .venv/installed
-	$(BIN)/python benchmarks/operator.py
+	$(BIN)/python benchmarks/pool_cost.py
 
 # The documentation site, into build/site; a dead link is an error.
 docs: .venv/installed
@@ -60,6 +60,13 @@ dist: .venv/installed
 .venv/installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[search,dev]"
+	touch $@
+
+build/oldest/installed: setup.cfg
+	$(PYTHON) -m venv --clear build/oldest
+	$(FLOORS) setup.cfg > build/oldest/floors.txt
+	build/oldest/bin/python -m pip install --quiet --requirement build/oldest/floors.txt
+	build/oldest/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 clean:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-# The folder of this file holds one with the name of a standard module, so it must not be where modules are searched.
+# Modules are searched in the root of the checkout, not in this file's folder.
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from benchmarks.measure import median_times
-from benchmarks.operator import inference
-from benchmarks.operator_cases import Place, make_input, make_method
+from benchmarks.pool_cost import inference
+from benchmarks.pool_cost_cases import Place, make_input, make_method
 from cp_vision.pooling.context_pool import uses_linear
 
 SIDES = (7, 8, 10, 12, 14, 16, 20, 24)

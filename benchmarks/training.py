@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-# The folder of this file holds one with the name of a standard module, so it must not be where modules are searched.
+# Modules are searched in the root of the checkout, not in this file's folder.
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse

@@ -1,15 +1,18 @@
-"""Who imports whom: one way between the packages and within each, and what importing costs."""
+"""Who imports whom: one way between the packages and within each, and of others' packages only declared ones."""
 
-import ast
+import configparser
+import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import cp_vision
+from benchmarks.structure import find_modules, imports, package_of
 
-PACKAGE = Path(cp_vision.__file__).parent
+ROOT = Path(__file__).parents[1]
+MODULES = find_modules(ROOT)
 # Each package's rooms (folders, and files in no folder) from the lowest to the highest: a room imports itself and what
 # stands before it.
 ORDER = {
@@ -44,46 +47,8 @@ OUTSIDE = {
 }
 
 
-def package_of(module):
-    """The package of ours that a module belongs to; None for others'."""
-    for package in ("cp_vision.search", "cp_vision.recipes", "cp_vision"):
-        if module == package or module.startswith(f"{package}."):
-            return package
-    return None
-
-
-def files(package):
-    """The files of a package by module name, those of sub-folders too."""
-    root = PACKAGE.joinpath(*package.split(".")[1:])
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
-        if package == "cp_vision" and parts[0] in ("recipes", "search"):
-            continue
-        parts = parts[:-1] if parts[-1] == "__init__" else parts
-        yield ".".join([package, *parts]), path
-
-
-FILES = {package: dict(files(package)) for package in ORDER}
-ALL = {module: path for found in FILES.values() for module, path in found.items()}
-
-
-def imports(module, path):
-    """Absolute names of all modules that a file imports, also inside functions; not those for annotations alone."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    tree = ast.parse(path.read_text())
-    checks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
-    skipped = {inner for node in checks for inner in ast.walk(node)}
-    for node in ast.walk(tree):
-        if node in skipped:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parts = package.split(".")
-            above = parts[: len(parts) - node.level + 1] if node.level else []
-            target = ".".join([*above, *([node.module] if node.module else [])])
-            for alias in node.names:
-                yield f"{target}.{alias.name}" if f"{target}.{alias.name}" in ALL else target
+# The extras of setup.cfg that a package may import from, where it asks for them in one line.
+EXTRAS = {"cp_vision": ("plot",), "cp_vision.recipes": ("plot", "data"), "cp_vision.search": ("search", "plot")}
 
 
 def room_of(module, package):
@@ -106,8 +71,8 @@ def chain(start, end):
                 found.append(module)
                 module = before[module]
             return " -> ".join(reversed(found))
-        for other in imports(module, ALL[module]):
-            if other in ALL and other not in before:
+        for other in imports(module, MODULES):
+            if other in MODULES and other not in before:
                 before[other] = module
                 queue.append(other)
     return f"{start} -> {end}"
@@ -116,9 +81,9 @@ def chain(start, end):
 @pytest.mark.parametrize("package", ORDER)
 def test_dependencies_run_one_way(package):
     wrong = []
-    for module, path in FILES[package].items():
+    for module in (module for module in MODULES if package_of(module) == package):
         own = room_of(module, package)
-        for other in imports(module, path):
+        for other in imports(module, MODULES):
             theirs = package_of(other)
             if theirs is None:
                 assert other.partition(".")[0] not in OUTSIDE[package], f"{module} imports {other}"
@@ -129,6 +94,25 @@ def test_dependencies_run_one_way(package):
                 if place is None or place > own:
                     wrong.append(chain(module, other))
     assert not wrong, "\n".join(wrong)
+
+
+def requirements(*sections):
+    """Distributions that setup.cfg names: those that always install, and those of extras."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = [setup["options"]["install_requires"], *(setup["options.extras_require"][extra] for extra in sections)]
+    return {re.match(r"[\w-]+", line)[0].lower() for text in lines for line in text.split("\n") if line}
+
+
+@pytest.mark.parametrize("package", EXTRAS)
+def test_what_a_package_imports_is_declared(package):
+    owners = importlib.metadata.packages_distributions()
+    declared = requirements(*EXTRAS[package])
+    for module in (module for module in MODULES if package_of(module) == package):
+        for other in imports(module, MODULES):
+            top = other.partition(".")[0]
+            if package_of(other) is None and top not in sys.stdlib_module_names:
+                assert declared & {owner.lower() for owner in owners[top]}, f"{module} imports {top}: not in setup.cfg"
 
 
 def test_importing_the_library_needs_no_search():

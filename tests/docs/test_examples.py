@@ -42,13 +42,14 @@ def test_the_kept_notebook_was_executed():
 
 @pytest.mark.slow
 def test_the_notebook_runs_and_finds_a_model(tmp_path):
-    kept, new = nbformat.read(example.NOTEBOOK, as_version=4), example.execute(tmp_path)
-    assert [cell.source for cell in new.cells] == [cell.source for cell in kept.cells]
+    # A candidate beside the base takes a quarter of the time of eight, and every cell is run all the same.
+    kept, new = nbformat.read(example.NOTEBOOK, as_version=4), example.execute(tmp_path, {"trials=8": "trials=2"})
     (sites, change, shares), (old_sites, old_change, old_shares) = facts(printed(new)), facts(printed(kept))
     assert sites == old_sites
     assert change == old_change == 0
-    # Eight candidates or more, base and winner at the end, and the winner as it was loaded.
-    assert min(len(shares), len(old_shares)) >= 11
+    # Each candidate, base and winner at the end, and the winner as it was loaded.
+    assert len(shares) >= 5
+    assert len(old_shares) >= 11
     assert shares[-1] > 95
     assert old_shares[-1] > 95
     assert pictures(new) == pictures(kept) > 0

@@ -2,16 +2,14 @@
 
 import csv
 import json
-import os
 import random
 import resource
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import commands
 import pytest
 import timm
 import torch
@@ -27,7 +25,6 @@ from cp_vision.search.cli import main as cli
 from cp_vision.search.config.files import load_config
 from cp_vision.shared.command_line import CommandError
 
-COMMANDS = Path(sys.executable).parent
 SMALL = [
     *("test_vit2", "--model-kwargs", "patch_size=16", "depth=4", "init_values=1.0", "--budget", "0.8x"),
     # The recipe's Muon learns more and takes longer.
@@ -36,11 +33,11 @@ SMALL = [
 
 
 def cp_search(output, trials, *more, base=SMALL):
-    return [str(COMMANDS / "cp-search"), *base, "--output", str(output), "--trials", str(trials), *more]
+    return ["cp-search", *base, "--output", str(output), "--trials", str(trials), *more]
 
 
 def run(command, code=0):
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = commands.run(command)
     assert done.returncode == code, done.stderr
     return done
 
@@ -153,7 +150,7 @@ def test_the_winner_trains_again_by_its_own_command(found, tmp_path):
     command = shlex.split(command)
     assert command[0] == "cp-train"
     again = tmp_path / "again"
-    run([str(COMMANDS / "cp-train"), command[1], "--output", str(again)])
+    run(["cp-train", command[1], "--output", str(again)])
     one, two = (json.loads((folder / "config.json").read_text()) for folder in (output / "best", again / "last"))
     assert one["architecture"] == two["architecture"]
     for key in ("pools", "drops"):
@@ -172,7 +169,7 @@ def test_commands_on_a_finished_search(found, here, tmp_path):
     # One whose weights are gone is trained again, to the accuracy that it had.
     gone = next(row for row in rows if row["front"] == "0" and row["number"] != "0" and row["state"] == "complete")
     folder = tmp_path / "exported"
-    done = run([str(COMMANDS / "cp-search"), "export", str(output), gone["number"], "--output", str(folder)])
+    done = run(["cp-search", "export", str(output), gone["number"], "--output", str(folder)])
     assert f'timm.create_model("local-dir:{folder}", pretrained=True)' in done.stdout
     assert cp_vision.count_macs(timm.create_model(f"local-dir:{folder}")) == int(gone["macs"])
     assert json.loads((folder / "metrics.json").read_text())["validation_top1"] == float(gone["accuracy"])
@@ -254,13 +251,11 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(found, tmp_path):
     rng = random.Random(0)
     folder = tmp_path / "killed"
     for _ in range(5):
-        process = subprocess.Popen(cp_search(folder, 6), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = commands.start(cp_search(folder, 6))
         # Wait for the folder, then kill at some moment of what comes next.
-        while process.poll() is None and not folder.exists():
+        while process.is_running and not folder.exists():
             time.sleep(0.01)
-        try:
-            process.wait(rng.uniform(0, 4))
-        except subprocess.TimeoutExpired:
+        if process.wait(rng.uniform(0, 4)) is None:
             process.send_signal(signal.SIGKILL)
             process.wait()
     run(cp_search(folder, 6))
@@ -273,21 +268,14 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(found, tmp_path):
 def test_ctrl_c_leaves_a_study_that_the_same_command_continues(found, tmp_path):
     output, _ = found
     folder = tmp_path / "stopped"
-    process = subprocess.Popen(
-        cp_search(folder, 6),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Tests that a shell runs in the background inherit that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    while process.poll() is None and not ((folder / "pareto.csv").exists() and len(table(folder)) >= 2):
+    process = commands.start(cp_search(folder, 6))
+    while process.is_running and not ((folder / "pareto.csv").exists() and len(table(folder)) >= 2):
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130
-    assert "The same command goes on: cp-search test_vit2" in errors
-    assert "Traceback" not in errors
+    process.send_signal(signal.SIGINT)
+    done = process.wait()
+    assert done.returncode == 130
+    assert "The same command goes on: cp-search test_vit2" in done.stderr
+    assert "Traceback" not in done.stderr
     assert 2 <= len(table(folder)) < 6
     assert (folder / "report.html").exists()
     assert not (folder / "best").exists()

@@ -1,4 +1,4 @@
-"""Where a pool may stand, and what may stand there: the rows and columns of ``operator.py``."""
+"""Where a pool may stand, and what may stand there: the rows and columns of ``pool_cost.py``."""
 
 from __future__ import annotations
 

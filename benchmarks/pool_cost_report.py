@@ -1,4 +1,4 @@
-"""The table, the targets and the plot of ``operator.py``."""
+"""The table, the targets and the plot of ``pool_cost.py``."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_report(rows: list[Row], machine: str, output: Path) -> None:
     lines = [
         "# What a context pool costs",
         "",
-        f"{machine}. Made by `python benchmarks/operator.py`.",
+        f"{machine}. Made by `python benchmarks/pool_cost.py`.",
         "",
         "A whole gated `ContextPool2d` with its mapping network, its supports spread over their range by the features",
         "of a photograph, beside the network's block at that place. Times are medians in one process; MiB is the peak",

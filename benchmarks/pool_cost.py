@@ -1,7 +1,7 @@
 """What a context pool costs, beside the network block at its place and beside its rivals.
 
-    python benchmarks/operator.py                     # everything, about 20 minutes on 2 cores
-    python benchmarks/operator.py --places "resnet50 14x14" --no-compile
+    python benchmarks/pool_cost.py                     # everything, about 20 minutes on 2 cores
+    python benchmarks/pool_cost.py --places "resnet50 14x14" --no-compile
 
 Writes ``operator.csv``, ``operator.md`` and ``operator.svg`` to ``--output``. Times are medians of one process in which
 the methods of a place take turns; ratios are to the block of that place. Figures of different runs don't compare.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-# This file has the name of a standard module, so its folder must not be where modules are searched.
+# Modules are searched in the root of the checkout, not in this file's folder.
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 import cp_vision
 from benchmarks.measure import median_times, peak_memory
-from benchmarks.operator_cases import METHODS, PLACES, Place, make_input, make_method
-from benchmarks.operator_report import write_report
+from benchmarks.pool_cost_cases import METHODS, PLACES, Place, make_input, make_method
+from benchmarks.pool_cost_report import write_report
 from cp_vision.cost.macs import count_module
 from cp_vision.cost.on_meta_device import meta_copy
 
