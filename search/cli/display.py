@@ -11,7 +11,7 @@ from cp_vision.cost.macs import format_macs
 from ...recipes.recipe.checks import notice
 from ..context import SearchContext
 from ..observer import Observer
-from ..outputs.report.format import find
+from ..outputs.report.figures import find
 from ..selection import Leaders
 from ..space.budget import format_cost
 from ..space.space import Genotype

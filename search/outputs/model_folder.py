@@ -16,8 +16,7 @@ from ...recipes.recipe.checks import NOT_MODEL_KWARGS
 from ...recipes.recipe.keys import Recipe
 from ..selection import pareto_front
 from ..types import Candidate, Results
-from .report.page import write_report
-from .report.sensitivity import render_sensitivity_svg
+from .report.page import render_sensitivity_svg, write_report
 
 __all__ = ["write_member", "write_tables"]
 

@@ -5,83 +5,101 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import re
+from functools import cache
+from importlib import resources
 from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from cp_vision.shared.files import write_text
 
 from ...types import Results
-from .baselines import render_baselines
-from .chart import render_chart
-from .costs import render_costs
-from .footer import render_footer
-from .format import esc, find, score
-from .importance import render_importance
-from .latency import render_latency
-from .script import SCRIPT
-from .sensitivity import render_sensitivity
-from .strips import render_strip, render_strips, stages
-from .style import STYLE
-from .summary import headline, render_gain, render_headline
-from .words import describe
+from . import figures, words
+from .chart import cost_chart, latency_chart
+from .headline import headline, keeps_accuracy, near, what_pooling_buys
+from .sensitivity import losses_chart
+from .strips import cell, stages, strip_rows
+from .tables import baselines, facts, shares
+
+FILTERS = (
+    *(words.architecture, words.count, words.limit_in_short, words.milliseconds, words.percent, words.plural),
+    *(words.points, words.ratio, words.settings_of, words.signed),
+    *(figures.known_score, figures.own_score),
+)
 
 
-def _policy() -> str:
-    """Content security policy: no network, and no script but the page's own."""
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+def breakable(name: str) -> list[str]:
+    """The parts of a long name, after each of which a line may break."""
+    return re.split(r"(?<=[_,/])|(?<=\.)(?=[a-z])", name)
 
 
-def _readout(results: Results) -> str:
-    """The strip under the chart: the winner's, until the script shows that of the dot pointed at."""
-    best = find(results, results.best)
-    if best is None:
-        text, strip = "Point at a dot to see its sites.", ""
-    else:
-        text, strip = describe(best, results), render_strip(best, stages(results))
-    return f'<div id="readout" style="--blocks:{len(results.blocks)}"><p>{esc(text)}</p>{strip}</div>'
-
-
-def _chart(results: Results) -> str:
-    chart = render_chart(results)
-    return chart + _readout(results) if any(score(c) is not None for c in results.candidates) else chart
-
-
-def _section(name: str, title: str, body: str) -> str:
-    """A section of the page; none where it has nothing to say."""
-    return f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>{body}</section>' if body else ""
-
-
-def _sections(results: Results) -> str:
-    untrained = results.evaluator == "sensitivity"
-    lost = _section("sensitivity", "What the base loses without each block", render_sensitivity(results))
-    pair = _section("importance", "What mattered", render_importance(results))
-    pair += _section("latency", "MACs against measured latency", render_latency(results))
-    return "".join(
-        [
-            lost if untrained else _section("baselines", "Against the baselines", render_baselines(results)),
-            _section("chart", "Accuracy against cost", _chart(results)),
-            f'<div class="pair">{pair}</div>' if pair else "",
-            "" if untrained else lost,
-            _section("strips", "All candidates, site by site", render_strips(results)),
-            _section("costs", "What each site costs", render_costs(results)),
-        ]
+@cache
+def _template(name: str) -> Template:
+    """A template, compiled once: a search writes its report after every candidate."""
+    environment = Environment(
+        loader=PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters.update({function.__name__: function for function in (*FILTERS, breakable)})
+    environment.globals["cell"] = cell
+    return environment.get_template(name)
+
+
+@cache
+def _file(name: str) -> str:
+    """The text of a file that the page has in it."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def render_report(results: Results) -> str:
     """The whole page as text."""
+    results = figures.finite_only(results)
     if results.evaluator == "sensitivity":
         # Without any training nothing wins: what was scored only shows where dropping is cheap.
         results = dataclasses.replace(results, best=None, best_drops_only=None)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{esc(headline(results))}</title><style>{STYLE}</style></head>\n"
-        f"<body><main><header>{render_headline(results)}{render_gain(results)}</header>{_sections(results)}</main>"
-        f"{render_footer(results)}<script>{SCRIPT}</script></body></html>\n"
+    best, script = figures.find(results, results.best), _file("script.js")
+    return _template("report.html.j2").render(
+        results=results,
+        untrained=results.evaluator == "sensitivity",
+        shared=figures.shared(results),
+        headline=headline(results),
+        best=best,
+        base=figures.find(results, 0),
+        test=None if best is None else results.test_accuracy.get(best.number),
+        keeps=None if best is None else keeps_accuracy(best, results),
+        near=near(results),
+        pair=what_pooling_buys(results),
+        limits=words.limits_of(results),
+        tally=words.tally(results),
+        described="" if best is None else words.describe(best, results),
+        accuracy_name=words.accuracy_name(results),
+        baselines=baselines(results),
+        chart=cost_chart(results),
+        shares=shares(results),
+        latency=latency_chart(results),
+        losses=losses_chart(results),
+        stages=stages(results),
+        rows=strip_rows(results),
+        facts=facts(results),
+        style=_file("style.css"),
+        script=script,
+        # The page's policy allows no script but this one.
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def render_sensitivity_svg(results: Results) -> str:
+    """What the base loses without each block, as an SVG file that can be read alone, on a light background.
+
+    Args:
+        results: of the search; where nothing was measured the picture says so.
+    """
+    losses = losses_chart(figures.finite_only(results))
+    return _template("sensitivity.svg.j2").render(base=results.base, losses=losses)
 
 
 def write_report(results: Results, path: Path) -> None:

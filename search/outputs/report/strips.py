@@ -7,14 +7,17 @@ import string
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from ...types import BlockCost, Candidate, Results
-from .format import count, esc, finite, front, partial_score, percent, plural, ratio, score
-from .words import accuracy_name, architecture, settings_of, shared
+from .figures import front, partial_score, score
+from .words import count, plural
 
 OUTSIDE = "other sites"
 # What narrow screens leave off a stage's name: "layer3" is "3" there, "stages.2" is "2".
 LETTERS = f"{string.ascii_letters}._"
+# With more sites than these only every fifth block has its number over it.
+_MOST_NUMBERS = 16
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,6 @@ class Column:
         return self.cost is not None and self.cost.macs == 0
 
 
-Stages = list[tuple[str, list[Column]]]
-
-
 def stage_of(name: str, blocks: Collection[str] = ()) -> str:
     """Stage that a site belongs to: ``layer3.1`` is of ``layer3``, ``stages.2.blocks.4`` of ``stages.2``.
 
@@ -47,16 +47,42 @@ def stage_of(name: str, blocks: Collection[str] = ()) -> str:
     return stage_of(stage) if stage in blocks else stage.removesuffix(".blocks")
 
 
-def stages(results: Results) -> Stages:
+def stages(results: Results) -> list[dict[str, Any]]:
     """The axis of sites by stage; pooled sites that the base doesn't list come last."""
     names = {block.name for block in results.blocks}
     columns = [Column(block.name, stage_of(block.name, names), block) for block in results.blocks]
     outside = {site: None for c in results.candidates for site in c.pools if site not in names}
     columns += [Column(site, OUTSIDE, None) for site in outside]
-    return [(stage, list(members)) for stage, members in groupby(columns, key=lambda column: column.stage)]
+    every, found = 1 if len(columns) <= _MOST_NUMBERS else 5, []
+    for stage, group in groupby(columns, key=lambda column: column.stage):
+        members = list(group)
+        first, last = members[0].name, members[-1].name
+        blocks = all(column.cost is not None and not column.stays for column in members)
+        found.append(
+            {
+                "name": stage,
+                "short": stage.lstrip(LETTERS) or stage,
+                "range": first if len(members) == 1 else f"{first} to {last}",
+                "size": plural(len(members), "block" if blocks else "site"),
+                "columns": members,
+                "numbers": _numbers(members, every),
+            }
+        )
+    return found
 
 
-def _cell(column: Column, candidate: Candidate) -> str:
+def _numbers(columns: list[Column], every: int) -> list[str]:
+    """Numbers of a stage's blocks where they fit; down-samplings have a sign of their own and don't shift them."""
+    shown = {column.name for column in [column for column in columns if not column.stays][::every]}
+    sign = "\N{DOWNWARDS ARROW}" if every == 1 else ""
+    numbers = [
+        sign if column.stays else column.name.rpartition(".")[2] if column.name in shown else "" for column in columns
+    ]
+    return numbers if len(columns) > 1 else [""]
+
+
+def cell(column: Column, candidate: Candidate) -> tuple[str, str]:
+    """What became of a site: class and words."""
     cost, own, macs = column.cost, "", ""
     if cost is not None and not column.stays:
         own = count(cost.macs)
@@ -71,91 +97,7 @@ def _cell(column: Column, candidate: Candidate) -> str:
     else:
         state, word = "k", "kept"
         macs = own and f", {own} MACs"
-    return f'<i class="{state}{" stays" if column.stays else ""}" title="{esc(column.name)}: {word}{macs}"></i>'
-
-
-def render_strip(candidate: Candidate, axis: Stages) -> str:
-    """A row of cells, one per site."""
-    groups = "".join(
-        f'<span style="--n:{len(columns)}">{"".join(_cell(column, candidate) for column in columns)}</span>'
-        for _, columns in axis
-    )
-    return f'<div class="strip" role="img" aria-label="{esc(architecture(candidate))}">{groups}</div>'
-
-
-def _number(column: Column) -> str:
-    return "\N{DOWNWARDS ARROW}" if column.stays else column.name.rpartition(".")[2]
-
-
-def _axis(axis: Stages) -> str:
-    """Names of the stages over the cells, and numbers of the blocks where they fit."""
-    every = 1 if sum(len(columns) for _, columns in axis) <= 16 else 5
-    groups = []
-    for stage, columns in axis:
-        # Down-samplings have a sign of their own and don't shift the numbers of the blocks.
-        numbered = [column for column in columns if not column.stays]
-        shown = {column.name for i, column in enumerate(numbered) if i % every == 0} | {
-            column.name for column in columns if column.stays and every == 1
-        }
-        numbers = "".join(
-            f"<i>{esc(_number(column)) if column.name in shown and len(columns) > 1 else ''}</i>" for column in columns
-        )
-        whole = columns[0].name if len(columns) == 1 else f"{columns[0].name} to {columns[-1].name}"
-        short = stage.lstrip(LETTERS) or stage
-        groups.append(
-            f'<span style="--n:{len(columns)}" title="{esc(whole)}">'
-            f'<b data-short="{esc(short)}">{esc(stage)}</b><span class="numbers">{numbers}</span></span>'
-        )
-    return f'<div class="strip axis-strip">{"".join(groups)}</div>'
-
-
-def _marks(candidate: Candidate, results: Results, members: set[int]) -> str:
-    """Badges of a candidate, or why it failed, and what else was chosen for it."""
-    settings = settings_of(candidate)
-    small = f'<small class="settings">{esc(settings)}</small>' if settings else ""
-    if candidate.state == "stopped":
-        return f'<span class="badge stopped">stopped early</span>{small}'
-    if score(candidate) is None:
-        return f'<span class="reason">{esc(candidate.reason or "no accuracy was recorded")}</span>{small}'
-    badges = [
-        ("winner", "winner", candidate.number == results.best),
-        ("base", "base", candidate.is_base),
-        ("drops", "best drops-only", candidate.number == results.best_drops_only),
-        ("front", "front", candidate.number in members),
-        ("over", "over budget", not candidate.within_budget),
-    ]
-    return "".join(f'<span class="badge {cls}">{text}</span>' for cls, text, on in badges if on) + small
-
-
-def _accuracy(candidate: Candidate) -> str:
-    accuracy, partial = score(candidate), partial_score(candidate)
-    if accuracy is not None:
-        return percent(accuracy)
-    if candidate.state != "stopped":
-        return "failed"
-    return "unknown" if partial is None else f"<small>partial</small> {percent(partial)}"
-
-
-def _row(candidate: Candidate, results: Results, axis: Stages, members: set[int]) -> str:
-    number, accuracy = candidate.number, score(candidate)
-    label = f"#{number}" if accuracy is None else f'<a href="#dot-{number}">#{number}</a>'
-    if accuracy is None:
-        state = "stopped" if candidate.state == "stopped" else "failed"
-    else:
-        state = "best" if number == results.best else "complete"
-    trained = ""
-    if shared(results):
-        own = finite(candidate.trained)
-        trained = f'<td class="num own">{"" if own is None or accuracy is None else percent(own)}</td>'
-    return (
-        f'<tr class="row {state}" id="row-{number}" data-n="{number}"><th scope="row">{label}</th>'
-        f'<td class="blocks">{render_strip(candidate, axis)}</td>'
-        f'<td class="num macs">{count(candidate.macs)} '
-        f"<small>{ratio(candidate.macs, results.base_macs)}</small></td>"
-        f'<td class="num params">{count(candidate.params)}</td>'
-        f'<td class="num acc">{_accuracy(candidate)}</td>{trained}'
-        f'<td class="marks">{_marks(candidate, results, members)}</td></tr>'
-    )
+    return f"{state} stays" if column.stays else state, f"{column.name}: {word}{macs}"
 
 
 def by_accuracy(candidates: tuple[Candidate, ...]) -> list[Candidate]:
@@ -165,7 +107,7 @@ def by_accuracy(candidates: tuple[Candidate, ...]) -> list[Candidate]:
     """
 
     def rank(candidate: Candidate) -> tuple[int, float, int, int]:
-        accuracy, partial, own = score(candidate), partial_score(candidate), finite(candidate.trained)
+        accuracy, partial, own = score(candidate), partial_score(candidate), candidate.trained
         last = (candidate.macs, candidate.number)
         if accuracy is not None:
             return (1, -accuracy, *last) if own is None else (0, -own, *last)
@@ -176,36 +118,33 @@ def by_accuracy(candidates: tuple[Candidate, ...]) -> list[Candidate]:
     return sorted(candidates, key=rank)
 
 
-def _legend(axis: Stages) -> str:
-    def inside(columns: list[Column]) -> str:
-        blocks = all(column.cost is not None and not column.stays for column in columns)
-        return plural(len(columns), "block" if blocks else "site")
-
-    names = ", ".join(f"{esc(stage)} ({inside(columns)})" for stage, columns in axis)
-    stays = any(column.stays for _, columns in axis for column in columns)
-    return (
-        '<ul class="legend"><li><i class="k cell"></i>kept</li><li><i class="d cell"></i>dropped</li>'
-        '<li><i class="p cell"></i>pooled</li>'
-        + ('<li><i class="k stays cell"></i>stem or down-sampling, as it was</li>' if stays else "")
-        + f'<li class="names">left to right: {names}</li></ul>'
-    )
-
-
-def render_strips(results: Results) -> str:
-    """The section with one strip for each candidate."""
-    if not results.candidates:
-        return '<p class="empty">No candidate has been trained yet.</p>'
-    axis = stages(results)
-    width = sum(len(columns) for _, columns in axis)
-    members = {c.number for c in front(results)}
-    rows = "".join(_row(c, results, axis, members) for c in by_accuracy(results.candidates))
-    own = '<th scope="col" class="num">after its own training</th>' if shared(results) else ""
-    return (
-        f'{_legend(axis)}<div class="scroll" role="region" aria-label="All candidates" tabindex="0">'
-        f'<table class="strips{" shared" if own else ""}" style="--blocks:{width}"><thead><tr><th scope="col">No.</th>'
-        f'<th scope="col" class="blocks">{_axis(axis)}<span class="unseen">sites</span></th>'
-        '<th scope="col" class="num">MACs</th><th scope="col" class="num">parameters</th>'
-        f'<th scope="col" class="num">{accuracy_name(results)}</th>{own}'
-        f'<th scope="col"><span class="unseen">markers</span></th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+def strip_rows(results: Results) -> list[dict[str, Any]]:
+    """What the table says of each candidate, the best first: accuracies, state, and class and text of its badges."""
+    members, found = {c.number for c in front(results)}, []
+    for c in by_accuracy(results.candidates):
+        accuracy, best = score(c), c.number == results.best
+        badges = [
+            ("winner", "winner", best),
+            ("base", "base", c.is_base),
+            ("drops", "best drops-only", c.number == results.best_drops_only),
+            ("front", "front", c.number in members),
+            ("over", "over budget", not c.within_budget),
+        ]
+        if accuracy is None:
+            badges = [("stopped", "stopped early", c.state == "stopped")]
+        found.append(
+            {
+                "candidate": c,
+                "accuracy": accuracy,
+                "partial": partial_score(c),
+                "state": c.state
+                if c.state == "stopped"
+                else "failed"
+                if accuracy is None
+                else "best"
+                if best
+                else "complete",
+                "badges": [(cls, text) for cls, text, on in badges if on],
+            }
+        )
+    return found

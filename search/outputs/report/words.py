@@ -1,16 +1,79 @@
-"""What the report says of a candidate, a site, a budget, an accuracy: plain text, unescaped."""
+"""How the report words numbers, candidates, budgets and accuracies: plain text, which the templates escape."""
 
 from __future__ import annotations
 
-from ...types import BlockCost, Candidate, Limit, Measure, Results
-from .format import count, finite, milliseconds, partial_score, percent, ratio, score
+import math
 
+from ...types import Candidate, Limit, Measure, Results
+from .figures import partial_score, score, shared
+
+MINUS = "\N{MINUS SIGN}"
 UNITS: dict[Measure, str] = {"macs": "MACs", "params": "parameters", "latency": "ms"}
 ACCURACIES = {
     "supernet": "validation accuracy with shared weights",
     "sensitivity": "validation accuracy, untrained",
 }
-SETTINGS = {"mode": "mode of the pools", "support_range": "range of supports", "img_size": "image size"}
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """``98.06 %``."""
+    return f"{value:.{digits}f} %"
+
+
+def signed(difference: float) -> str:
+    """A difference of two accuracies with its sign: ``+1.25``."""
+    rounded = round(difference, 2)
+    if rounded == 0:
+        return "0.00"
+    return f"{'+' if rounded > 0 else MINUS}{abs(rounded):.2f}"
+
+
+def points(difference: float) -> str:
+    """The same with its unit: ``+1.25 points``."""
+    return f"{signed(difference)} points"
+
+
+def short_points(difference: float) -> str:
+    """The same in one digit, without the plus: ``1.2``."""
+    return f"{difference:.1f}".replace("-", MINUS) if abs(difference) >= 0.05 else "0"
+
+
+def unit_of(value: float) -> tuple[float, str]:
+    """Factor and letter of the unit in which a count is shown: ``(1e6, "M")``."""
+    for factor, letter in ((1.0, ""), (1e3, "K"), (1e6, "M"), (1e9, "G")):
+        # 999.5 and not 1000: three digits would round it up to a fourth.
+        if value < 999.5 * factor:
+            return factor, letter
+    return 1e12, "T"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+
+
+def count(value: float) -> str:
+    """A number of MACs or parameters in three digits and a unit: ``12.3 M``."""
+    if not math.isfinite(value):
+        return "?"
+    sign = MINUS if value < 0 else ""
+    factor, letter = unit_of(abs(value))
+    scaled = abs(value) / factor
+    return f"{sign}{_three_digits(scaled)} {letter}" if letter else f"{sign}{scaled:.0f}"
+
+
+def milliseconds(value: float) -> str:
+    """A time in three digits: ``12.3 ms``."""
+    return f"{_three_digits(value)} ms" if math.isfinite(value) else "? ms"
+
+
+def ratio(cost: float, base: float) -> str:
+    """A cost relative to the base's: ``0.69x``."""
+    return f"{cost / base:.2f}x" if base > 0 and math.isfinite(cost / base) else "?x"
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 block``, ``3 blocks``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def accuracy_name(results: Results) -> str:
@@ -18,16 +81,9 @@ def accuracy_name(results: Results) -> str:
     return ACCURACIES.get(results.evaluator, "validation accuracy")
 
 
-def shared(results: Results) -> bool:
-    """Whether candidates were scored with shared weights, and some trained by themselves afterwards."""
-    return results.evaluator == "supernet"
-
-
 def architecture(candidate: Candidate) -> str:
     """Pools and drops in words: ``pools: blocks.2; drops: none``."""
-    pools = ", ".join(candidate.pools) or "none"
-    drops = ", ".join(candidate.drops) or "none"
-    return f"pools: {pools}; drops: {drops}"
+    return f"pools: {', '.join(candidate.pools) or 'none'}; drops: {', '.join(candidate.drops) or 'none'}"
 
 
 def settings_of(candidate: Candidate) -> str:
@@ -43,7 +99,7 @@ def settings_of(candidate: Candidate) -> str:
 
 def figure(candidate: Candidate, results: Results) -> str:
     """How accurate a candidate is, and by which measure."""
-    accuracy, partial, trained = score(candidate), partial_score(candidate), finite(candidate.trained)
+    accuracy, partial, trained = score(candidate), partial_score(candidate), candidate.trained
     if accuracy is None:
         if candidate.state != "stopped":
             return "failed"
@@ -60,13 +116,11 @@ def describe(candidate: Candidate, results: Results) -> str:
     roles += ["base"] if candidate.is_base else []
     label = f"candidate {candidate.number}" + (f" ({', '.join(roles)})" if roles else "")
     costs = f"{count(candidate.macs)} MACs, {ratio(candidate.macs, results.base_macs)}"
-    time = finite(results.measured_latency.get(candidate.number))
+    time = results.measured_latency.get(candidate.number)
     if time is not None:
         costs += f", {milliseconds(time)}"
-    settings = settings_of(candidate)
-    return f"{label}: {figure(candidate, results)}, {costs}; {architecture(candidate)}" + (
-        f"; {settings}" if settings else ""
-    )
+    parts = [f"{label}: {figure(candidate, results)}, {costs}", architecture(candidate), settings_of(candidate)]
+    return "; ".join(part for part in parts if part)
 
 
 def tally(results: Results) -> str:
@@ -97,11 +151,3 @@ def limit_as_written(limit: Limit) -> str:
 def limit_in_short(limit: Limit) -> str:
     """A budget in its measure's unit: ``5.60 M MACs (0.70x)``."""
     return f"{_number(limit.measure, limit.most)} {UNITS[limit.measure]} ({ratio(limit.most, limit.base)})"
-
-
-def choices_at(name: str, blocks: tuple[BlockCost, ...]) -> str:
-    """What may become of a site beside being kept: ``pool or drop``, ``pool``, ``drop``; empty for what is no site."""
-    for block in blocks:
-        if block.name == name:
-            return " or ".join([*(["pool"] if block.poolable else []), *(["drop"] if block.droppable else [])])
-    return ""

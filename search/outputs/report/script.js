@@ -1,9 +1,4 @@
-"""Script of the report: a candidate pointed at is marked everywhere, and commands can be copied.
-
-The page says all it has to say without it.
-"""
-
-SCRIPT = """
+// A candidate pointed at is marked everywhere, and commands can be copied. The page says all it has to say without it.
 (() => {
   const readout = document.getElementById("readout");
   const marked = number => document.querySelectorAll(`[data-n="${number}"]`);
@@ -53,4 +48,3 @@ SCRIPT = """
   });
   document.documentElement.dataset.report = "ready";
 })();
-"""
