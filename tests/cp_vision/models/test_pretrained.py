@@ -87,8 +87,6 @@ def test_position_embeddings_are_resized_as_in_the_base(base, tmp_path):
 def test_weights_with_an_attention_pool_for_a_model_without(tmp_path):
     name, args = "vit_base_patch16_siglip_224", {"depth": 1, "embed_dim": 64, "num_heads": 2}
     kwargs = of_file(timm.create_model(name, **args).state_dict(), tmp_path)
-    with pytest.raises(cp_vision.UserError, match="attn_pool"):
-        timm.create_model(f"cp_{name}", global_pool="avg", pretrained_strict=True, **kwargs, **args)
     plain, pooled = (timm.create_model(n, global_pool="avg", **kwargs, **args) for n in (name, f"cp_{name}"))
     assert torch.equal(pooled.blocks[0].norm1.weight, plain.blocks[0].norm1.weight)
     assert torch.equal(pooled.patch_embed.proj.weight, plain.patch_embed.proj.weight)
@@ -102,7 +100,7 @@ def test_weights_without_a_head(tmp_path):
     kwargs = {**of_file(body, tmp_path), **args}
     model = timm.create_model("cp_convnextv2_atto.fcmae", **kwargs)
     assert torch.equal(model.stem[0].weight, state["stem.0.weight"])
-    with pytest.raises(cp_vision.UserError, match="missing head"):
+    with pytest.raises(cp_vision.UserError, match=r"head\.norm"):
         timm.create_model("cp_convnextv2_atto.fcmae_ft_in1k", **kwargs)
     model = timm.create_model("cp_convnextv2_atto.fcmae_ft_in1k", pretrained_strict=False, **kwargs)
     assert torch.equal(model.stem[0].weight, state["stem.0.weight"])
