@@ -82,6 +82,7 @@ def build_context_pooled(
         RuntimeError: an unknown pretrained tag, or no pretrained weights where they are wanted.
     """
     check_base(base)
+    _check_drops(drops)
     feature_args = {"out_indices": out_indices, "feature_cls": feature_cls}
     feature_args = {name: value for name, value in feature_args.items() if value is not None}
     if feature_args and not features_only:

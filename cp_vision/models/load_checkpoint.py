@@ -68,16 +68,14 @@ class NamedCheckpoint:
         Raises:
             UserError: weights that don't fit the base.
         """
-        dropped = tuple(f"{name}." for name in drops)
-        lacks_drops = bool(dropped) and not any(key.startswith(dropped) for key in self.base)
-        if self.pools or lacks_drops:
+        lacking = tuple(f"{name}." for name in drops if not any(key.startswith(f"{name}.") for key in self.base))
+        if self.pools or lacking:
             with torch.device("meta"):
                 own = make_base(pretrained=False).state_dict()
-            if lacks_drops:
-                fill = {key: torch.zeros(v.shape, dtype=v.dtype) for key, v in own.items() if key.startswith(dropped)}
-                self.base |= fill
+            filled = (key for key in own if lacking and key.startswith(lacking))
+            self.base |= {key: torch.zeros(own[key].shape, dtype=own[key].dtype) for key in filled}
             if self.pools:
-                # Ours has timm's names. Where the classes differ, timm would take any keys.
+                # We wrote it, under timm's names. Where the classes differ, timm would not mind wrong keys.
                 self._check(own, self.base)
         overlay = {"state_dict": self.base, "source": None, "file": None}
         try:

@@ -28,9 +28,9 @@ def test_plain_and_pooled_checkpoint_files(tmp_path):
     timm.create_model("cp_test_vit", pretrained_cfg_overlay=overlay, img_size=64, **args)
     state = model.state_dict()
     for broken, message in [
-        ({k: v for k, v in state.items() if k != "blocks.2.norm1.weight"}, "missing blocks.2.norm1.weight"),
-        ({k: v for k, v in state.items() if k != "blocks.1.context_pool.gate"}, "missing blocks.1.context_pool.gate"),
-        (state | {"blocks.4.context_pool.gate": torch.zeros(64)}, "unexpected blocks.4.context_pool.gate"),
+        ({k: v for k, v in state.items() if k != "blocks.2.norm1.weight"}, r"blocks\.2\.norm1\.weight"),
+        ({k: v for k, v in state.items() if k != "blocks.1.context_pool.gate"}, r"blocks\.1\.context_pool\.gate"),
+        (state | {"blocks.4.context_pool.gate": torch.zeros(64)}, r"blocks\.4\.context_pool\.gate"),
     ]:
         overlay = {"state_dict": broken, "num_classes": 5}
         with pytest.raises(cp_vision.UserError, match=message):
@@ -58,6 +58,30 @@ def test_a_plain_file_has_blocks_that_are_dropped(name, more, args, tmp_path):
     model = timm.create_model(name, drops=[last], **of_file(plain.state_dict(), tmp_path), **more, **args)
     known = plain.state_dict()
     assert all(torch.equal(value, known[key]) for key, value in model.state_dict().items() if "context_pool" not in key)
+
+
+def test_a_checkpoint_that_lacks_blocks_loads_where_these_and_more_are_dropped(tmp_path):
+    first = small("test_vit", img_size=160)
+    cp_vision.drop_blocks(first, ["blocks.1"])
+    args = {"num_classes": 5, "pools": ["blocks.3"], **of_file(first.state_dict(), tmp_path)}
+    args["pretrained_cfg_overlay"]["num_classes"] = 5
+    for drops in (["blocks.1"], ["blocks.1", "blocks.2"]):
+        model = timm.create_model("cp_test_vit", drops=drops, **args)
+        known = first.state_dict()
+        assert all(torch.equal(v, known[key]) for key, v in model.state_dict().items() if "context_pool" not in key)
+    with pytest.raises(cp_vision.UserError, match=r"blocks\.1\."):
+        timm.create_model("cp_test_vit", drops=["blocks.2"], **args)
+
+
+def test_a_pooled_checkpoint_of_other_classes_has_to_fit_all_the_same(tmp_path):
+    """timm itself takes any keys where the number of classes differs."""
+    pooled = timm.create_model("cp_test_vit", pools=["blocks.1"]).state_dict()
+    args = {"num_classes": 5, "pools": ["blocks.1"]}
+    model = timm.create_model("cp_test_vit", **args, **of_file(pooled, tmp_path))
+    assert torch.equal(model.blocks[0].attn.qkv.weight, pooled["blocks.0.attn.qkv.weight"])
+    broken = {key: value for key, value in pooled.items() if not key.startswith("blocks.5.")}
+    with pytest.raises(cp_vision.UserError, match=r"blocks\.5\."):
+        timm.create_model("cp_test_vit", **args, **of_file(broken, tmp_path))
 
 
 def test_layer_scales_under_the_names_of_deit3(tmp_path):

@@ -59,5 +59,5 @@ def test_torchvisions_weights(tmp_path, monkeypatch):
     model = torchvision.models.get_model("cp_resnet18", weights="IMAGENET1K_V1")
     assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
     for wrong in ("V3", 3):
-        with pytest.raises(cp_vision.UserError, match=r"must be one of ResNet18_Weights\.IMAGENET1K_V1, or None"):
+        with pytest.raises(cp_vision.UserError, match=rf"{wrong!r}.*IMAGENET1K_V1"):
             torchvision.models.get_model("cp_resnet18", weights=wrong)
