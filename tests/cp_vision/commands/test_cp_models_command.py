@@ -142,7 +142,7 @@ MISTAKES = [
     (["cp_test_vit", "--plot", "x.png", *PHOTO], ["'cp_test_vit'", "--checkpoint"]),
     (["test_vit", "--model-kwargs", "colour=1"], ["'colour'"]),
     (["test_vit", "--model-kwargs", "colour"], ["--model-kwargs", "'colour'"]),
-    (["cp_test_vit", "--model-kwargs", "img_size=97"], ["'cp_test_vit'", "97"]),
+    (["cp_test_vit", "--model-kwargs", "img_size=97"], ["cp_test_vit", "97"]),
     (["vgg11"], ["VGG"]),
     (["local-dir:{}/nothing"], ["'local-dir:", "nothing"]),
     (["local-dir:{}/trained", "--image", "{}/text.jpg", "--plot", "{}/x.png"], ["text.jpg"]),
