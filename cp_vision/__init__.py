@@ -17,6 +17,7 @@ from .shared.errors import UserError
 from .shared.on_import import import_after
 
 if TYPE_CHECKING:
+    from .anatomy.known_families import register_family
     from .anatomy.sites import Site, find_sites
     from .cost.macs import count_macs, pool_macs
     from .layers.context_pool_1d import ContextPool1d
@@ -42,6 +43,7 @@ __all__ = [
     "find_sites",
     "insert_pools",
     "pool_macs",
+    "register_family",
     "torchvision_models",
 ]
 
@@ -56,6 +58,7 @@ _HOMES = {
     "find_sites": "anatomy.sites",
     "insert_pools": "surgery.insert_pools",
     "pool_macs": "cost.macs",
+    "register_family": "anatomy.known_families",
 }
 _MODULES = {"cp_models": "models.cp_models", "torchvision_models": "models.torchvision_models"}
 

@@ -1,4 +1,7 @@
-"""The blocks of a model: what they are, how they are named, and what stands where one was left out."""
+"""The blocks of a model: what they are, how they are named, and what stands where one was left out.
+
+Shapes: B batch, N tokens, C channels, H x W grid: a block gives (B, N, C), (B, C, H, W) or (B, H, W, C).
+"""
 
 from __future__ import annotations
 

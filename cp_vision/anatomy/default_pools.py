@@ -5,9 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
-from .known_families import (
-    list_blocks,
-)
+from .known_families import list_blocks
 
 __all__ = ["default_pools", "is_read_by_token"]
 

@@ -1,7 +1,7 @@
-"""Where a ConvNet makes its maps smaller, and a strided ContextPool in place of that.
+"""Where a ConvNet makes its maps smaller, (B, C, H, W) -> (B, D, H/stride, W/stride).
 
-The paper says that in ConvNets ContextPool replaces the conventional pooling function. A stem's max pool is one;
-reading the strides of a stage's first block as one, too, is ours.
+A strided ContextPool can stand there: the paper says that in ConvNets ContextPool replaces the conventional pooling
+function. A stem's max pool is one; reading the strides of a stage's first block as one, too, is ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Where the blocks of each model family are, without running the model; other models are searched for them."""
+"""Where the blocks of each model family are, without running the model; other models are searched for them.
+
+Layouts of a block's output: (B, N, C) tokens with N = prefix + H W, (B, C, H, W) "NCHW", (B, H, W, C) "NHWC".
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,16 @@ from ..shared.errors import UserError, closest, listed
 from .block import Attention, Block, DroppedBlock
 from .unknown_families import discover_blocks
 
-__all__ = ["check_names", "is_known", "list_blocks"]
+__all__ = ["check_names", "is_known", "list_blocks", "register_family"]
 
 
-def list_blocks(model: nn.Module) -> list[Block]:
+def list_blocks(model: nn.Module, input_size: tuple[int, int, int] | None = None) -> list[Block]:
     """List the model's blocks from input to output, without those that were dropped.
 
     Args:
         model: a timm or torchvision model, with or without pools. For families other than ResNet, RegNet,
             ConvNeXt, Swin, ViT and DeiT the model is run once, without memory, to find its blocks.
+        input_size: (channels, height, width) of the image for that; None takes the model's own.
 
     Raises:
         UserError: it is no model, or no blocks could be found.
@@ -35,11 +39,29 @@ def list_blocks(model: nn.Module) -> list[Block]:
     find = _finder(model)
     if find is None:
         try:
-            return discover_blocks(model)
+            return discover_blocks(model, input_size)
         except UserError:
             _check_wrapper(model)
             raise
     return [block for block in find(model) if not isinstance(block.module, DroppedBlock)]
+
+
+def register_family(model_class: type[nn.Module], finder: Callable[[Any], Iterator[Block]]) -> None:
+    """Say where the blocks of a class of models are, so that they need not be searched for.
+
+    Args:
+        model_class: the models; those of a subclass count among them, unless it is registered itself.
+        finder: gives the blocks of such a model from input to output, without running it. It takes the place of the
+            class's earlier finder, a built-in one too.
+
+    Raises:
+        UserError: not a class of modules, or a finder that can't be called.
+    """
+    if not (isinstance(model_class, type) and issubclass(model_class, nn.Module)):
+        raise UserError(f"model class {model_class!r} must be a class of models, such as timm.models.beit.Beit")
+    if not callable(finder):
+        raise UserError(f"finder {finder!r} must be a function that takes a model and yields its blocks")
+    _FAMILIES[model_class] = finder
 
 
 def _check_wrapper(model: nn.Module) -> None:
@@ -62,7 +84,8 @@ def _finder(model: nn.Module) -> Callable[[Any], Iterator[Block]] | None:
         raise UserError(f"{model!r} is no model; make one first, with timm.create_model for example")
     if hasattr(model, "_orig_mod"):
         raise UserError("torch.compile has other names for a model's parts; change the model first, then compile it")
-    return next((find for family, find in _FAMILIES.items() if isinstance(model, family)), None)
+    # The most derived class decides, so that a family may be registered whose parent is known.
+    return next((_FAMILIES[family] for family in type(model).__mro__ if family in _FAMILIES), None)
 
 
 def check_names(model: nn.Module, names: tuple[str, ...], allowed: Any, what: str) -> None:
@@ -129,7 +152,12 @@ def _vit(model: Any) -> Iterator[Block]:
     for i, (info, block) in enumerate(zip(model.feature_info, model.blocks, strict=False)):
         attention: Attention | None = ("attn", "input") if hasattr(block, "attn") else None
         yield Block(
-            *(f"blocks.{i}", block, "tokens", info["num_chs"], info["reduction"], True),
+            name=f"blocks.{i}",
+            module=block,
+            layout="tokens",
+            channels=info["num_chs"],
+            reduction=info["reduction"],
+            droppable=True,
             attention=attention,
             prefix=model.num_prefix_tokens,
         )
@@ -138,7 +166,12 @@ def _vit(model: Any) -> Iterator[Block]:
 def _torchvision_vit(model: Any) -> Iterator[Block]:
     for name, block in model.encoder.layers.named_children():
         yield Block(
-            *(f"encoder.layers.{name}", block, "tokens", model.hidden_dim, model.patch_size, True),
+            name=f"encoder.layers.{name}",
+            module=block,
+            layout="tokens",
+            channels=model.hidden_dim,
+            reduction=model.patch_size,
+            droppable=True,
             attention=("ln_1", "output"),
             prefix=1,
         )

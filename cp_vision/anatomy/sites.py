@@ -1,21 +1,25 @@
-"""The sites of a model as its user sees them: where they are, how large, what they cost."""
+"""The sites of a model as its user sees them: where they are, how large, what they cost.
+
+Shapes: B batch, C channels, H x W grid, N tokens: maps are (B, N, C), (B, C, H, W) or (B, H, W, C) by a site's layout.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ..cost.input_size import known_input_size
-from ..cost.macs import count_module, pool_macs
+from ..cost.input_size import input_size_of
+from ..cost.macs import count_module, format_macs, pool_macs
 from ..cost.on_meta_device import meta_copy, run_on_meta
 from .block import Layout, has_pool
 from .downsamplings import Pooling, list_poolings
 from .known_families import list_blocks
 from .token_grid import TokenGrid
 
-__all__ = ["Site", "find_sites"]
+__all__ = ["Site", "find_sites", "format_sites"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ def find_sites(model: nn.Module, input_size: tuple[int, int, int] | None = None)
         UserError: no model, one whose blocks can't be found, or an input size that is none.
         RuntimeError: the model doesn't run on this input size.
     """
-    blocks, poolings = list_blocks(model), list_poolings(model)
-    size = known_input_size(model, input_size)
+    blocks, poolings = list_blocks(model, input_size), list_poolings(model)
+    size = input_size_of(model, input_size)
     trial = meta_copy(model)
     names = [*(block.name for block in blocks), *(pooling.name for pooling in poolings)]
     calls = {name: _Call(trial.get_submodule(name)) for name in names}
@@ -89,6 +93,31 @@ def find_sites(model: nn.Module, input_size: tuple[int, int, int] | None = None)
         macs = call.macs() - (_pool_macs(call.module, (height, width)) if pooling.block is None else 0)
         sites.append(Site(pooling.name, pooling.kind, "NCHW", pooling.channels, (height, width), macs, False))
     return sites
+
+
+def format_sites(sites: Sequence[Site], model: Any = None) -> str:
+    """Write sites as a table, one a line.
+
+    Args:
+        sites: of :func:`find_sites`.
+        model: the model that they are of; a last column then says where a pool stands and what it costs.
+    """
+    rows = [["site", "kind", "layout", "channels", "grid", "MACs", "drop"]]
+    for site in sites:
+        grid, drop = f"{site.grid[0]} x {site.grid[1]}", "yes" if site.droppable else "no"
+        rows.append([site.name, site.kind, site.layout, str(site.channels), grid, format_macs(site.macs), drop])
+    if model is not None:
+        rows[0].append("pool, its MACs")
+        for row, site in zip(rows[1:], sites, strict=True):
+            module = model.get_submodule(site.name)
+            row.append(f"yes, {format_macs(_pool_macs(module, site.grid))}" if has_pool(module) else "no")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    # Channels, grid and MACs stand on the right, as numbers do.
+    lines = (
+        "  ".join(c.rjust(w) if 3 <= i <= 5 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _owner(pooling: Pooling) -> str:

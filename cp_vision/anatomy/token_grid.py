@@ -1,4 +1,7 @@
-"""Where the patches of a vision transformer lie."""
+"""Where the patches of a vision transformer lie.
+
+Shapes: B batch, C channels, H x W grid of patches; tokens are (B, prefix + H W, C), row by row.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Finding the blocks of a model of any other family, by running it once on the meta device.
 
 This search is our own: a block is what one tensor passes through, once, as a member of a row of modules.
+
+Shapes: B batch, C channels, H x W grid: a block maps (B, C, H, W), (B, H, W, C) or tokens (B, prefix + H W, C).
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..cost.input_size import default_input_size
+from ..cost.input_size import input_size_of
 from ..cost.on_meta_device import meta_copy, run_on_meta
 from ..shared.errors import UserError, one_line
 from .block import Block, Layout
 
-__all__ = ["discover_blocks"]
+__all__ = ["discover_blocks", "run_trial"]
 
 # Rows of modules, and the names under which a stage keeps its row.
 _ROWS = (nn.Sequential, nn.ModuleList)
@@ -27,19 +29,23 @@ _ROW_NAMES = ("blocks", "layers", "stages")
 _NOT_BLOCKS = ("stem", "conv_stem", "patch_embed", "head", "classifier", "conv_head", "pre_logits")
 
 
-def discover_blocks(model: nn.Module) -> list[Block]:
-    """List the blocks of a timm model, from input to output.
+def discover_blocks(model: nn.Module, input_size: tuple[int, int, int] | None = None) -> list[Block]:
+    """List the blocks of a model, from input to output.
+
+    Args:
+        model: the model.
+        input_size: (channels, height, width) in pixels; None takes the model's own.
 
     Raises:
-        UserError: the model doesn't run on the meta device, or has no such blocks.
+        UserError: the model doesn't say its size, doesn't run on the meta device, or has no such blocks.
     """
-    name, size = type(model).__name__, _input_size(model)
+    name, size = type(model).__name__, input_size_of(model, input_size)
     trial = meta_copy(model)
     seen: dict[str, list[Any]] = {}
     for path in _candidates(trial, ""):
         seen[path] = []
         trial.get_submodule(path).register_forward_hook(partial(_record, seen[path]))
-    _run(trial, size, f"{name} models are not supported")
+    run_trial(trial, size, f"{name} models are not supported")
     maps = [call[1].shape[1:] for calls in seen.values() for call in calls if getattr(call[1], "ndim", 0) == 4]
     layouts = Counter(layout for shape in maps if (layout := _layout(shape, size)) is not None)
     usual: Layout = max(layouts, key=lambda layout: layouts[layout], default="NCHW")
@@ -53,16 +59,12 @@ def discover_blocks(model: nn.Module) -> list[Block]:
     return found
 
 
-def _input_size(model: Any) -> tuple[int, int, int]:
-    try:
-        return default_input_size(model)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{type(model).__name__} models are not supported: not a timm model that knows its input size"
-        ) from error
+def run_trial(trial: nn.Module, size: tuple[int, int, int], problem: str) -> None:
+    """Run a copy of a model on the meta device.
 
-
-def _run(trial: nn.Module, size: tuple[int, int, int], problem: str) -> None:
+    Raises:
+        UserError: ``problem``, and why the copy doesn't run.
+    """
     try:
         run_on_meta(trial, size)
     except (RuntimeError, AssertionError, AttributeError, NotImplementedError, TypeError, ValueError) as error:
@@ -90,7 +92,7 @@ def _is_no_member(module: nn.Module) -> bool:
 
 def _count_layers(module: nn.Module) -> int:
     # A norm with an activation has parts, too, but none of these.
-    return sum(isinstance(part, nn.Linear | nn.modules.conv._ConvNd) for part in module.modules())
+    return sum(isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) for part in module.modules())
 
 
 def _record(calls: list[Any], module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -130,7 +132,12 @@ def _block(model: Any, path: str, calls: list[Any], size: tuple[int, int, int], 
         return None
     separate = layout == "tokens" and isinstance(getattr(module, "attn", None), nn.Module)
     return Block(
-        *(path, module, layout, channels, round(size[1] / rows), before.shape == after.shape),
+        name=path,
+        module=module,
+        layout=layout,
+        channels=channels,
+        reduction=round(size[1] / rows),
+        droppable=before.shape == after.shape,
         attention=("attn", "input") if separate else None,
         prefix=prefix,
     )

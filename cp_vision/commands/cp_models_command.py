@@ -1,4 +1,7 @@
-"""``cp-models``: which models there are, where one can pool, and what a trained one has learned."""
+"""``cp-models``: which models there are, where one can pool, and what a trained one has learned.
+
+torch and timm take seconds to import, so functions import them: ``--help`` and a mistyped option answer at once.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,13 @@ import argparse
 import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from timm import create_model
-from timm.models import list_models
-
-from ..anatomy.block import DroppedBlock, has_pool
-from ..anatomy.default_pools import default_pools
-from ..anatomy.sites import Site, find_sites
-from ..cost.input_size import default_input_size
-from ..cost.macs import count_macs, format_macs, pool_macs
-from ..models.build import STORED
 from ..shared.command_line import CommandParser, parse_pairs, run_command
 from ..shared.errors import UserError, closest, one_line
-from .support_maps import open_image, support_maps
-from .support_plot import plot_supports
+
+if TYPE_CHECKING:
+    from ..anatomy.sites import Site
 
 __all__ = ["main"]
 
@@ -59,7 +53,7 @@ def _models(arguments: Sequence[str] | None) -> None:
         raise UserError("--plot and --image go together: the picture to write, and the image to draw over")
     if args.checkpoint is not None and args.plot is None:
         raise UserError("--checkpoint is for --plot: name also --image and --plot")
-    if any(mark in args.name for mark in "*?[") and not args.name.startswith(STORED):
+    if any(mark in args.name for mark in "*?[") and not _is_stored(args.name):
         if args.plot is not None:
             raise UserError(f"--plot needs one model, not the pattern {args.name!r}")
         _list(args.name, model_args)
@@ -69,7 +63,19 @@ def _models(arguments: Sequence[str] | None) -> None:
         _plot(args.name, model_args, args.checkpoint, Path(args.image), Path(args.plot))
 
 
+def _is_stored(name: str) -> bool:
+    from ..models.build import STORED
+
+    return name.startswith(STORED)
+
+
 def _list(pattern: str, model_args: dict[str, Any]) -> None:
+    from timm.models import list_models
+
+    from ..anatomy.block import has_pool
+    from ..cost.input_size import input_size_of
+    from ..cost.macs import count_macs, format_macs
+
     names = fnmatch.filter(list_models("cp_*", module="cp_models"), pattern)
     if not names:
         raise UserError(f"no ContextPool model matches {pattern!r}{closest(pattern, list_models('cp_*'))}")
@@ -85,7 +91,7 @@ def _list(pattern: str, model_args: dict[str, Any]) -> None:
             print(f"{name:<{width}}  {error}", flush=True)
             continue
         sites = _sites(name, model)
-        size = default_input_size(model)
+        size = input_size_of(model)
         pooled = [site.name for site in sites if has_pool(model.get_submodule(site.name))]
         plain = count_macs(_build_meta(name, {**model_args, "pools": ()}), size)
         params = sum(parameter.numel() for parameter in model.parameters())
@@ -106,26 +112,22 @@ _KINDS = {"block": "blocks", "stem": "stem", "downsample": "down-samplings"}
 
 
 def _show(name: str, model_args: dict[str, Any]) -> None:
+    from ..anatomy.block import DroppedBlock, has_pool
+    from ..anatomy.default_pools import default_pools
+    from ..anatomy.sites import format_sites
+    from ..cost.input_size import input_size_of
+    from ..cost.macs import count_macs, format_macs
+
     model = _build_meta(name, model_args)
-    size = default_input_size(model)
+    size = input_size_of(model)
     sites = _sites(name, model)
     params = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"{name}: {format_macs(params)} parameters, {format_macs(count_macs(model))} MACs for an image of "
         f"{size[1]} x {size[2]} pixels"
     )
+    print(format_sites(sites, model))
     dropped = [path for path, module in model.named_modules() if isinstance(module, DroppedBlock)]
-    width = max(len(site.name) for site in sites)
-    heads = f"{'kind':<10}  {'layout':<6}  {'channels':>8}  {'grid':>9}  {'MACs':>7}  {'drop':<4}"
-    print(f"{'site':<{width}}  {heads}  pool, its MACs")
-    for site in sites:
-        module: Any = model.get_submodule(site.name)
-        pool = f"yes, {format_macs(pool_macs(module.context_pool, site.grid))}" if has_pool(module) else "no"
-        grid = f"{site.grid[0]} x {site.grid[1]}"
-        print(
-            f"{site.name:<{width}}  {site.kind:<10}  {site.layout:<6}  {site.channels:>8}  {grid:>9}  "
-            f"{format_macs(site.macs):>7}  {'yes' if site.droppable else 'no':<4}  {pool}"
-        )
     if dropped:
         print(f"dropped: {', '.join(dropped)}")
     if not any(has_pool(model.get_submodule(site.name)) for site in sites):
@@ -133,6 +135,9 @@ def _show(name: str, model_args: dict[str, Any]) -> None:
 
 
 def _plot(name: str, model_args: dict[str, Any], checkpoint: str | None, image: Path, path: Path) -> None:
+    from .support_maps import open_image, support_maps
+    from .support_plot import plot_supports
+
     if checkpoint is not None:
         if not Path(checkpoint).is_file():
             raise UserError(f"checkpoint {checkpoint!r} is no file; give a .safetensors or .pth file")
@@ -150,6 +155,8 @@ def _plot(name: str, model_args: dict[str, Any], checkpoint: str | None, image: 
 
 
 def _sites(name: str, model: Any) -> list[Site]:
+    from ..anatomy.sites import find_sites
+
     try:
         return find_sites(model)
     except RuntimeError as error:
@@ -157,13 +164,18 @@ def _sites(name: str, model: Any) -> list[Site]:
 
 
 def _build_meta(name: str, model_args: dict[str, Any]) -> Any:
+    import torch
+
     with torch.device("meta"):
         return _build(name, model_args)
 
 
 def _build(name: str, model_args: dict[str, Any]) -> Any:
+    from timm import create_model
+    from timm.models import list_models
+
     known = list_models()
-    if not name.startswith(STORED) and name.partition(".")[0] not in known:
+    if not _is_stored(name) and name.partition(".")[0] not in known:
         raise UserError(f"unknown model {name!r}{closest(name, known)} (cp-models lists all)")
     overlay = model_args.get("pretrained_cfg_overlay")
     if not isinstance(overlay, dict | None):

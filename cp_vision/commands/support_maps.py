@@ -1,4 +1,7 @@
-"""What a model's pools look at: the support of every token, for one image."""
+"""What a model's pools look at: the support of every token, for one image.
+
+Shapes: C channels, H x W pixels of the image (1, C, H, W); h x w output tokens of a pool, supports (h, w) in pixels.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture of the supports that a model has learned, over an image."""
+"""A picture of the supports that a model has learned, over an image (H, W, C)."""
 
 from __future__ import annotations
 

@@ -13,9 +13,7 @@ from torch import nn
 from ..layers.context_pool_2d import ContextPool2d
 from ..pooling.context_pool import coarse_grid, uses_linear
 from ..pooling.linear import count_linear_scales, linear_macs
-from .input_size import (
-    known_input_size,
-)
+from .input_size import input_size_of
 from .on_meta_device import meta_copy
 
 __all__ = ["count_macs", "count_module", "format_macs", "pool_macs"]
@@ -44,7 +42,7 @@ def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None =
             trial = create_model(model)
     else:
         trial = meta_copy(model)
-    return count_module(trial, known_input_size(trial, input_size))
+    return count_module(trial, input_size_of(trial, input_size))
 
 
 def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:

@@ -1,4 +1,7 @@
-"""Adaptive context pooling of token sequences."""
+"""Adaptive context pooling of token sequences.
+
+Shapes: B batch, N tokens, C channels: ``x_BNC``, pooled as a map of height 1, ``x_BC1N``; ``padding_mask_BN``.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class ContextPool1d(ContextPool2d):
     Source: as :class:`ContextPool2d`; the mask is our extension.
     """
 
-    # A sequence is a map of height 1, where a 3 x 3 kernel would only ever use its middle row.
+    # On a map of height 1 a 3 x 3 kernel would use its middle row alone.
     _kernel = (1, 3)
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:

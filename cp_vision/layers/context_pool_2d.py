@@ -1,4 +1,8 @@
-"""ContextPool as modules: a small mapping network that predicts weight and support, and the gate."""
+"""ContextPool as a module: a small mapping network predicts weight and support; a gate mixes input and result.
+
+Shapes: B batch, C channels, H x W grid of the input, h x w = ceil(H/stride) x ceil(W/stride) grid of the output.
+``x_BCHW`` the input, ``log_weight_BHW`` u, ``sigma_Bhw`` supports in pixels, ``gate_C`` g.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..pooling.context_pool import check_backend, gated_context_pool
-from .shared_linear import is_plain, shared_linear
+from .mapping import hidden_width, make_mapping, run_mapping
 
-__all__ = ["ContextPool2d", "hidden_width"]
+__all__ = ["ContextPool2d"]
 
 LAYER_MODES = ("gated", "replace")
 
-# The longer side of the largest map that a model exported with dynamic sizes serves in full.
+# Longer side of the largest map that a model exported with open sizes serves in full.
 _DYNAMIC_SIDE = 512
-
-
-def hidden_width(channels: int) -> int:
-    """Hidden width of the mapping network: narrow enough that it stays below 1 % of a ResNet-50 block."""
-    return max(2, channels // 128)
 
 
 class ContextPool2d(nn.Module):
@@ -81,7 +80,8 @@ class ContextPool2d(nn.Module):
         self.support_range, self.sigma_min, self.backend = support_range, sigma_min, backend
         self.learned_weight, self.learned_support = learned_weight, learned_support
         outputs = learned_weight + learned_support
-        self.mapping = self._make_mapping(channels, hidden or hidden_width(channels), outputs) if outputs else None
+        hidden = hidden or hidden_width(channels)
+        self.mapping = make_mapping(channels, hidden, outputs, self._kernel) if outputs else None
         self.gate = nn.Parameter(torch.empty(channels)) if mode == "gated" else None
         self.reset_parameters()
 
@@ -89,29 +89,13 @@ class ContextPool2d(nn.Module):
     def reset_parameters(self) -> None:
         """Begin anew, with equal weights, the middle of the support range and a closed gate.
 
-        Of the mapping's first convolution the parameters are left alone; it resets itself.
+        The mapping's first convolution is left alone, since it resets itself.
         """
         if self.mapping is not None:
             for parameter in self.mapping[-1].parameters():
                 parameter.zero_()
         if self.gate is not None:
             self.gate.zero_()
-
-    def _make_mapping(self, channels: int, hidden: int, outputs: int) -> nn.Sequential:
-        height, width = self._kernel
-        last = nn.Conv2d(hidden, outputs, self._kernel, padding=(height // 2, width // 2))
-        return nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.GELU(), last)
-
-    def _map(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the mapping says of x, and the x for its other use."""
-        mapping: Any = self.mapping
-        first, activation, last = mapping
-        if x.stride(1) == 1 and is_plain(first):
-            # Where channels lie last, a 1 x 1 convolution is a matrix product.
-            hidden, x = shared_linear(x, first.weight.flatten(1), first.bias)
-        else:
-            hidden = first(x)
-        return last(activation(hidden)), x
 
     def weight_and_support(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the log weight (B, H, W) and the support sigma in pixels (B, ceil(H/stride), ceil(W/stride)).
@@ -121,15 +105,8 @@ class ContextPool2d(nn.Module):
         Args:
             x: (B, C, H, W), unchecked.
         """
-        log_weight, sigma, _ = self._predict(x)
-        return log_weight, sigma
-
-    def _predict(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         batch, _, height, width = x.shape
-        learned: tuple[Tensor, ...] = ()
-        if self.mapping is not None:
-            mapped, x = self._map(x)
-            learned = mapped.unbind(1)
+        learned = () if self.mapping is None else run_mapping(self.mapping, x).unbind(1)
         equal = x.new_zeros(batch, height, width)
         dtype = torch.promote_types(x.dtype, torch.float32)
         log_weight = (learned[0] if self.learned_weight else equal).to(dtype)
@@ -143,7 +120,7 @@ class ContextPool2d(nn.Module):
             )
         longest: Any = torch.sym_max(height, width)
         span = self.support_range * longest
-        return log_weight, self.sigma_min + span * support.sigmoid(), x
+        return log_weight, self.sigma_min + span * support.sigmoid()
 
     def largest_support(self, grid: tuple[int, int]) -> float:
         """Largest support in pixels on a map of this height and width.
@@ -178,7 +155,7 @@ class ContextPool2d(nn.Module):
         """
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"expected (B, {self.channels}, H, W), got {tuple(x.shape)}")
-        log_weight, sigma, x = self._predict(x)
+        log_weight, sigma = self.weight_and_support(x)
         return self.pool(x, log_weight, sigma)
 
     def extra_repr(self) -> str:

@@ -13,7 +13,7 @@ from timm import create_model
 from timm.models import is_model
 from torch import nn
 
-from ..cost.macs import count_macs
+from ..cost.macs import count_macs, format_macs
 from ..shared.errors import UserError, listed
 from .build import check_base
 
@@ -101,6 +101,21 @@ class Architecture:
         with torch.device("meta"):
             model = self.build()
         return count_macs(model, input_size)
+
+    def __str__(self) -> str:
+        """What is pooled, what is dropped and what that costs, a line each."""
+        base = dataclasses.replace(self, pools=(), drops=(), pool_options={}).macs()
+        own = self.macs()
+        options = "".join(f", {name}={value!r}" for name, value in self.pool_options.items())
+        args = "".join(f", {name}={value!r}" for name, value in self.model_args.items())
+        return "\n".join(
+            (
+                f"base   {self.base}{args}",
+                f"pools  {', '.join(self.pools) or 'none'}{options}",
+                f"drops  {', '.join(self.drops) or 'none'}",
+                f"MACs   {format_macs(own)}, {own / base:.2f}x the base's {format_macs(base)}",
+            )
+        )
 
     def to_json(self) -> str:
         """One line of JSON, with sorted keys: equal architectures give equal text."""

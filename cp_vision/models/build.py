@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import torch
@@ -15,25 +12,28 @@ from timm.models import (
     is_model,
     is_model_in_modules,
     list_models,
-    load_pretrained,
     model_entrypoint,
     resolve_pretrained_cfg,
     split_model_name_tag,
 )
-from torch import Tensor, nn
+from torch import nn
 
-from ..anatomy.block import CHILD, DroppedBlock
 from ..anatomy.default_pools import default_pools
 from ..anatomy.known_families import is_known, list_blocks
 from ..shared.errors import UserError, closest, listed
 from ..surgery.drop_blocks import drop_blocks
 from ..surgery.insert_pools import check_pool_options, insert_pools
 from .features_only import can_wrap, wrap_features
+from .load_checkpoint import NamedCheckpoint, names_checkpoint
 
 __all__ = ["STORED", "build_context_pooled", "check_base", "pool_and_drop"]
 
 # What a model's name begins with where it is kept outside of timm's registry.
 STORED = ("local-dir:", "hf-hub:")
+
+
+# Sites, their options by site, or "default".
+Pools = str | Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 
 def build_context_pooled(
@@ -43,7 +43,7 @@ def build_context_pooled(
     pretrained: bool = False,
     pretrained_cfg: str | Mapping[str, Any] | PretrainedCfg | None = None,
     pretrained_cfg_overlay: Mapping[str, Any] | None = None,
-    pools: str | Sequence[str] = "default",
+    pools: Pools = "default",
     drops: Sequence[str] = (),
     pool_options: Mapping[str, Any] | None = None,
     features_only: bool = False,
@@ -56,12 +56,13 @@ def build_context_pooled(
     Args:
         base: timm name of the base, with or without a pretrained tag.
         variant: name that the result carries as its architecture.
-        pretrained: load weights. The base's own weights go through timm's loader before the pools are
-            inserted; a checkpoint named by ``pretrained_cfg`` may hold pools and lack dropped blocks.
+        pretrained: load weights, through timm's own builder, before the pools are inserted. A checkpoint named by
+            ``pretrained_cfg`` may hold pools and lack dropped blocks.
         pretrained_cfg: as for any timm model.
         pretrained_cfg_overlay: as for any timm model.
         pools: sites, or ``"default"``: after every block of a transformer (but the last where its class token alone
-            is looked at), and of a ConvNet after the blocks at stride 16 or more.
+            is looked at), and of a ConvNet after the blocks at stride 16 or more. A mapping says for each site which
+            options it has over ``pool_options``: ``{"blocks.1": {}, "blocks.5": {"mode": "replace"}}``.
         drops: blocks to leave out.
         pool_options: options of :func:`cp_vision.insert_pools` (``mode``, ``support_range``, ...).
         features_only: return a feature extractor, as timm does.
@@ -81,6 +82,7 @@ def build_context_pooled(
         RuntimeError: an unknown pretrained tag, or no pretrained weights where they are wanted.
     """
     check_base(base)
+    _check_drops(drops)
     feature_args = {"out_indices": out_indices, "feature_cls": feature_cls}
     feature_args = {name: value for name, value in feature_args.items() if value is not None}
     if feature_args and not features_only:
@@ -88,35 +90,23 @@ def build_context_pooled(
     arch, tag = split_model_name_tag(base)
     if is_model_in_modules(arch, ["cp_models"]):
         raise UserError(f"base {base!r} has pools already; name the plain base, {base.removeprefix('cp_')!r}")
-    if isinstance(pretrained_cfg, str) or not pretrained_cfg:
-        cfg = resolve_pretrained_cfg(arch, pretrained_cfg or tag, pretrained_cfg_overlay)
-        if (pretrained_cfg or tag) == "fcmae":
-            # ConvNeXt V2's self-supervised weights have no head, which timm's builder knows by the tag alone.
-            kwargs.setdefault("pretrained_strict", False)
-    else:
-        cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
-    cfg = dataclasses.replace(cfg, architecture=variant)
-    # Weights that somebody names are read after the surgery, since they may be those of a pooled model.
-    named = not cfg.custom_load and bool(cfg.source or cfg.file or cfg.state_dict)
-    built_cfg = dataclasses.replace(cfg, state_dict=None).to_dict() if named else cfg.to_dict()
-    model = model_entrypoint(arch)(pretrained=pretrained and not named, pretrained_cfg=built_cfg, **kwargs)
+    # As timm's create_model calls it: some builders look at the tag.
+    cfg_args: dict[str, Any] = {
+        "pretrained_cfg": pretrained_cfg or tag,
+        "pretrained_cfg_overlay": {**(pretrained_cfg_overlay or {}), "architecture": variant},
+    }
+    make_base = partial(_make_base, arch, cfg_args, kwargs)
+    cfg = resolve_pretrained_cfg(arch, **cfg_args)
+    checkpoint = None
+    if pretrained and names_checkpoint(cfg):
+        checkpoint = NamedCheckpoint(cfg, kwargs.get("cache_dir"), kwargs.get("pretrained_strict", True))
+    model = checkpoint.build(make_base, drops) if checkpoint else make_base(pretrained=pretrained)
     pool_and_drop(model, pools, drops, pool_options)
-    if pretrained and named:
-        # timm lets the attention pool of SigLIP's weights go where the model has another one.
-        loose = "siglip" in arch and getattr(model, "global_pool", "map") != "map"
-        strict = kwargs.get("pretrained_strict", not loose)
-        load_pretrained(
-            model,
-            cfg.to_dict(),
-            num_classes=model.num_classes,
-            in_chans=kwargs.get("in_chans", 3),
-            filter_fn=partial(_fit_checkpoint, arch=arch, classifier=cfg.classifier, strict=strict),
-            strict=strict,
-            cache_dir=kwargs.get("cache_dir"),
-        )
+    if checkpoint:
+        checkpoint.load_pools(model)
     if not features_only:
         return model
-    extract = partial(model_entrypoint(arch), features_only=True, pretrained_cfg=built_cfg, **kwargs)
+    extract = partial(make_base, features_only=True)
     with torch.device("meta"):
         plain = extract(**feature_args)
         if feature_cls is None and not can_wrap(plain):
@@ -125,8 +115,22 @@ def build_context_pooled(
     return wrap_features(model, plain)
 
 
+def _make_base(
+    arch: str,
+    cfg_args: Mapping[str, Any],
+    kwargs: Mapping[str, Any],
+    pretrained: bool = False,
+    pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Any:
+    """Call timm's builder of the base, with further entries over its configuration, and further arguments."""
+    overlay = {**cfg_args["pretrained_cfg_overlay"], **(pretrained_cfg_overlay or {})}
+    args = {**kwargs, **more, "pretrained_cfg": cfg_args["pretrained_cfg"], "pretrained_cfg_overlay": overlay}
+    return model_entrypoint(arch)(pretrained=pretrained, **args)
+
+
 def pool_and_drop(
-    model: nn.Module, pools: str | Sequence[str], drops: Sequence[str], pool_options: Mapping[str, Any] | None
+    model: nn.Module, pools: Pools, drops: Sequence[str], pool_options: Mapping[str, Any] | None
 ) -> nn.Module:
     """Drop blocks, then insert pools, as a model's arguments say.
 
@@ -139,12 +143,16 @@ def pool_and_drop(
     Raises:
         UserError: wrong pools, drops or options.
     """
-    if not isinstance(drops, Sequence):
-        raise UserError(f"drops {drops!r} must be a list of block names, such as ['blocks.5']")
+    _check_drops(drops)
     drop_blocks(model, drops)
     options = {} if pool_options is None else pool_options
     check_pool_options(options)
-    return insert_pools(model, _pool_names(model, pools, options.get("mode", "gated")), **options)
+    return insert_pools(model, _named_pools(model, pools, options.get("mode", "gated")), **options)
+
+
+def _check_drops(drops: Any) -> None:
+    if not isinstance(drops, Sequence):
+        raise UserError(f"drops {drops!r} must be a list of block names, such as ['blocks.5']")
 
 
 def check_base(base: str) -> None:
@@ -158,7 +166,7 @@ def check_base(base: str) -> None:
         raise UserError(f"unknown base model {base!r}{closest(arch, list_models())} (timm.list_models() has all)")
 
 
-def _pool_names(model: nn.Module, pools: str | Sequence[str], mode: str) -> Sequence[str]:
+def _named_pools(model: nn.Module, pools: Pools, mode: str) -> Sequence[str] | Mapping[str, Mapping[str, Any]]:
     if pools == "default":
         names = default_pools(model, mode)
         if not names and not is_known(model):
@@ -168,52 +176,6 @@ def _pool_names(model: nn.Module, pools: str | Sequence[str], mode: str) -> Sequ
                 f"those that can be pooled at all); name pools= among {found}"
             )
         return names
-    if isinstance(pools, str) or not isinstance(pools, Sequence):
+    if isinstance(pools, str) or not isinstance(pools, Sequence | Mapping):
         raise UserError(f"pools {pools!r} must be 'default' or a list of block names, such as ['blocks.5']")
     return pools
-
-
-def _fit_checkpoint(
-    state_dict: dict[str, Tensor], model: nn.Module, arch: str, classifier: str | tuple[str, ...] | None, strict: bool
-) -> dict[str, Tensor]:
-    """Fit a checkpoint, pooled or plain, to a pooled model of the base ``arch``.
-
-    Where strict, only the head may be missing or left over. Keys of dropped blocks are left out. A pool that the
-    checkpoint lacks as a whole keeps its initial values, which in gated mode change no output.
-    """
-    dropped = tuple(f"{name}." for name, m in model.named_modules() if isinstance(m, DroppedBlock))
-    # Before the family's filter, too, which may look up the modules of keys.
-    state_dict = {key: value for key, value in state_dict.items() if not key.startswith(dropped)}
-    module = sys.modules[type(model).__module__]
-    family_filter = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
-    if family_filter is not None:
-        parameters = signature(family_filter).parameters
-        options = {key: value for key, value in _filter_options(arch, module).items() if key in parameters}
-        state_dict = family_filter(*(state_dict, model)[: len(parameters)], **options)
-    fitted = {key: value for key, value in state_dict.items() if not key.startswith(dropped)}
-    own = model.state_dict()
-    for prefix in {key.partition(f".{CHILD}.")[0] + f".{CHILD}." for key in own if f".{CHILD}." in key}:
-        if not any(key.startswith(prefix) for key in fitted):
-            fitted.update({key: value for key, value in own.items() if key.startswith(prefix)})
-    heads = (classifier,) if isinstance(classifier, str) else classifier or ()
-    heads = tuple(f"{head}." for head in heads)
-    missing = [key for key in own if key not in fitted and not key.startswith(heads)]
-    unexpected = [key for key in fitted if key not in own and not key.startswith(heads)]
-    if strict and (missing or unexpected):
-        raise UserError(
-            "the checkpoint is not one of this architecture (same base, pools and drops?): "
-            f"missing {listed(missing, 3)}; unexpected {listed(unexpected, 3)}"
-        )
-    return fitted
-
-
-def _filter_options(arch: str, module: Any) -> dict[str, Any]:
-    """Options that timm's builders, which are not asked here, give to the filters of their family's checkpoints."""
-    # DeiT III's own names of its layer scales, which no other ViT's checkpoint has.
-    options: dict[str, Any] = {"adapt_layer_scale": True}
-    if "flexi" in arch or "radio" in arch:
-        # How their position embeddings were resized in training.
-        options |= {"interpolation": "bilinear", "antialias": False}
-    if any(name in arch for name in getattr(module, "_RADIO_ALIGN_CORNERS", ())):
-        options["align_corners"] = True
-    return options

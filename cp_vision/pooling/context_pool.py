@@ -1,4 +1,8 @@
-"""The ContextPool operator: Gaussian-weighted averages with a learned weight and support per token."""
+"""The ContextPool operator: Gaussian-weighted averages with a learned weight and support per token.
+
+Shapes: B batch, C channels, H x W grid of the input, h x w = ceil(H/stride) x ceil(W/stride) grid of the output.
+``x_BCHW`` tokens, ``log_weight_BHW`` u, ``sigma_Bhw`` supports in input pixels, ``gate_C``; the result is ``y_BChw``.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +98,7 @@ def gated_context_pool(
         pooled = exact_pool(x, log_weight, sigma, stride)
         if gate is None:
             return pooled
-        # Without gradients the pooled map, which nobody else has, takes the result.
+        # Without gradients the result overwrites the pooled map, which nothing else refers to.
         out = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else pooled
         return torch.lerp(x, pooled, gate.to(x.dtype)[:, None, None], out=out)
 

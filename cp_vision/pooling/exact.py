@@ -1,4 +1,8 @@
-"""Context pooling by its formula: a softmax over distances and weights, and a product."""
+"""Context pooling by its formula: a softmax over distances and weights, and a product.
+
+Shapes: B batch, C channels, H x W grid of the input (M = H W tokens), h x w grid of the output (N = h w tokens).
+``x_BCHW`` tokens, ``log_weight_BHW``, ``sigma_Bhw``, squared distances (N, M), weights (B, N, M), result (B, C, h, w).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """The exact pool on a GPU: its formula as attention with scores made on the fly, in memory linear in the tokens.
 
+Shapes: B batch, C channels in heads of D, M input and N output tokens: N empty queries and M empty keys of width 16,
+whose scores are computed from their positions, over values (B, C/D, M, D).
+
 Not run on a GPU here; the tests run it on the CPU, where PyTorch doesn't fuse it.
 """
 

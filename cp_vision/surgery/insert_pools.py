@@ -1,4 +1,4 @@
-"""Changing a model: insert pools, drop blocks. Everything is checked before anything is changed."""
+"""Inserting pools into a model. Everything is checked before anything is changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..anatomy.block import Block, has_pool
-from ..anatomy.downsamplings import list_poolings
+from ..anatomy.downsamplings import Pooling, list_poolings
 from ..anatomy.known_families import check_names, is_known, list_blocks
 from ..layers.context_pool_2d import ContextPool2d
 from ..shared.errors import UserError, closest
@@ -34,7 +34,7 @@ def check_pool_options(options: Mapping[str, Any]) -> None:
             raise UserError(f"unknown pool option {name!r}{closest(name, allowed)} (options: {', '.join(allowed)})")
 
 
-def _make_pool(channels: int, stride: int, mode: str, options: dict[str, Any]) -> ContextPool2d:
+def _make_pool(channels: int, stride: int, mode: str, **options: Any) -> ContextPool2d:
     """Make the pool of one site.
 
     ``"pre_attn"`` is a replacing pool that stands before attention, and a strided pool always replaces.
@@ -50,7 +50,9 @@ def _make_pool(channels: int, stride: int, mode: str, options: dict[str, Any]) -
         raise UserError(f"pool options {options}: {error}") from error
 
 
-def insert_pools(model: nn.Module, names: Iterable[str], *, mode: str = "gated", **options: Any) -> nn.Module:
+def insert_pools(
+    model: nn.Module, names: Iterable[str] | Mapping[str, Mapping[str, Any]], *, mode: str = "gated", **options: Any
+) -> nn.Module:
     """Insert a ContextPool at each named site.
 
     After blocks, in the default mode, the model's outputs stay what they are until it is trained. A pool at a
@@ -59,7 +61,8 @@ def insert_pools(model: nn.Module, names: Iterable[str], *, mode: str = "gated",
 
     Args:
         model: a timm or torchvision model; changed in place.
-        names: sites, named as in :func:`cp_vision.find_sites`.
+        names: sites, named as in :func:`cp_vision.find_sites`; a mapping says for each site which options it has over
+            those for all.
         mode: how pools act at blocks: ``"gated"`` (zero gate at the start), ``"replace"``, or ``"pre_attn"``
             (transformers: pool what attention sees, and nothing else). At stems and down-samplings they replace.
         **options: arguments of :class:`cp_vision.ContextPool2d` other than channels, stride and mode.
@@ -75,43 +78,62 @@ def insert_pools(model: nn.Module, names: Iterable[str], *, mode: str = "gated",
     ``"pre_attn"`` and a stage's strides as a pooling are our reading of it. The gate, and pools after the blocks
     of a ConvNet, are our extensions.
     """
-    names = _as_names(names, "pools")
-    if mode not in POOL_MODES:
-        raise UserError(f"pool mode {mode!r} is not one of {', '.join(POOL_MODES)}")
     check_pool_options(options)
-    if names and not is_known(model):
-        rehearse(model, lambda trial: _insert(trial, names, mode, options))
-    _insert(model, names, mode, options)
-    if names:
-        note_changes(model, {"mode": mode, **options})
+    of_all = {"mode": mode, **options}
+    check_mode(mode)
+    wanted = {}
+    for name in (sites := _as_names(names, "pools")):
+        own = names[name] if isinstance(names, Mapping) else {}
+        check_pool_options(own)
+        wanted[name] = {**of_all, **own}
+        check_mode(wanted[name]["mode"])
+    if sites and not is_known(model):
+        rehearse(model, lambda trial: _insert(trial, sites, wanted))
+    _insert(model, sites, wanted)
+    if sites:
+        note_changes(model, wanted)
     return model
 
 
-def _insert(model: nn.Module, names: tuple[str, ...], mode: str, options: dict[str, Any]) -> None:
+def check_mode(mode: Any) -> None:
+    """Raise a UserError unless there is such a mode."""
+    if mode not in POOL_MODES:
+        raise UserError(f"pool mode {mode!r} is not one of {', '.join(POOL_MODES)}")
+
+
+def _insert(model: nn.Module, names: tuple[str, ...], options: Mapping[str, Mapping[str, Any]]) -> None:
     blocks = {block.name: block for block in list_blocks(model)}
     poolings = {pooling.name: pooling for pooling in list_poolings(model)}
     check_names(model, names, {**blocks, **poolings}, "pool")
     for name in names:
         if has_pool(model.get_submodule(name)):
             raise UserError(f"pool {name!r}: a pool already stands there; insert one pool a site")
-        if mode == "pre_attn":
+        if options[name]["mode"] == "pre_attn":
             _check_attention(name, blocks.get(name))
     if names and not isinstance(getattr(model, "patch_drop", None), nn.Identity | None):
         raise UserError("patch_drop_rate leaves holes in the token grid; use patch_drop_rate=0 with pools")
-    like = next(model.parameters())
     at_blocks, at_poolings = [], []
     for name in names:
-        stride = poolings[name].stride if name in poolings else 1
-        channels = (poolings.get(name) or blocks[name]).channels
-        pool = _make_pool(channels, stride, mode, options).to(device=like.device, dtype=like.dtype)
-        pool.train(model.get_submodule(name).training)
-        if name in poolings:
-            at_poolings.append((poolings[name], pool))
+        place = poolings.get(name) or blocks[name]
+        pool = _make_pool(place.channels, getattr(place, "stride", 1), **options[name])
+        pool.to(**_dtype_and_device(model, place)).train(place.module.training)
+        if isinstance(place, Block):
+            at_blocks.append((place, pool, options[name]["mode"] == "pre_attn"))
         else:
-            at_blocks.append((blocks[name], pool))
-    attach_pools(model, at_blocks, mode == "pre_attn")
+            at_poolings.append((place, pool))
+    attach_pools(model, at_blocks)
     for pooling, pool in at_poolings:
         replace_pooling(model, pooling, pool)
+
+
+def _dtype_and_device(model: nn.Module, place: Block | Pooling) -> dict[str, Any]:
+    """Those of the parameters at a place; a stem's pooling has none, and follows the model's first convolution."""
+    block = getattr(place, "block", None)
+    for module in (place.module, *([] if block is None else [block]), model):
+        for parameter in module.parameters():
+            if parameter.is_floating_point():
+                return {"dtype": parameter.dtype, "device": parameter.device}
+    return {}
 
 
 def _check_attention(name: str, block: Block | None) -> None:

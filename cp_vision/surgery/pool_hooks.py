@@ -1,8 +1,11 @@
 """How a pool acts at a block: forward hooks, so that no forward of the base's is copied or replaced.
 
+Shapes: B batch, C channels, H x W grid. A block's output is ``x_BCHW``, ``x_BHWC``, or tokens (B, prefix + H W, C),
+whose prefix (class and register tokens) passes by the pool. Pools take and give ``x_BCHW``.
+
 Each hook is a plain picklable object. A deep copy or pickle of the model carries its hooks along, and the
 modules that they refer to stay those of the copy. Each keeps its handle: torch numbers hooks anew in each process, and
-a handle that is unpickled takes its number, so that no later hook gets the same and stands in this one's place.
+a handle that is unpickled takes its number, so that no later hook gets the same number and replaces this one.
 """
 
 from __future__ import annotations
@@ -19,16 +22,15 @@ from ..anatomy.token_grid import TokenGrid
 __all__ = ["PoolInput", "attach_pools"]
 
 
-def attach_pools(model: nn.Module, pools: Sequence[tuple[Block, nn.Module]], before_attention: bool) -> None:
+def attach_pools(model: nn.Module, pools: Sequence[tuple[Block, nn.Module, bool]]) -> None:
     """Make each pool a child of its block, acting on the block's output or on what its attention sees.
 
     Args:
         model: the model that the blocks belong to.
-        pools: pairs of block and pool.
-        before_attention: pool what attention sees.
+        pools: block, its pool, and whether what attention sees is pooled in place of the output.
     """
-    tokens = TokenGrid(model) if any(block.layout == "tokens" for block, _ in pools) else None
-    for block, pool in pools:
+    tokens = TokenGrid(model) if any(block.layout == "tokens" for block, _, _ in pools) else None
+    for block, pool, before_attention in pools:
         block.module.add_module(CHILD, pool)
         child, side = block.attention if before_attention and block.attention else ("", "output")
         place = block.module.get_submodule(child)

@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ..anatomy.unknown_families import (
-    _input_size,
-    _run,
-)
+from ..anatomy.unknown_families import run_trial
+from ..cost.input_size import input_size_of
 from ..cost.on_meta_device import meta_copy
 
 __all__ = ["rehearse"]
@@ -27,4 +25,4 @@ def rehearse(model: nn.Module, change: Callable[[nn.Module], object]) -> None:
     """
     trial = meta_copy(model)
     change(trial)
-    _run(trial, _input_size(model), f"{type(model).__name__} models can't be changed like this")
+    run_trial(trial, input_size_of(model), f"{type(model).__name__} models can't be changed like this")

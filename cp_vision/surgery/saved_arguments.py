@@ -7,7 +7,6 @@ from inspect import signature
 from typing import Any
 
 from timm.models import is_model
-from timm.models._input import update_model_args
 
 from ..anatomy.block import CHILD, DroppedBlock
 from ..layers.context_pool_2d import ContextPool2d
@@ -15,49 +14,54 @@ from ..layers.context_pool_2d import ContextPool2d
 __all__ = ["note_changes"]
 
 
-class MixedOptions:
-    """Stands for the options of pools that differ among them, which the arguments of a model can't say.
-
-    It is no JSON value, so that timm refuses to save such a model rather than to save another one.
-    """
-
-
-def note_changes(model: Any, pool_options: Mapping[str, Any] | None = None) -> None:
+def note_changes(model: Any, inserted: Mapping[str, Mapping[str, Any]] | None = None) -> None:
     """Note pools and drops in the architecture and arguments that timm keeps of a model of its own.
+
+    Pools of equal options are noted as ``pools=[site, ...], pool_options={...}``, others as
+    ``pools={site: {...}, ...}``; :func:`cp_vision.models.build.build_context_pooled` takes both.
 
     Args:
         model: a model that pools were inserted into, or blocks left out of; not timm's, it is left alone.
-        pool_options: the options of the pools that were inserted last, None if none were.
+        inserted: the pools that were inserted last, the options by site.
     """
     cfg = getattr(model, "pretrained_cfg", None)
     if not isinstance(cfg, dict) or "architecture" not in cfg:
         return
     args = dict(getattr(model, "_model_args", {}))
     modules = list(model.named_modules())
-    noted: dict[str, Any] = {
-        "pools": [name.removesuffix(f".{CHILD}") for name, module in modules if isinstance(module, ContextPool2d)],
-        "drops": [name for name, module in modules if isinstance(module, DroppedBlock)],
-    }
-    if pool_options is not None:
-        options, known = _told(pool_options), args.get("pool_options") or {}
-        if isinstance(known, MixedOptions) or (args.get("pools") and _told(known) != options):
-            noted["pool_options"] = MixedOptions()
-        elif options or known:
-            noted["pool_options"] = options
+    sites = [name.removesuffix(f".{CHILD}") for name, module in modules if isinstance(module, ContextPool2d)]
+    options = {site: _options_of(site, args) for site in sites}
+    options |= {site: _without_defaults(own) for site, own in (inserted or {}).items()}
+    first = options[sites[0]] if sites else _without_defaults(args.get("pool_options") or {})
+    noted: dict[str, Any] = {"drops": [name for name, module in modules if isinstance(module, DroppedBlock)]}
+    if all(own == first for own in options.values()):
+        noted |= {"pools": sites, "pool_options": first}
+    else:
+        noted |= {"pools": options, "pool_options": {}}
+    if not noted["pool_options"] and not args.get("pool_options"):
+        del noted["pool_options"]
     name = cfg["architecture"]
     if name != "context_pooled" and not name.startswith("cp_"):
         known_name = is_model(f"cp_{name}")
         if not known_name:
             noted["base"] = name
-        # A dictionary of its own: timm may share it among models.
+        # A dictionary of its own, since timm may share it among models.
         model.pretrained_cfg = model.default_cfg = {
             **cfg,
             "architecture": f"cp_{name}" if known_name else "context_pooled",
         }
-    update_model_args(model, **noted)
+    # timm's own record of what was changed after construction; it has no public function to write it.
+    model._model_args = {**args, **noted}
 
 
-def _told(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options without those that are as they are anyway."""
+def _options_of(site: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a pool that stands already, as noted when it was inserted."""
+    pools = args.get("pools")
+    own = pools.get(site, {}) if isinstance(pools, Mapping) else {}
+    return _without_defaults({**(args.get("pool_options") or {}), **own})
+
+
+def _without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that differ from a pool's defaults."""
     parameters = signature(ContextPool2d).parameters
     return {name: value for name, value in options.items() if value != parameters[name].default}

@@ -1,4 +1,8 @@
-"""A strided ContextPool in place of what makes a ConvNet's map smaller."""
+"""A strided ContextPool in place of what makes a ConvNet's map smaller.
+
+Shapes: B batch, C channels, H x W grid, s stride, D channels after a projection: maps are (B, C, H, W) and become
+(B, C, H/s, W/s) in a pool, (B, D, H/s, W/s) in a down-sampling.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from torch.nn import functional as F
 from ..anatomy.block import CHILD
 from ..anatomy.downsamplings import Pooling, _stride
 from ..cost.on_meta_device import meta_copy
-from ..layers.shared_linear import is_plain
+from ..layers.mapping import is_plain
 from .pool_hooks import PoolInput
 
 __all__ = ["replace_pooling"]

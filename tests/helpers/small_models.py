@@ -115,6 +115,19 @@ def stir(model, scale=1.0):
     return model
 
 
+def build_meta(name, **kwargs):
+    """A model that takes no memory."""
+    with torch.device("meta"):
+        return timm.create_model(name, **kwargs)
+
+
+def record(module):
+    """What the module's last call took and gave, from now on."""
+    seen = {}
+    module.register_forward_hook(lambda m, args, output: seen.update(input=args[0], output=output))
+    return seen
+
+
 def images(batch=1, channels=3, size=(64, 96)):
     return torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(3))
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 import timm
 import torch
+from mistakes import assert_one_line_mistake
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from small_models import small, stir
@@ -129,41 +130,45 @@ def test_support_maps_are_in_pixels_of_the_image():
     assert maps["maxpool"].gate is None
 
 
+PHOTO = ["--image", "{}/photo.jpg"]
 MISTAKES = [
-    (["cp_resnt18"], "unknown model 'cp_resnt18'; did you mean 'cp_resnet18'"),
-    (["zz*"], "no ContextPool model matches 'zz*'"),
-    (["cp_test_vit", "--model-kwargs", "pretrained_cfg_overlay=abc"], "'abc' must be a dictionary"),
-    (["cp_test_vit", "--model-kwargs", "pool_options=3"], "pool options 3 must be a dictionary"),
-    (["cp_test_vit", "--plot", "x.png"], "--plot and --image go together"),
-    (["cp_test_vit", "--checkpoint", "{}/weights.pth"], "--checkpoint is for --plot"),
-    (["cp_*", "--plot", "x.png", "--image", "{}/photo.jpg"], "needs one model, not the pattern"),
-    (["cp_test_vit", "--plot", "x.png", "--image", "{}/photo.jpg"], "has learned nothing yet"),
-    (["test_vit", "--model-kwargs", "colour=1"], "unexpected keyword argument 'colour'"),
-    (["test_vit", "--model-kwargs", "colour"], "must be key=value"),
-    (["cp_test_vit", "--model-kwargs", "img_size=97"], "should be divisible by patch size"),
-    (["vgg11"], "VGG models are not supported"),
-    (["local-dir:{}/nothing"], "can't build 'local-dir:"),
-    (["local-dir:{}/trained", "--image", "{}/text.jpg", "--plot", "{}/x.png"], "cannot identify image file"),
-    (["local-dir:{}/trained", "--image", "{}/none.jpg", "--plot", "{}/x.png"], "No such file"),
-    (["local-dir:{}/trained", "--image", "{}/photo.jpg", "--plot", "{}/x.doc"], "must end in one of .avif"),
-    (["local-dir:{}/trained", "--image", "{}/photo.jpg", "--plot", "{}/none/x.png"], "make it first"),
-    (
-        ["cp_resnet18", "--checkpoint", "{}/weights.pth", "--image", "{}/photo.jpg", "--plot", "{}/x.png"],
-        "the checkpoint is not one of this architecture",
-    ),
-    (["local-dir:{}/four", "--image", "{}/photo.jpg", "--plot", "{}/x.png"], "images have 4 channels"),
-    (["cp_test_vit", "--checkpoint", "{}/text.jpg", "--image", "{}/photo.jpg", "--plot", "{}/x.png"], "text.jpg'"),
-    (["cp_test_vit", "--model-kwargs", "features_only=True"], "leave it out"),
-    (["cp_test_vit", "--checkpoint", "{}/no.pth", "--image", "{}/photo.jpg", "--plot", "{}/x.png"], "is no file"),
+    (["cp_resnt18"], ["'cp_resnt18'", "'cp_resnet18'"]),
+    (["zz*"], ["'zz*'"]),
+    (["cp_test_vit", "--model-kwargs", "pretrained_cfg_overlay=abc"], ["pretrained_cfg_overlay", "'abc'"]),
+    (["cp_test_vit", "--model-kwargs", "pool_options=3"], ["pool options 3"]),
+    (["cp_test_vit", "--plot", "x.png"], ["--plot", "--image"]),
+    (["cp_test_vit", "--checkpoint", "{}/weights.pth"], ["--checkpoint", "--plot"]),
+    (["cp_*", "--plot", "x.png", *PHOTO], ["--plot", "'cp_*'"]),
+    (["cp_test_vit", "--plot", "x.png", *PHOTO], ["'cp_test_vit'", "--checkpoint"]),
+    (["test_vit", "--model-kwargs", "colour=1"], ["'colour'"]),
+    (["test_vit", "--model-kwargs", "colour"], ["--model-kwargs", "'colour'"]),
+    (["cp_test_vit", "--model-kwargs", "img_size=97"], ["cp_test_vit", "97"]),
+    (["vgg11"], ["VGG"]),
+    (["local-dir:{}/nothing"], ["'local-dir:", "nothing"]),
+    (["local-dir:{}/trained", "--image", "{}/text.jpg", "--plot", "{}/x.png"], ["text.jpg"]),
+    (["local-dir:{}/trained", "--image", "{}/none.jpg", "--plot", "{}/x.png"], ["none.jpg"]),
+    (["local-dir:{}/trained", *PHOTO, "--plot", "{}/x.doc"], ["--plot", "x.doc", ".png"]),
+    (["local-dir:{}/trained", *PHOTO, "--plot", "{}/none/x.png"], ["--plot", "none/x.png"]),
+    (["cp_resnet18", "--checkpoint", "{}/weights.pth", *PHOTO, "--plot", "{}/x.png"], ["missing", "unexpected"]),
+    (["local-dir:{}/four", *PHOTO, "--plot", "{}/x.png"], ["4 channels"]),
+    (["cp_test_vit", "--checkpoint", "{}/text.jpg", *PHOTO, "--plot", "{}/x.png"], ["text.jpg'"]),
+    (["cp_test_vit", "--model-kwargs", "features_only=True"], ["features_only"]),
+    (["cp_test_vit", "--checkpoint", "{}/no.pth", *PHOTO, "--plot", "{}/x.png"], ["no.pth'"]),
+    (["cp_test_vit", "--colour"], ["--colour"]),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_mistakes_are_one_line(capsys, folder, arguments, message):
+@pytest.mark.parametrize(("arguments", "names"), MISTAKES)
+def test_mistakes_are_one_line(capsys, folder, arguments, names):
     before = sorted(folder.iterdir())
-    assert main([argument.format(folder) for argument in arguments]) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert captured.err.startswith("cp-models: error: ")
-    assert captured.err.count("\n") == 1
+    line = assert_one_line_mistake(main, [argument.format(folder) for argument in arguments], capsys, names)
+    assert line.startswith("cp-models: error: ")
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--colour"], ["x", "--plot"]])
+def test_help_and_a_mistyped_option_answer_before_torch_is_imported(arguments):
+    script = "import sys; from cp_vision.commands.cp_models_command import main\n"
+    script += "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    script += "assert not {'torch', 'timm', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)

@@ -78,6 +78,15 @@ def test_gradients_are_those_of_the_parts(backend, memory_format, mode):
         assert torch.equal(got, again)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_exact_pools_have_second_derivatives(memory_format):
+    pool = shake(ContextPool2d(3, backend="exact")).double()
+    x = torch.randn(1, 3, 3, 4, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
+    assert torch.autograd.gradgradcheck(pool, (x,))
+    gradient = torch.func.grad(lambda x: pool(x).square().sum())(x.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(pool(x).square().sum(), x)[0])
+
+
 def test_weight_and_support_alone_have_gradients():
     pool = shake(ContextPool2d(6))
     x = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -215,21 +224,24 @@ def test_float64_and_channels_last():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ContextPool2d(6, mode="soft"), "'soft' is not one of gated, replace"),
-        (lambda: ContextPool2d(6, stride=2), "can't have stride 2"),
-        (lambda: ContextPool2d(6, stride=0, mode="replace"), "stride 0 must be a whole number"),
-        (lambda: ContextPool2d(0), "channels 0 must be a whole number"),
-        (lambda: ContextPool2d(True), "channels True must be a whole number"),
-        (lambda: ContextPool2d(6, support_range=True), "support_range True must be a finite number"),
-        (lambda: ContextPool2d(6, 5, "replace", backend="linear"), "takes strides up to 4, got 5"),
-        (lambda: ContextPool2d("six"), "channels 'six' must be a whole number"),
-        (lambda: ContextPool2d(6, hidden=0), "hidden 0 must be a whole number"),
-        (lambda: ContextPool2d(6, support_range=0), "support_range 0 must be above 0"),
-        (lambda: ContextPool2d(6, sigma_min=-1), "sigma_min -1 must not be negative"),
-        (lambda: ContextPool2d(6, backend="gpu"), "'gpu' is not one of"),
-        (lambda: ContextPool2d(6)(torch.zeros(1, 5, 4, 4)), r"expected \(B, 6, H, W\)"),
-        (lambda: ContextPool1d(6)(torch.zeros(1, 6, 5)), r"expected \(B, N, 6\)"),
-        (lambda: ContextPool1d(6)(torch.zeros(1, 5, 6), torch.zeros(1, 4, dtype=torch.bool)), "padding_mask must be"),
+        (lambda: ContextPool2d(6, mode="soft"), "mode 'soft'.*gated, replace"),
+        (lambda: ContextPool2d(6, stride=2), "stride 2"),
+        (lambda: ContextPool2d(6, stride=0, mode="replace"), "stride 0"),
+        (lambda: ContextPool2d(0), "channels 0"),
+        (lambda: ContextPool2d(True), "channels True"),
+        (lambda: ContextPool2d(6, support_range=True), "support_range True"),
+        (lambda: ContextPool2d(6, 5, "replace", backend="linear"), "'linear'.* 5"),
+        (lambda: ContextPool2d("six"), "channels 'six'"),
+        (lambda: ContextPool2d(6, hidden=0), "hidden 0"),
+        (lambda: ContextPool2d(6, support_range=0), "support_range 0"),
+        (lambda: ContextPool2d(6, sigma_min=-1), "sigma_min -1"),
+        (lambda: ContextPool2d(6, backend="gpu"), "backend 'gpu'"),
+        (lambda: ContextPool2d(6)(torch.zeros(1, 5, 4, 4)), r"\(B, 6, H, W\).*\(1, 5, 4, 4\)"),
+        (lambda: ContextPool1d(6)(torch.zeros(1, 6, 5)), r"\(B, N, 6\).*\(1, 6, 5\)"),
+        (
+            lambda: ContextPool1d(6)(torch.zeros(1, 5, 6), torch.zeros(1, 4, dtype=torch.bool)),
+            r"padding_mask.*\(1, 4\)",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(make, message):

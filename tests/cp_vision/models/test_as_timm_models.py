@@ -1,7 +1,7 @@
 """A ``cp_`` model is a full citizen of timm: what its base can do, it does, with the same result.
 
-Each check takes a registered name. The names of ``QUICK`` go through all of them in ``make test``; every
-structure that the registry holds, in ``make test-slow``.
+Each check takes a registered name. One model of each layout goes through all of them in ``make test``, one of each
+kind of block in ``make test-slow``, and every structure that the registry holds in ``make test-nightly``.
 """
 
 import copy
@@ -270,16 +270,29 @@ CHECKS = (
 )
 
 
-# Graphs take seconds each: the others are left to the walk.
+# What each kind of block has to show at every commit, and what one model of each layout shows; the others are slow.
+OF_EVERY_KIND = (preserves_the_function, pools_where_it_says, saves_and_loads, checkpoints_gradients)
+OF_A_LAYOUT = (
+    "cp_resnet50d",
+    "cp_convnextv2_nano",
+    "cp_swin_tiny_patch4_window7_224",
+    "cp_vit_base_patch14_reg4_dinov2",
+)
+# Graphs take seconds each.
 GRAPHS = (compiles, exports)
 QUICKEST = ("cp_resnet18", "cp_convnextv2_nano", "cp_vit_small_patch16_224")
 
 
-@pytest.mark.parametrize(
-    ("check", "name"),
-    [(check, name) for check in CHECKS for name in (QUICKEST if check in GRAPHS else QUICK)],
-    ids=lambda one: one if isinstance(one, str) else one.__name__,
-)
+def cases():
+    for check in CHECKS:
+        fast = QUICKEST if check in GRAPHS else QUICK if check in OF_EVERY_KIND else OF_A_LAYOUT
+        for name in QUICK:
+            # Exporting traces as compiling does.
+            if name in fast or check is not compiles:
+                yield pytest.param(check, name, marks=() if name in fast else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("check", "name"), cases(), ids=lambda one: one if isinstance(one, str) else one.__name__)
 def test_a_model(check, name):
     check(name)
 
@@ -288,11 +301,12 @@ def test_a_model(check, name):
 OF_STRUCTURE = (pools_where_it_says, learns_in_groups)
 # Done for every name, below.
 OF_NAMES = (preserves_the_function, keeps_the_data_config)
+WALKED = [check for check in CHECKS if check not in (*OF_NAMES, compiles)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("check", [c for c in CHECKS if c not in OF_NAMES], ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", WALKED, ids=lambda check: check.__name__)
 def test_every_structure(check, family):
     for name in distinct(family, kinds=check not in OF_STRUCTURE):
         try:
@@ -301,7 +315,7 @@ def test_every_structure(check, family):
             raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_name(family):
     names = [name for name in NAMES if family_of(name) == family]

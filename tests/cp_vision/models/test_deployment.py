@@ -1,18 +1,28 @@
 """Models as they are deployed and trained at large: ONNX Runtime, the compiler, distributed training."""
 
 import pytest
+import timm
 import torch
-from small_models import QUICK, close, images, short, small, stir
+from small_models import close, images, short, small, stir
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+# One of each layout (NCHW, NHWC, tokens), and of each kind of pool (gated, before attention, strided).
+EXPORTED = [
+    ("cp_resnet18", {}),
+    ("cp_convnextv2_nano", {"pools": ["stages.1.downsample", "stages.2.blocks.0"]}),
+    ("cp_swin_tiny_patch4_window7_224", {}),
+    ("cp_vit_small_patch16_224", {"pool_options": {"mode": "pre_attn"}}),
+    ("cp_deit_tiny_distilled_patch16_224", {}),
+]
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(("name", "args"), EXPORTED)
 @torch.no_grad()
-def test_onnx_of_open_batch(name, tmp_path):
+def test_onnx_of_open_batch(name, args, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    model = stir(short(name), 0.3)
+    model = stir(short(name, **args), 0.3)
     assert any(".context_pool." in key for key in model.state_dict())
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.onnx.export(model, (images(2),), dynamic_shapes=({0: batch},), dynamo=True, verbose=False)
@@ -40,18 +50,11 @@ def test_onnx_of_open_size(tmp_path):
         close(torch.from_numpy(got), model(x), 1e-4)
 
 
-# A ConvNet with pools of both kinds, and a transformer.
-COMPILED = [
-    ("cp_resnet18", {"pools": ["layer4.0", "layer4.0.downsample"]}),
-    ("cp_vit_small_patch16_224", {"pools": ["blocks.1"], "pool_options": {"mode": "pre_attn"}}),
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "args"), COMPILED)
-def test_the_compiler_trains_them(name, args):
+def test_the_compiler_trains_them():
+    """With a pool of each backend, one of them strided."""
+    model = stir(short("cp_resnet18", pools=["layer1.0", "layer4.0.downsample"]), 0.3)
     torch.compiler.reset()
-    model = stir(short(name, **args), 0.3)
     x = images(2)
     plain = model(x)
     plain.square().sum().backward()
@@ -74,10 +77,10 @@ def group(tmp_path_factory):
     distributed.destroy_process_group()
 
 
+# That every other model's parameters get gradients is in test_as_timm_models.
 @pytest.mark.usefixtures("group")
-@pytest.mark.parametrize("name", QUICK)
-def test_distributed_training_finds_every_parameter_used(name):
-    model = small(name, drops=[], drop_path_rate=0.0).train()
+def test_distributed_training_finds_every_parameter_used():
+    model = small("cp_vit_small_patch16_224", drop_path_rate=0.0).train()
     parallel = DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     # A parameter that is left without a gradient stops the second step.
@@ -87,3 +90,9 @@ def test_distributed_training_finds_every_parameter_used(name):
         sum(output.square().sum() for output in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()
         optimizer.step()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_torchscript_is_refused_by_what_to_use_instead():
+    with pytest.raises(RuntimeError, match=r"torch\.export"):
+        torch.jit.trace(timm.create_model("cp_test_resnet").eval(), images())

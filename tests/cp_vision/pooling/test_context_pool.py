@@ -150,15 +150,15 @@ def test_memory_format_is_kept():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a | {"x": a["x"][0]}, r"x must be \(B, C, H, W\)"),
-        (lambda a: a | {"log_weight": a["log_weight"][:, 1:]}, r"log_weight must be \(1, 4, 5\)"),
-        (lambda a: a | {"sigma": a["sigma"][..., 1:]}, r"sigma \(1, 4, 5\); got"),
-        (lambda a: a | {"stride": 2}, r"sigma \(1, 2, 3\); got"),
-        (lambda a: a | {"stride": 0}, "stride 0 must be 1 or more"),
-        (lambda a: a | {"backend": "fast"}, "'fast' is not one of auto, exact, linear"),
-        (lambda a: a | {"sigma_max": 0.0}, "sigma_max 0.0 must be above 0"),
-        (lambda a: a | {"x": a["x"].long()}, "must be floating point, got torch.int64"),
-        (lambda a: a | {"x": a["x"][:, :, :0]}, "at least one channel and pixel"),
+        (lambda a: a | {"x": a["x"][0]}, r"\(B, C, H, W\).*\(2, 4, 5\)"),
+        (lambda a: a | {"log_weight": a["log_weight"][:, 1:]}, r"log_weight.*\(1, 3, 5\)"),
+        (lambda a: a | {"sigma": a["sigma"][..., 1:]}, r"sigma.*\(1, 4, 4\)"),
+        (lambda a: a | {"stride": 2}, r"sigma.*\(1, 2, 3\)"),
+        (lambda a: a | {"stride": 0}, "stride 0"),
+        (lambda a: a | {"backend": "fast"}, "'fast'.*auto, exact, linear"),
+        (lambda a: a | {"sigma_max": 0.0}, r"sigma_max 0\.0"),
+        (lambda a: a | {"x": a["x"].long()}, r"torch\.int64"),
+        (lambda a: a | {"x": a["x"][:, :, :0]}, r"\(1, 2, 0, 5\)"),
     ],
 )
 def test_wrong_arguments_are_named(change, message):
