@@ -108,6 +108,8 @@ def test_untrained_nothing_wins(candidates: tuple[Candidate, ...]) -> None:
     page = Page(text).text
     assert "test_vit2 misses blocks.3 least: +0.25 points without it, untrained" in page
     assert "Nothing was trained" in page
+    assert ("97.50 % validation accuracy on torch/cifar10" in page) == bool(candidates)
+    assert ". on " not in page
     assert "winner" not in page.replace("which chose the winner", "")
     assert 'id="baselines"' not in text
     assert len(losses(text)) == 7
@@ -122,3 +124,11 @@ def test_every_budget_is_told_in_its_unit() -> None:
         "12ms (12.0 of 15.0 ms)",
     ):
         assert f"budget{part}" in text
+
+
+def test_a_rival_keeps_the_budget() -> None:
+    """Of those that pool, one over the budget stands for nothing, though it alone was trained by itself."""
+    over = replace(POOLED, number=7, within_budget=False, trained=98.0)
+    trained = replace(PLAIN, trained=97.0)
+    results = study(BASE, trained, WORSE, over, best=2, best_drops_only=2, evaluator="supernet")
+    assert "the best pooled candidate, #4" in Page(render_report(results)).text
