@@ -12,10 +12,10 @@ from cp_vision.anatomy.known_families import list_blocks
 # A model of another family, and how its blocks hold their channels.
 OTHERS = [
     ("test_efficientnet", "NCHW"),
-    ("test_byobnet", "NCHW"),
     ("test_mambaout", "NHWC"),
-    ("test_nfnet", "NCHW"),
     ("test_vit_relpos", "tokens"),
+    pytest.param("test_byobnet", "NCHW", marks=pytest.mark.slow),
+    pytest.param("test_nfnet", "NCHW", marks=pytest.mark.slow),
 ]
 
 
@@ -41,9 +41,9 @@ def test_other_families_by_the_generic_name(base, layout, tmp_path):
     assert {site.name for site in cp_vision.find_sites(plain)} == {block.name for block in blocks}
 
 
-@pytest.mark.parametrize("base", [name for name, _ in OTHERS])
+@pytest.mark.parametrize(("base", "layout"), OTHERS)
 @torch.inference_mode()
-def test_features_of_other_families(base):
+def test_features_of_other_families(base, layout):
     """A family whose extractor rebuilds the model gets timm's general one, with the same features."""
     plain = timm.create_model(base, features_only=True).eval()
     pools = [block.name for block in list_blocks(timm.create_model(base))]
