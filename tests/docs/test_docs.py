@@ -33,9 +33,10 @@ from cp_vision.recipes import build_model, load_recipe
 from cp_vision.recipes import cli as train_cli
 from cp_vision.recipes.models import model_args
 from cp_vision.recipes.training.dry_run import CLASSES, IMAGES
-from cp_vision.search import load_space_options, measure_space
+from cp_vision.search import SearchConfig, load_space_options, measure_space
 from cp_vision.search.cli import main as search_cli
 from cp_vision.search.cli.subcommand_arguments import COMMANDS
+from cp_vision.search.config.files import read_values
 
 # They share one tiny search.
 pytestmark = pytest.mark.xdist_group("docs")
@@ -207,6 +208,8 @@ def test_yaml(block, tmp_path):
     path.write_text(block.text)
     if "model:" in block.text:
         assert load_recipe(path).model
+    elif "base:" in block.text:
+        assert SearchConfig(**read_values(path)).base
     else:
         space = measure_space(Architecture("resnet18"), (3, 224, 224), load_space_options(path), ("macs",))
         assert space.max_pools

@@ -33,7 +33,7 @@ SLOW_BLOCKS = (
     "cp-search resnet50 --data-dir ~/pets --recipe my.yaml --executor",
     "cp-train digits --output runs/digits-train",
 )
-SLOW_PAGES = ("cluster.md", "half-the-macs.md", "imagenet.md", "own-data.md")
+SLOW_PAGES = ("cluster.md", "half-the-macs.md", "imagenet.md", "own-data.md", "search-options.md")
 
 # Packages of others that pages install: they aren't needed here, so nothing but their names is checked.
 FOREIGN = {"psycopg[binary]", "optuna-dashboard"}
