@@ -15,11 +15,12 @@ from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError, one_line
 from cp_vision.shared.files import make_folder, remove_unfinished, write_text
 
+from ..data import MAX_UNREADABLE
 from ..data.evaluation_loader import ScoringLoader
 from ..data.open import count_classes, open_splits
 from ..data.seeding import seed_all
 from ..data.training_loader import TrainingLoader, worker_count
-from ..data.unreadable import MAX_UNREADABLE, Unreadable
+from ..data.unreadable import Unreadable
 from ..evaluation.evaluate import evaluate
 from ..models import build_model, data_config, model_args, save_model
 from ..processes import Processes, single_process
