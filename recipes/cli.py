@@ -48,12 +48,14 @@ class _Tell(argparse.Action):
 
 
 def _recipes() -> str:
-    return "\n".join(f"{name:20} {load_recipe(name).model}" for name in bundled_recipes())
+    """Every bundled recipe, and the first line of its header."""
+    headers = {path.stem: path.read_text().partition("\n")[0].removeprefix("# ") for path in bundled_recipes()}
+    return "\n".join(f"{name:20} {header}" for name, header in headers.items())
 
 
 def _keys() -> str:
     """Every key of a recipe: its default, and what is allowed."""
-    defaults = Recipe().model_dump(mode="json")
+    defaults = Recipe.model_validate({}).model_dump(mode="json")
     return "\n".join(f"{key:22} {json.dumps(defaults[key]):14} {allowed(Recipe, key)}" for key in defaults)
 
 
@@ -137,6 +139,8 @@ def _fit(recipe: Recipe, output: Path, processes: Processes, max_unreadable: int
     best = summary["best"]
     folder, weights = ("ema", "averaged weights, ") if recipe.model_ema else ("last", "")
     print(f"{recipe.model}: {weights}{_scores(summary)} on {recipe.val_split}, {summary['macs']:,} MACs")
+    if "plain" in summary:
+        print(f"plain weights, in {str(output / 'last')!r}: {_scores(summary['plain'])}")
     print(f"best epoch: {best['epoch']} of {summary['epochs']}, {_scores(best)}")
     print(f'Load it:  timm.create_model("local-dir:{output / folder}", pretrained=True)')
 

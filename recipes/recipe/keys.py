@@ -202,9 +202,9 @@ class Recipe(BaseModel):
         return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
 
 
-def bundled_recipes() -> list[str]:
-    """Names of the bundled recipes."""
-    return sorted(path.stem for path in BUNDLED.glob("*.yaml"))
+def bundled_recipes() -> list[Path]:
+    """Files of the bundled recipes, by name."""
+    return sorted(BUNDLED.glob("*.yaml"))
 
 
 def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -222,7 +222,7 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     if not path.is_file() and (BUNDLED / f"{recipe}.yaml").is_file():
         path = BUNDLED / f"{recipe}.yaml"
     if not path.is_file():
-        names = bundled_recipes()
+        names = [file.stem for file in bundled_recipes()]
         hint = closest(path.stem.lower(), names) or f"; bundled are {listed(names, len(names))}"
         raise UserError(f"no recipe {str(recipe)!r}: neither a file nor a bundled recipe{hint}")
     values = parse_yaml(path.read_bytes(), f"recipe {path} is not YAML")

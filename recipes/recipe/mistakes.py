@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -45,7 +46,13 @@ def first_mistake(error: ValidationError, model: type[BaseModel]) -> tuple[str, 
 
 def allowed(model: type[BaseModel], key: str) -> str:
     """What may stand under a key: its type and bounds in words."""
-    return _words(model.model_json_schema()["properties"][key])
+    return _words(_schema(model)[key])
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema()["properties"]
+    return properties
 
 
 def _words(schema: dict[str, Any]) -> str:

@@ -39,7 +39,8 @@ class Training:
 
     ``output`` gets ``last/``, ``best/`` and with ``model_ema`` ``ema/`` (``local-dir:`` folders), the checkpoint
     from which the same training goes on, ``recipe.yaml``, logs, and at the end ``summary.json``. With ``model_ema``
-    all scores and ``best/`` are those of the averaged weights; ``last/`` has those that were not averaged.
+    scores and ``best/`` are those of the averaged weights; ``last/`` has the plain weights, those that were not
+    averaged, whose scores stand beside the others.
 
     Args:
         recipe: the recipe.
@@ -50,7 +51,8 @@ class Training:
     Attributes:
         trainer: the training itself, at the place from which it goes on.
         rows: its epochs so far: ``epoch`` from 1, ``train_loss``, ``lr``, ``skipped`` updates, and ``loss``, ``top1``
-            and ``top5`` in percent, which are None where an epoch was not scored.
+            and ``top5`` in percent, which are None where an epoch was not scored; with ``model_ema`` also
+            ``plain_loss``, ``plain_top1`` and ``plain_top5``, of the plain weights.
         problems: a line for each checkpoint that couldn't be read.
         finished: the summary of a training that is done; there is nothing left to run then, no trainer and no rows.
 
@@ -129,7 +131,8 @@ class Training:
 
         Returns:
             The summary: ``top1``, ``top5`` in percent and ``loss`` of the last epoch, the best epoch and its
-            scores, ``macs`` of one image, ``params``, updates that were skipped and images that can't be read.
+            scores, ``macs`` of one image, ``params``, updates that were skipped and images that can't be read. With
+            ``model_ema`` also ``plain``: the last epoch's scores of the plain weights.
 
         Raises:
             UserError: the output folder can't be made, or another process is training there.
@@ -156,7 +159,7 @@ class Training:
         self, on_update: Callable[[Trainer, float], None] | None, on_epoch: Callable[[Row], None] | None
     ) -> dict[str, Any]:
         primary, trainer = self.processes.primary, self.trainer
-        logs = Logs(self.output, f"{self.recipe.model}, {self.recipe.epochs} epochs", self._step) if primary else None
+        logs = Logs(self.output, self._step, self.recipe.model_ema) if primary else None
         began, first = time.monotonic(), self._step
 
         def after_update(loss: float) -> None:
@@ -195,7 +198,7 @@ class Training:
     def _write_logs(self, logs: Logs | None) -> None:
         if logs is not None:
             with writing(self.output):
-                logs.epoch(self.rows, self._step, self.trainer.epoch == self.trainer.epochs)
+                logs.epoch(self.rows, self._step)
 
     @property
     def _step(self) -> int:
@@ -208,6 +211,9 @@ class Training:
         scored = trainer.model if trainer.averaged is None else trainer.averaged
         if trainer.epoch % recipe.val_interval == 0 or trainer.epoch == trainer.epochs:
             row |= evaluate(scored, self.test_loader, self.processes, recipe)
+            if trainer.averaged is not None:
+                plain = evaluate(trainer.model, self.test_loader, self.processes, recipe)
+                row |= {f"plain_{name}": score for name, score in plain.items()}
         self.rows.append(row)
         for unreadable in self._unreadable():
             unreadable.table |= self.processes.any(unreadable.table)
@@ -249,8 +255,11 @@ class Training:
 
     def _summary(self) -> dict[str, Any]:
         best, last = self._best() or {}, self.rows[-1]
+        scores = ("top1", "top5", "loss")
+        plain = {} if self.trainer.averaged is None else {"plain": {name: last[f"plain_{name}"] for name in scores}}
         return {
-            **{name: last[name] for name in ("top1", "top5", "loss")},
+            **{name: last[name] for name in scores},
+            **plain,
             "epochs": last["epoch"],
             "best": {name: best.get(name) for name in ("epoch", "top1", "top5", "loss")},
             "macs": count_macs(self.trainer.model, self.config["input_size"]),
