@@ -32,9 +32,10 @@ def first_step(*passed: type[Exception]) -> Iterator[None]:
         UserError: the step fails.
         CommandError: too many images can't be read.
     """
+    kept: tuple[type[Exception], ...] = (UserError, CommandError, *passed)
     try:
         yield
-    except (UserError, CommandError, *passed):
+    except kept:
         raise
     except Exception as error:
         # With the kind, where it tells something.
