@@ -5,19 +5,33 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cp_vision.shared.files import write_text
 
-__all__ = ["Logs", "Row"]
+__all__ = ["Logs", "Row", "best_row"]
 
 Row = dict[str, float | int | None]
 """One epoch: ``epoch`` (from 1), ``train_loss``, ``loss``, ``top1``, ``top5``, ``lr``, ``skipped``; where weights are
 averaged, ``loss`` to ``top5`` are theirs, and ``plain_loss``, ``plain_top1``, ``plain_top5`` those of the others."""
 
 SCORES = ("loss", "top1", "top5")
+
+
+def best_row(rows: Sequence[Row], metric: str) -> Row | None:
+    """The best of the epochs that were scored, of several the first; what is not finite is best where all is not.
+
+    Args:
+        rows: the epochs.
+        metric: ``loss``, whose least is best, or another score.
+    """
+    sign = -1 if metric == "loss" else 1
+    scored = [(row, float(score)) for row in rows if (score := row[metric]) is not None]
+    scored = [(row, score) for row, score in scored if math.isfinite(score)] or scored
+    return max(scored, key=lambda one: sign * one[1])[0] if scored else None
 
 
 class Logs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,7 @@ from ..recipe.keys import Recipe
 from ..training.first_step import rehearse
 from ..training.trainer import Trainer, TrainingError
 from .checkpoints import load_state, save_state, writing
-from .logs import Logs, Row
+from .logs import Logs, Row, best_row
 from .output_folder import alone_in, check_folder, has_checkpoint
 
 __all__ = ["Training"]
@@ -225,7 +224,7 @@ class Training:
         # Before the checkpoint: a training killed in between does this epoch's end again.
         if self.processes.primary:
             with writing(self.output):
-                if row is self._best():
+                if row is best_row(self.rows, recipe.eval_metric):
                     self._save_model(scored, "best")
                 self._save_model(trainer.model, "last")
                 if trainer.averaged is not None:
@@ -237,14 +236,6 @@ class Training:
         found = (self.loader.unreadable, self.test_loader.unreadable)
         return [unreadable for unreadable in found if unreadable is not None]
 
-    def _best(self) -> Row | None:
-        """The best epoch, of several the first."""
-        key, sign = self.recipe.eval_metric, -1 if self.recipe.eval_metric == "loss" else 1
-        scored = [row for row in self.rows if row[key] is not None]
-        # What isn't finite is neither more nor less than anything.
-        scored = [row for row in scored if math.isfinite(float(row[key] or 0))] or scored
-        return max(scored, key=lambda row: sign * float(row[key] or 0)) if scored else None
-
     def _save(self) -> None:
         unreadable = [images.found for images in self._unreadable()]
         more = {"rows": self.rows, "identity": self.identity, "unreadable": unreadable}
@@ -254,7 +245,7 @@ class Training:
         save_model(model, self.output / name, self.config, self.classes)
 
     def _summary(self) -> dict[str, Any]:
-        best, last = self._best() or {}, self.rows[-1]
+        best, last = best_row(self.rows, self.recipe.eval_metric) or {}, self.rows[-1]
         scores = ("top1", "top5", "loss")
         plain = {} if self.trainer.averaged is None else {"plain": {name: last[f"plain_{name}"] for name in scores}}
         return {

@@ -50,8 +50,8 @@ def test_an_order_is_a_new_permutation_each_epoch_and_repeats_images():
     repeated = [place[2] for batch in Order(32, recipe.with_values(aug_repeats=3)) for place in batch]
     assert len(repeated) == 32
     assert set(Counter(repeated).values()) <= {2, 3}
-    for processes, message in ((3, "can't be shared by 3 processes"), (16, "can't be shared by 16 processes")):
-        with pytest.raises(UserError, match=message):
+    for processes in (3, 16):
+        with pytest.raises(UserError, match=rf"batch_size 8\b.* {processes} processes"):
             Order(32, recipe, 0, processes)
-    with pytest.raises(UserError, match="batch_size 32 is more than the 31 training images"):
+    with pytest.raises(UserError, match=r"batch_size 32 .*31 "):
         Order(31, recipe.with_values(batch_size=32))

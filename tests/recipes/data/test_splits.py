@@ -21,9 +21,9 @@ def test_held_out_part():
     train_part.transform = "one"
     assert held_out.transform is None
     for fraction in (0, 1, -0.1, float("nan")):
-        with pytest.raises(UserError, match="must be above 0 and below 1"):
+        with pytest.raises(UserError, match="0 and below 1"):
             hold_out(whole, fraction)
-    with pytest.raises(UserError, match=r"can't hold out 0\.0001"):
+    with pytest.raises(UserError, match=r"0\.0001"):
         hold_out(whole, 0.0001)
 
 
@@ -36,7 +36,7 @@ def test_image_folder(image_folder):
     assert test_split[0][0].mode == "RGB"
     assert open_split(recipe.with_values(in_chans=1), "validation")[0][0].mode == "L"
     for count in (2, 1000):
-        with pytest.raises(UserError, match=f"num_classes {count} is not the data set's: it has 3 classes"):
+        with pytest.raises(UserError, match=rf"num_classes {count}\b.* 3\b"):
             count_classes(train_part, recipe.with_values(num_classes=count))
 
 
@@ -49,7 +49,7 @@ def test_classes_have_one_numbering_or_are_refused(dataset, image_folder, tmp_pa
     # Without class 0 the folders of the test split alone would be numbered 1 -> 0, 2 -> 1.
     shutil.rmtree(root / "val" / "0")
     if dataset:
-        with pytest.raises(UserError, match="numbers its classes differently"):
+        with pytest.raises(UserError, match="'validation'"):
             open_splits(recipe)
     else:
         _, test_split = open_splits(recipe)
@@ -57,11 +57,11 @@ def test_classes_have_one_numbering_or_are_refused(dataset, image_folder, tmp_pa
         assert all(Path(file).parent.name == str(target) for file, target in test_split.dataset.reader.samples)
     (root / "val" / "cat").mkdir()
     Image.new("L", (8, 8)).save(root / "val" / "cat" / "1.png")
-    with pytest.raises(UserError, match="split 'validation' has classes that 'train' lacks: cat"):
+    with pytest.raises(UserError, match=r"'validation'.*'train'.*cat"):
         open_splits(recipe)
 
 
 @pytest.mark.parametrize("dataset", ["", "torch/image_folder"])
 def test_a_folder_without_splits_is_refused(dataset, image_folder):
-    with pytest.raises(UserError, match="has no separate splits; put the images into train/ and validation/"):
+    with pytest.raises(UserError, match="train/ and validation/"):
         open_splits(Recipe(data_dir=str(image_folder / "train"), dataset=dataset))

@@ -28,15 +28,13 @@ def test_unreadable_images_are_counted_reported_and_skipped_up_to_a_limit(worker
     for split, contents in damage.items():
         for (path, _), content in zip(split.dataset.reader.samples, contents, strict=False):
             Path(path).write_bytes(content)
-    with pytest.raises(OSError, match=r"can't read image 0/\d+\.png"):
+    with pytest.raises(OSError, match=r"0/\d+\.png"):
         test_split[0]
     settings = [*FOLDER, "epochs=2", f"workers={workers}"]
     arguments = ["default", *sets(settings), "--data-dir", str(root), "--output", str(tmp_path / "out")]
-    assert main([*arguments, "--max-unreadable", "1"]) in (1, 2)
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert re.search(
-        r"unreadable images?: 0/\d+\.png.*more than the 1 that can be skipped \(cp-train --max-unreadable\)", error
-    ), error
+    assert main([*arguments, "--max-unreadable", "1"]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"unreadable images?: 0/\d+\.png.* 1 .*--max-unreadable", error), error
     assert main([*arguments, "--max-unreadable", "3"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in printed[:2]] == [
@@ -91,8 +89,8 @@ def replaced(bad, good):
         # The other images have other numbers now.
         ("train", replaced, 0),
         ("val", replaced, 0),
-        ("train", lambda bad, good: bad.unlink(), "training images 60, now it is 59; choose another --output"),
-        ("val", lambda bad, good: bad.unlink(), "validation images 30, now it is 29; choose another --output"),
+        ("train", lambda bad, good: bad.unlink(), "training images 60.* 59.*--output"),
+        ("val", lambda bad, good: bad.unlink(), "validation images 30.* 29.*--output"),
     ],
 )
 def test_what_became_of_unreadable_images_is_seen_when_a_training_goes_on(split, change, result, half_way, tmp_path):

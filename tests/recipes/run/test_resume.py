@@ -1,62 +1,20 @@
 """Whatever stops a training, it comes to the same end."""
 
 import os
-import subprocess
-import sys
+import shutil
 
 import pytest
 import torch
-from digits_folder import SMALL, sets
+from digits_folder import FOLDER, SMALL, sets
+from mistakes import assert_one_line_mistake
 from safetensors.torch import load_file
+from training_process import start, train_until
 
 from cp_vision import UserError
 from cp_vision.recipes.cli import main
-from cp_vision.recipes.run.checkpoints import load_state
+from cp_vision.recipes.run.checkpoints import load_state, save_state
 
 MIXED = ["mixup=0.2", "cutmix=0.5", "reprob=0.3", "drop_path=0.2", "color_jitter=0.3", "hflip=0.5"]
-
-
-KILLED = """
-import os, signal, sys
-import torch
-from cp_vision.recipes import cli
-from cp_vision.recipes.run import checkpoints, training_run as fit
-from cp_vision.recipes.training import trainer
-
-moment, number = sys.argv[1], int(sys.argv[2])
-rename = os.replace
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-def at(module, name, before):
-    real, calls = getattr(module, name), [0]
-    def wrapped(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == number:
-            before(*args, **kwargs)
-        return real(*args, **kwargs)
-    setattr(module, name, wrapped)
-def half(state, file):
-    # The first half of what would have been written.
-    import io
-    whole = io.BytesIO()
-    torch.serialization.save(state, whole)
-    file.write(whole.getvalue()[: whole.tell() // 2])
-    file.flush()
-    die()
-if moment == "update":
-    at(trainer.Trainer, "_update", lambda *a: die())
-elif moment == "writing":
-    at(torch, "save", half)
-elif moment == "renaming":
-    def replace(source, target):
-        if str(target).endswith(sys.argv[3]):
-            die()
-        rename(source, target)
-    os.replace = replace
-elif moment == "model":
-    at(fit, "save_model", lambda *a: die())
-sys.exit(cli.main(sys.argv[4:]))
-"""
 
 
 def weights_of(folder):
@@ -91,10 +49,9 @@ def test_killed_at_any_moment_a_training_ends_with_the_same_weights(tmp_path):
         ("renaming", 1, "summary.json"),
     ]
     for moment in moments:
-        run = subprocess.run(
-            [sys.executable, "-c", KILLED, *map(str, moment), *killed], capture_output=True, text=True, check=False
-        )
-        assert run.returncode == -9, (moment, run.stderr)
+        process = start(train_until, *moment, killed)
+        process.join()
+        assert process.exitcode == -9, moment
     assert main(killed) == 0
     one, other = weights_of(whole), weights_of(tmp_path / "killed")
     assert one.keys() == other.keys() >= {"best", "last"}
@@ -104,38 +61,38 @@ def test_killed_at_any_moment_a_training_ends_with_the_same_weights(tmp_path):
         assert (whole / name).read_text() == (tmp_path / "killed" / name).read_text()
 
 
-def test_an_unreadable_checkpoint_loses_nothing(tmp_path, capsys):
+def test_an_unreadable_checkpoint_loses_nothing(image_folder, tmp_path, capsys):
     whole, damaged = tmp_path / "whole", tmp_path / "damaged"
-    command = ["digits", *sets([*SMALL, "epochs=1", "recovery_interval=10"])]
-    assert main([*command, "--output", str(whole)]) == 0
-    assert main([*command, "--output", str(damaged)]) == 0
+    settings = [*FOLDER, "epochs=2", "recovery_interval=2"]
+    command = ["default", "--data-dir", str(image_folder), *sets(settings), "--output"]
+    assert main([*command, str(whole)]) == 0
+    shutil.copytree(whole, damaged)
     (damaged / "summary.json").unlink()
     (damaged / "checkpoint.pt").write_bytes((whole / "checkpoint.pt").read_bytes()[:1000])
     capsys.readouterr()
-    assert main([*command, "--output", str(damaged)]) == 0
-    assert "checkpoint.pt' can't be read" in capsys.readouterr().err
-    one, other = (load_file(folder / "last" / "model.safetensors") for folder in (whole, damaged))
+    assert main([*command, str(damaged)]) == 0
+    assert f"{damaged / 'checkpoint.pt'}" in capsys.readouterr().err
+    one, other = weights_of(whole)["last"], weights_of(damaged)["last"]
     assert all(torch.equal(value, other[key]) for key, value in one.items())
     (damaged / "summary.json").unlink()
     for name in ("checkpoint.pt", "checkpoint.previous.pt"):
         (damaged / name).write_bytes(b"no checkpoint")
-    assert main([*command, "--output", str(damaged)]) == 2
-    assert "to start again, or choose another --output" in capsys.readouterr().err
+    names = ["checkpoint.pt", "checkpoint.previous.pt", "--output"]
+    assert_one_line_mistake(main, [*command, str(damaged)], capsys, names)
 
 
-def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path, capsys):
+def test_a_checkpoint_of_another_model_is_refused(folder_training, tmp_path, capsys):
     """As where a local-dir: folder that a recipe names was replaced by another model's."""
-    folder, command = trained
-    other = tmp_path / "other"
-    assert main([*command[:-1], str(other), "--set", "epochs=1", "--set", "model_kwargs={patch_size: 8}"]) == 0
-    (other / "recipe.yaml").write_text((folder / "recipe.yaml").read_text())
-    (other / "summary.json").unlink()
-    before = (other / "checkpoint.pt").read_bytes()
-    capsys.readouterr()
-    assert main([*command[:-1], str(other)]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert "is one of another model: " in error
-    assert (other / "checkpoint.pt").read_bytes() == before
+    folder, recipe, _ = folder_training
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other" / "summary.json").unlink()
+    state, _ = load_state(folder)
+    state["model"]["head.weight"] = state["model"]["head.weight"][:, :-1]
+    save_state(state, tmp_path / "other")
+    before = (tmp_path / "other" / "checkpoint.pt").read_bytes()
+    command = ["default", "--data-dir", recipe.data_dir, *sets(FOLDER), "--output", str(tmp_path / "other")]
+    assert_one_line_mistake(main, command, capsys, ["head.weight", "--output"])
+    assert (tmp_path / "other" / "checkpoint.pt").read_bytes() == before
 
 
 def test_a_checkpoint_runs_no_code(tmp_path):
@@ -144,6 +101,6 @@ def test_a_checkpoint_runs_no_code(tmp_path):
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
     torch.save({"progress": Evil()}, tmp_path / "checkpoint.pt")
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt"):
         load_state(tmp_path)
     assert not (tmp_path / "ran").exists()

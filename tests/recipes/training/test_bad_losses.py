@@ -43,7 +43,7 @@ def test_a_loss_that_stays_bad_stops_the_training_with_its_last_good_checkpoint(
     settings = [*SMALL, "opt=sgd", "lr=1e30", "clip_grad=null", "warmup_epochs=0", "recovery_interval=1"]
     assert main(["digits", *sets(settings), "--output", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "the loss was nan 11 times in a row, in epoch 1; lower lr or set clip_grad" in error
+    assert all(name in error for name in ("nan", "11 times", "epoch 1", "lr", "clip_grad"))
     assert not (tmp_path / "out" / "summary.json").exists()
     state, _ = load_state(tmp_path / "out")
     assert state is None or all(value.isfinite().all() for value in state["model"].values())

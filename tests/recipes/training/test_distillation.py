@@ -30,7 +30,7 @@ def test_distillation_follows_the_teacher(tmp_path):
         agreement[weight] = sum(float((one - two).abs().mean()) for one, two in pairs)
     # A student of the teacher alone comes nearer to it than one of the labels alone.
     assert agreement[1.0] < agreement[0.0]
-    with pytest.raises(UserError, match="tells 10 classes apart, the data set has 3"):
+    with pytest.raises(UserError, match=r"10 classes.* 3"):
         load_teacher(recipe, 3)
 
 
