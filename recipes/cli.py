@@ -13,9 +13,9 @@ from cp_vision.shared.command_line import CommandParser, run_command
 from cp_vision.shared.errors import UserError
 
 from .data import MAX_UNREADABLE
+from .recipe.allowed import allowed
 from .recipe.checks import notice
 from .recipe.keys import Recipe, bundled_recipes, load_recipe
-from .recipe.mistakes import allowed
 
 # Torch and timm take seconds to import: what needs them is imported where it is called, so that --help and mistakes
 # answer at once.

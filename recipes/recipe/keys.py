@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from cp_vision.shared.errors import UserError, closest, listed
+from cp_vision.shared.validation import FieldError, first_mistake
 
+from .allowed import allowed
 from .checks import problems
-from .mistakes import first_mistake
 from .yaml_text import parse_yaml
 
 __all__ = ["Recipe", "bundled_recipes", "load_recipe"]
@@ -24,7 +24,7 @@ BUNDLED = Path(__file__).parent.parent / "bundled"
 def _whole(value: Any) -> Any:
     """A whole number that YAML reads as another: 1e2 is a float to it. No boolean, which is a number to Python."""
     if isinstance(value, bool):
-        raise PydanticCustomError("bool", "a boolean")
+        raise ValueError("must be a whole number")
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -164,7 +164,8 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _as_in_a_file(cls, values: Any) -> Any:
-        return _lists(values)
+        # A key of YAML may be a number.
+        return {str(key): _lists(value) for key, value in values.items()} if isinstance(values, dict) else values
 
     @field_validator("model_kwargs")
     @classmethod
@@ -172,7 +173,7 @@ class Recipe(BaseModel):
         for name, argument in value.items():
             # timm leaves out arguments that are null, so a misspelt one would go unseen.
             if argument is None or not name.isidentifier():
-                raise ValueError(f"{name!r} has no value; write {{name: value}}, for example {{depth: 2}}")
+                raise ValueError(f"gives {name!r} no value; write {{name: value}}, for example {{depth: 2}}")
         return value
 
     @property
@@ -256,8 +257,10 @@ def _checked(values: dict[str, Any], source: str, replaced: Collection[str] = ()
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        key, text = first_mistake(error, Recipe)
-        raise mistake((key,), text) from error
+        found = first_mistake(error, Recipe.model_fields)
+        key = found.field.partition(".")[0] if isinstance(found, FieldError) else ""
+        words = allowed(Recipe, key) if key in Recipe.model_fields else ""
+        raise mistake((key,), f"{found}; it takes {words}" if "list" in words else str(found)) from error
     for keys, problem in problems(recipe):
         raise mistake(keys, problem)
     return recipe

@@ -23,7 +23,9 @@ MAINS = {
 }
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["cp_vision.recipes", "cp_vision.search.runner", "ray.tune"])
+SERVER.set_forkserver_preload(
+    ["cp_vision.recipes.run.training_run", "cp_vision.recipes.progress", "cp_vision.search.runner", "ray.tune"]
+)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from digits_folder import CPU, SMALL, parts, sets, write_folder
 from mistakes import assert_one_line_mistake
-from training_process import start_together, train_in
+from training_process import meeting, start
 
 from cp_vision.recipes import Trainer, joined_processes, load_recipe
 from cp_vision.recipes.cli import main
@@ -26,7 +27,7 @@ def losses_of(recipe, processes):
     return losses
 
 
-def write_losses(rank, recipe, path):
+def write_losses(recipe, path):
     with joined_processes() as processes:
         losses = losses_of(recipe, processes)
         if processes.primary:
@@ -44,10 +45,11 @@ def write_losses(rank, recipe, path):
 def test_two_processes_and_one_have_the_same_losses(settings, tmp_path):
     recipe = load_recipe("digits", [*SMALL, "opt=sgd", "lr=0.05", "warmup_epochs=0", *settings])
     one = losses_of(recipe, CPU)
-    for process in start_together(2, write_losses, recipe, tmp_path / "losses.json"):
+    path = tmp_path / "losses.json"
+    for process in [start(write_losses, recipe, path, **environment) for environment in meeting(2)]:
         process.join()
         assert process.exitcode == 0
-    two = json.loads((tmp_path / "losses.json").read_text())
+    two = json.loads(path.read_text())
     assert len(one) == len(two) >= 20
     assert np.abs(np.subtract(one, two)).max() < 1e-4
     assert one[-1] < one[0]
@@ -84,10 +86,9 @@ def test_a_data_folder_that_some_processes_lack_is_one_line_of_each(missing, tmp
         (tmp_path / rank).mkdir()
         if rank not in missing:
             write_folder(tmp_path / rank / "data")
-    folders = [tmp_path / rank for rank in "01"]
-    for process in start_together(2, train_in, folders, ["default", "--data-dir", "data"]):
-        process.join()
-        assert process.exitcode == 2
-    for folder in folders:
-        (error,) = (folder / "printed").read_text().splitlines()
+    command = ["cp-train", "default", "--data-dir", "data"]
+    for run in [commands.start(command, tmp_path / each["RANK"], each) for each in meeting(2)]:
+        done = run.wait(300)
+        assert done.returncode == 2
+        (error,) = done.stderr.splitlines()
         assert re.fullmatch("cp-train: error: .*'data'.*", error)

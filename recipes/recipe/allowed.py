@@ -1,15 +1,13 @@
-"""What pydantic refuses, in one line that says what to write."""
+"""What may stand under a key, in words."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from cp_vision.shared.errors import closest
-
-__all__ = ["allowed", "first_mistake"]
+__all__ = ["allowed"]
 
 _KINDS = {
     "boolean": "true or false",
@@ -25,23 +23,6 @@ _BOUNDS = {
     "maximum": "at most",
     "exclusiveMaximum": "below",
 }
-
-
-def first_mistake(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
-    """The key that a model refuses, and one line with the value, and what is allowed there.
-
-    Of several mistakes an unknown key comes first: it is often the reason of the others.
-    """
-    errors = error.errors()
-    unknown = {"extra_forbidden", "invalid_key"}
-    first = next((one for one in errors if one["type"] in unknown), errors[0])
-    key = str(first["loc"][0])
-    if first["type"] in unknown:
-        return key, f"unknown key {key!r}{closest(key, model.model_fields)}"
-    if first["type"] == "value_error":
-        return key, f"{key}: {first['ctx']['error']}"
-    place = ".".join(str(part) for part in first["loc"])
-    return key, f"{place}: got {first['input']!r}, {key} must be {allowed(model, key)}"
 
 
 def allowed(model: type[BaseModel], key: str) -> str:
