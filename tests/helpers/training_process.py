@@ -1,6 +1,7 @@
 """cp-train in processes of its own, which can be killed, or train together."""
 
 import io
+import multiprocessing
 import os
 import signal
 import socket
@@ -33,6 +34,8 @@ def meeting(count: int) -> list[dict[str, str]]:
 
 def _called(environment: dict[str, str], target: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     os.environ.update(environment)
+    # Loading workers are forks, as in a process that was started by itself.
+    multiprocessing.set_start_method(None, force=True)
     torch.set_num_threads(1)
     target(*arguments)
 
