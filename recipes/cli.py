@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cp_vision.cost.macs import format_macs
 from cp_vision.shared.command_line import CommandParser, run_command
 from cp_vision.shared.errors import UserError
 
-from .data.unreadable import MAX_UNREADABLE
-from .evaluation.score_model import score_model
-from .processes import Processes, joined_processes
-from .progress import Progress
+from .data import MAX_UNREADABLE
+from .recipe.allowed import allowed
 from .recipe.checks import notice
-from .recipe.keys import Recipe, load_recipe
-from .run.training_run import Training
-from .training.dry_run import dry_run
+from .recipe.keys import Recipe, bundled_recipes, load_recipe
+
+# Torch and timm take seconds to import: what needs them is imported where it is called, so that --help and mistakes
+# answer at once.
+if TYPE_CHECKING:
+    from .processes import Processes
 
 __all__ = ["main"]
 
@@ -31,13 +33,40 @@ Train a model by a recipe, or score a trained one. Stopped in any way, the same 
   torchrun --nproc-per-node 8 --no-python cp-train cp_resnet50_a2 --data-dir ~/imagenet
   cp-train cp_vit_small_deit --dry-run
   cp-train digits --eval runs/digits/best
+  cp-train --recipes
+  cp-train --keys
 """
+
+
+class _Tell(argparse.Action):
+    """An option that prints something and ends the command, like ``--help``."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print it."""
+        print(self.const())
+        parser.exit()
+
+
+def _recipes() -> str:
+    """Every bundled recipe, and the first line of its header."""
+    headers = {path.stem: path.read_text().partition("\n")[0].removeprefix("# ") for path in bundled_recipes()}
+    return "\n".join(f"{name:20} {header}" for name, header in headers.items())
+
+
+def _keys() -> str:
+    """Every key of a recipe: its default, and what is allowed."""
+    defaults = Recipe.model_validate({}).model_dump(mode="json")
+    return "\n".join(f"{key:22} {json.dumps(defaults[key]):14} {allowed(Recipe, key)}" for key in defaults)
 
 
 def parser() -> CommandParser:
     """The arguments of ``cp-train``."""
     made = CommandParser("cp-train", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("recipe", help="recipe file, or the name of a bundled one (digits)")
+    made.add_argument("--recipes", action=_Tell, nargs=0, const=_recipes, help="list the bundled recipes and end")
+    made.add_argument(
+        "--keys", action=_Tell, nargs=0, const=_keys, help="list the keys of a recipe, their defaults, and end"
+    )
     made.add_argument("--data-dir", help="folder of the data set, in place of the recipe's")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a recipe's value")
     made.add_argument("--output", help="folder to write, new or that of the same training; default runs/train-RECIPE")
@@ -71,8 +100,12 @@ def _train(arguments: Sequence[str] | None) -> None:
     if args.dry_run:
         _dry_run(recipe)
         return
+    from .processes import joined_processes
+
     with joined_processes() as processes:
         if args.eval is not None:
+            from .evaluation.score_model import score_model
+
             scores = score_model(recipe, args.eval, processes, args.max_unreadable)
             if processes.primary:
                 if scores["unreadable"]:
@@ -84,6 +117,9 @@ def _train(arguments: Sequence[str] | None) -> None:
 
 
 def _fit(recipe: Recipe, output: Path, processes: Processes, max_unreadable: int) -> None:
+    from .progress import Progress
+    from .run.training_run import Training
+
     training = Training(recipe, output, processes, max_unreadable)
     if processes.primary:
         _notice(recipe)
@@ -103,6 +139,8 @@ def _fit(recipe: Recipe, output: Path, processes: Processes, max_unreadable: int
     best = summary["best"]
     folder, weights = ("ema", "averaged weights, ") if recipe.model_ema else ("last", "")
     print(f"{recipe.model}: {weights}{_scores(summary)} on {recipe.val_split}, {summary['macs']:,} MACs")
+    if "plain" in summary:
+        print(f"plain weights, in {str(output / 'last')!r}: {_scores(summary['plain'])}")
     print(f"best epoch: {best['epoch']} of {summary['epochs']}, {_scores(best)}")
     print(f'Load it:  timm.create_model("local-dir:{output / folder}", pretrained=True)')
 
@@ -118,6 +156,10 @@ def _scores(scores: dict[str, float]) -> str:
 
 
 def _dry_run(recipe: Recipe) -> None:
+    from cp_vision.cost.macs import format_macs
+
+    from .training.dry_run import dry_run
+
     found = dry_run(recipe)
     _notice(recipe)
     print(

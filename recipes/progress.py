@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import TracebackType
 
 from tqdm import tqdm
@@ -24,17 +25,22 @@ class Progress:
         trainer, loader = training.trainer, training.loader
         self.size, self.epochs = training.recipe.update_size, trainer.epochs
         per_epoch = loader.updates * self.size
-        self.bar = tqdm(
+        # Shown from the first update on: a mistake that is seen before stands alone on its line.
+        self.begin = functools.partial(
+            tqdm,
             total=trainer.epochs * per_epoch,
             initial=trainer.epoch * per_epoch + trainer.update * self.size,
             unit="img",
             unit_scale=True,
             disable=not training.processes.primary,
         )
+        self.bar: tqdm | None = None
         self.score = ""
 
     def on_update(self, trainer: Trainer, loss: float) -> None:
         """Show an update."""
+        if self.bar is None:
+            self.bar = self.begin()
         epoch = min(trainer.epoch + 1, self.epochs)
         self.bar.set_postfix_str(f"epoch {epoch}/{self.epochs}, loss {loss:.4f}{self.score}", refresh=False)
         self.bar.update(self.size)
@@ -50,4 +56,5 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()

@@ -12,9 +12,10 @@ from torch.utils.data import Dataset, Subset
 
 from ..processes import Processes
 from ..recipe.keys import Recipe
+from . import MAX_UNREADABLE
 from .images import Images
 from .training_loader import Batch, data_loader, prefetched, worker_count
-from .unreadable import MAX_UNREADABLE, Unreadable
+from .unreadable import Unreadable
 
 __all__ = ["ScoringLoader"]
 

@@ -17,11 +17,12 @@ from cp_vision.shared.errors import UserError, one_line
 
 from ..processes import Processes
 from ..recipe.keys import Recipe
+from . import MAX_UNREADABLE
 from .images import Images, UnreadableImageError
 from .sampler import Order, share_batch
 from .seeded_batches import SeededBatches, TrainingBatches, as_it_is, mixing
 from .seeding import seed_all
-from .unreadable import MAX_UNREADABLE, Unreadable
+from .unreadable import Unreadable
 
 __all__ = ["Batch", "TrainingLoader", "data_loader", "prefetched", "worker_count"]
 

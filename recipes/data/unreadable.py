@@ -11,11 +11,10 @@ from torch import Tensor
 from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import listed
 
+from . import MAX_UNREADABLE
 from .images import Images, UnreadableImageError
 
-__all__ = ["MAX_UNREADABLE", "Unreadable"]
-
-MAX_UNREADABLE = 10
+__all__ = ["Unreadable"]
 
 
 class Unreadable:

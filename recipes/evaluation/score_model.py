@@ -8,9 +8,9 @@ from typing import Any
 from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError, one_line
 
+from ..data import MAX_UNREADABLE
 from ..data.evaluation_loader import ScoringLoader
 from ..data.open import count_classes, open_split, open_splits, renumbered
-from ..data.unreadable import MAX_UNREADABLE
 from ..models import build_model, data_config, label_names, load_model, model_args
 from ..processes import Processes, single_process
 from ..recipe.keys import Recipe

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from timm.optim import list_optimizers
-
 from cp_vision.shared.errors import closest
 
 if TYPE_CHECKING:
@@ -47,6 +45,11 @@ def problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         value = getattr(recipe, key)
         if recipe.dataset == "digits" and value is not None:
             yield (key,), f"data set 'digits' is bundled and takes no {key}, got {value!r}; name a dataset too"
+    if recipe.drop_path_uniform and not recipe.drop_path:
+        yield ("drop_path_uniform", "drop_path"), "drop_path_uniform: set the rate too, for example drop_path: 0.05"
+    # Takes seconds to import, and most mistakes are found without.
+    from timm.optim import list_optimizers
+
     if recipe.opt.removeprefix("lookahead_") not in list_optimizers():
         yield ("opt",), f"opt: timm has no optimiser {recipe.opt!r}{closest(recipe.opt, list_optimizers())}"
 

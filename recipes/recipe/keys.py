@@ -7,23 +7,39 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cp_vision.shared.errors import UserError, closest, listed
+from cp_vision.shared.validation import FieldError, first_mistake
 
+from .allowed import allowed
 from .checks import problems
 from .yaml_text import parse_yaml
 
-__all__ = ["Recipe", "load_recipe"]
+__all__ = ["Recipe", "bundled_recipes", "load_recipe"]
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
+
+
+def _whole(value: Any) -> Any:
+    """A whole number that YAML reads as another: 1e2 is a float to it. No boolean, which is a number to Python."""
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = BeforeValidator(_whole)
+Natural = Annotated[int, Field(ge=0), _WHOLE]
+Count = Annotated[int, Field(ge=1), _WHOLE]
 
 
 class Recipe(BaseModel):
     """Every key that a recipe may have.
 
-    The meaning of each key is the one it has in timm's train.py; the defaults are ours. ``model_kwargs``
-    belong to ``model``. ``dataset: digits`` is the handwritten digits bundled with scikit-learn.
+    The meaning of each key is the one it has in timm's train.py; the defaults are ours. ``drop_path_uniform`` is a key
+    of ours alone: every block has the rate ``drop_path``, in place of rates that grow from 0 to it (timm's script takes
+    no notice of the key). ``model_kwargs`` belong to ``model``. ``dataset: digits`` is the handwritten digits bundled
+    with scikit-learn.
     An update sees ``batch_size`` times ``grad_accum_steps`` images, on any number of processes.
 
     ``img_size`` is the side of an image in pixels. The schedule's lengths, ``mixup_off_epoch`` and ``val_interval``
@@ -35,7 +51,8 @@ class Recipe(BaseModel):
             raise a UserError instead, also for values that don't go together.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    # Strict: true is no number, and "3" is none.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, strict=True)
 
     # Data
     dataset: str = ""
@@ -44,18 +61,19 @@ class Recipe(BaseModel):
     train_split: str = "train"
     val_split: str = "validation"
     class_map: str | None = None
-    workers: int = Field(4, ge=0)
+    workers: Natural = 4
 
     # Model
     model: str = "resnet50"
     model_kwargs: dict[str, Any] = {}
     pretrained: bool = False
     initial_checkpoint: str | None = None
-    num_classes: int | None = Field(None, ge=1)
-    img_size: int | None = Field(None, ge=1)
-    in_chans: Literal[1, 3] = 3
+    num_classes: Count | None = None
+    img_size: Count | None = None
+    in_chans: Annotated[Literal[1, 3], _WHOLE] = 3
     drop: float = Field(0.0, ge=0, lt=1)
     drop_path: float | None = Field(None, ge=0, lt=1)
+    drop_path_uniform: bool = False
 
     # Input
     mean: list[float] | None = None
@@ -64,9 +82,9 @@ class Recipe(BaseModel):
     crop_pct: float | None = Field(None, gt=0, le=1)
 
     # Optimiser
-    batch_size: int = Field(128, ge=1)
-    grad_accum_steps: int = Field(1, ge=1)
-    validation_batch_size: int | None = Field(None, ge=1)
+    batch_size: Count = 128
+    grad_accum_steps: Count = 1
+    validation_batch_size: Count | None = None
     opt: str = "adamw"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
@@ -87,16 +105,16 @@ class Recipe(BaseModel):
     dist_bn: Literal["", "broadcast", "reduce"] = "reduce"
 
     # Schedule
-    epochs: int = Field(100, ge=1)
+    epochs: Count = 100
     sched: Literal["cosine", "tanh", "step", "multistep", "poly", "constant", "none"] = "cosine"
     sched_on_updates: bool = False
-    warmup_epochs: int = Field(0, ge=0)
+    warmup_epochs: Natural = 0
     warmup_prefix: bool = False
     warmup_lr: float = Field(1e-5, ge=0)
     min_lr: float = Field(0.0, ge=0)
-    cooldown_epochs: int = Field(0, ge=0)
+    cooldown_epochs: Natural = 0
     decay_epochs: float = Field(90.0, gt=0)
-    decay_milestones: list[Annotated[int, Field(ge=1)]] = [90, 180, 270]
+    decay_milestones: list[Count] = [90, 180, 270]
     decay_rate: float = Field(0.1, gt=0)
 
     # Loss
@@ -118,17 +136,17 @@ class Recipe(BaseModel):
     vflip: float = Field(0.0, ge=0, le=1)
     color_jitter: float = Field(0.4, ge=0)
     aa: str | None = None
-    aug_repeats: int = Field(0, ge=0)
+    aug_repeats: Natural = 0
     reprob: float = Field(0.0, ge=0, le=1)
     remode: Literal["const", "rand", "pixel"] = "pixel"
-    recount: int = Field(1, ge=1)
+    recount: Count = 1
     train_interpolation: Literal["random", "nearest", "bilinear", "bicubic", "lanczos"] = "random"
     mixup: float = Field(0.0, ge=0)
     cutmix: float = Field(0.0, ge=0)
     mixup_prob: float = Field(1.0, ge=0, le=1)
     mixup_switch_prob: float = Field(0.5, ge=0, le=1)
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
-    mixup_off_epoch: int = Field(0, ge=0)
+    mixup_off_epoch: Natural = 0
 
     # Averaged weights
     model_ema: bool = False
@@ -136,17 +154,27 @@ class Recipe(BaseModel):
     model_ema_warmup: bool = False
 
     # Progress
-    val_interval: int = Field(1, ge=1)
+    val_interval: Count = 1
     eval_metric: Literal["top1", "top5", "loss"] = "top1"
-    log_interval: int = Field(50, ge=1)
-    recovery_interval: int = Field(500, ge=0)
+    log_interval: Count = 50
+    recovery_interval: Natural = 500
 
-    seed: int = Field(42, ge=0, lt=2**32)
+    seed: Annotated[int, Field(ge=0, lt=2**32), _WHOLE] = 42
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_a_file(cls, values: Any) -> Any:
+        # A key of YAML may be a number.
+        return {str(key): _lists(value) for key, value in values.items()} if isinstance(values, dict) else values
 
     @field_validator("model_kwargs")
     @classmethod
-    def _as_in_a_file(cls, value: Any) -> Any:
-        return _lists(value)
+    def _are_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name, argument in value.items():
+            # timm leaves out arguments that are null, so a misspelt one would go unseen.
+            if argument is None or not name.isidentifier():
+                raise ValueError(f"gives {name!r} no value; write {{name: value}}, for example {{depth: 2}}")
+        return value
 
     @property
     def update_size(self) -> int:
@@ -175,6 +203,11 @@ class Recipe(BaseModel):
         return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
 
 
+def bundled_recipes() -> list[Path]:
+    """Files of the bundled recipes, by name."""
+    return sorted(BUNDLED.glob("*.yaml"))
+
+
 def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe.
 
@@ -190,8 +223,9 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     if not path.is_file() and (BUNDLED / f"{recipe}.yaml").is_file():
         path = BUNDLED / f"{recipe}.yaml"
     if not path.is_file():
-        bundled = sorted(p.stem for p in BUNDLED.glob("*.yaml"))
-        raise UserError(f"no recipe {str(recipe)!r}: neither a file nor a bundled recipe ({listed(bundled)})")
+        names = [file.stem for file in bundled_recipes()]
+        hint = closest(path.stem.lower(), names) or f"; bundled are {listed(names, len(names))}"
+        raise UserError(f"no recipe {str(recipe)!r}: neither a file nor a bundled recipe{hint}")
     values = parse_yaml(path.read_bytes(), f"recipe {path} is not YAML")
     if not isinstance(values, dict):
         raise UserError(f"recipe {path} must be a mapping of keys to values")
@@ -220,15 +254,13 @@ def _checked(values: dict[str, Any], source: str, replaced: Collection[str] = ()
     def mistake(keys: tuple[str, ...], text: str) -> UserError:
         return UserError(f"{source if set(keys).isdisjoint(replaced) else '--set'}: {text}")
 
-    for key in values:
-        if key not in Recipe.model_fields:
-            raise mistake((key,), f"unknown key {key!r}{closest(str(key), Recipe.model_fields)}")
     try:
-        recipe = Recipe(**values)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise mistake((str(first["loc"][0]),), f"{key}: {first['msg']}, got {first['input']!r}") from error
+        found = first_mistake(error, Recipe.model_fields)
+        key = found.field.partition(".")[0] if isinstance(found, FieldError) else ""
+        words = allowed(Recipe, key) if key in Recipe.model_fields else ""
+        raise mistake((key,), f"{found}; it takes {words}" if "list" in words else str(found)) from error
     for keys, problem in problems(recipe):
         raise mistake(keys, problem)
     return recipe

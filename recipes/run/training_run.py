@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +14,12 @@ from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError, one_line
 from cp_vision.shared.files import make_folder, remove_unfinished, write_text
 
+from ..data import MAX_UNREADABLE
 from ..data.evaluation_loader import ScoringLoader
 from ..data.open import count_classes, open_splits
 from ..data.seeding import seed_all
 from ..data.training_loader import TrainingLoader, worker_count
-from ..data.unreadable import MAX_UNREADABLE, Unreadable
+from ..data.unreadable import Unreadable
 from ..evaluation.evaluate import evaluate
 from ..models import build_model, data_config, model_args, save_model
 from ..processes import Processes, single_process
@@ -27,7 +27,7 @@ from ..recipe.keys import Recipe
 from ..training.first_step import rehearse
 from ..training.trainer import Trainer, TrainingError
 from .checkpoints import load_state, save_state, writing
-from .logs import Logs, Row
+from .logs import Logs, Row, best_row
 from .output_folder import alone_in, check_folder, has_checkpoint
 
 __all__ = ["Training"]
@@ -38,7 +38,8 @@ class Training:
 
     ``output`` gets ``last/``, ``best/`` and with ``model_ema`` ``ema/`` (``local-dir:`` folders), the checkpoint
     from which the same training goes on, ``recipe.yaml``, logs, and at the end ``summary.json``. With ``model_ema``
-    all scores and ``best/`` are those of the averaged weights; ``last/`` has those that were not averaged.
+    scores and ``best/`` are those of the averaged weights; ``last/`` has the plain weights, those that were not
+    averaged, whose scores stand beside the others.
 
     Args:
         recipe: the recipe.
@@ -49,7 +50,8 @@ class Training:
     Attributes:
         trainer: the training itself, at the place from which it goes on.
         rows: its epochs so far: ``epoch`` from 1, ``train_loss``, ``lr``, ``skipped`` updates, and ``loss``, ``top1``
-            and ``top5`` in percent, which are None where an epoch was not scored.
+            and ``top5`` in percent, which are None where an epoch was not scored; with ``model_ema`` also
+            ``plain_loss``, ``plain_top1`` and ``plain_top5``, of the plain weights.
         problems: a line for each checkpoint that couldn't be read.
         finished: the summary of a training that is done; there is nothing left to run then, no trainer and no rows.
 
@@ -128,7 +130,8 @@ class Training:
 
         Returns:
             The summary: ``top1``, ``top5`` in percent and ``loss`` of the last epoch, the best epoch and its
-            scores, ``macs`` of one image, ``params``, updates that were skipped and images that can't be read.
+            scores, ``macs`` of one image, ``params``, updates that were skipped and images that can't be read. With
+            ``model_ema`` also ``plain``: the last epoch's scores of the plain weights.
 
         Raises:
             UserError: the output folder can't be made, or another process is training there.
@@ -155,7 +158,7 @@ class Training:
         self, on_update: Callable[[Trainer, float], None] | None, on_epoch: Callable[[Row], None] | None
     ) -> dict[str, Any]:
         primary, trainer = self.processes.primary, self.trainer
-        logs = Logs(self.output, f"{self.recipe.model}, {self.recipe.epochs} epochs", self._step) if primary else None
+        logs = Logs(self.output, self._step, self.recipe.model_ema) if primary else None
         began, first = time.monotonic(), self._step
 
         def after_update(loss: float) -> None:
@@ -194,7 +197,7 @@ class Training:
     def _write_logs(self, logs: Logs | None) -> None:
         if logs is not None:
             with writing(self.output):
-                logs.epoch(self.rows, self._step, self.trainer.epoch == self.trainer.epochs)
+                logs.epoch(self.rows, self._step)
 
     @property
     def _step(self) -> int:
@@ -207,6 +210,9 @@ class Training:
         scored = trainer.model if trainer.averaged is None else trainer.averaged
         if trainer.epoch % recipe.val_interval == 0 or trainer.epoch == trainer.epochs:
             row |= evaluate(scored, self.test_loader, self.processes, recipe)
+            if trainer.averaged is not None:
+                plain = evaluate(trainer.model, self.test_loader, self.processes, recipe)
+                row |= {f"plain_{name}": score for name, score in plain.items()}
         self.rows.append(row)
         for unreadable in self._unreadable():
             unreadable.table |= self.processes.any(unreadable.table)
@@ -218,7 +224,7 @@ class Training:
         # Before the checkpoint: a training killed in between does this epoch's end again.
         if self.processes.primary:
             with writing(self.output):
-                if row is self._best():
+                if row is best_row(self.rows, recipe.eval_metric):
                     self._save_model(scored, "best")
                 self._save_model(trainer.model, "last")
                 if trainer.averaged is not None:
@@ -230,14 +236,6 @@ class Training:
         found = (self.loader.unreadable, self.test_loader.unreadable)
         return [unreadable for unreadable in found if unreadable is not None]
 
-    def _best(self) -> Row | None:
-        """The best epoch, of several the first."""
-        key, sign = self.recipe.eval_metric, -1 if self.recipe.eval_metric == "loss" else 1
-        scored = [row for row in self.rows if row[key] is not None]
-        # What isn't finite is neither more nor less than anything.
-        scored = [row for row in scored if math.isfinite(float(row[key] or 0))] or scored
-        return max(scored, key=lambda row: sign * float(row[key] or 0)) if scored else None
-
     def _save(self) -> None:
         unreadable = [images.found for images in self._unreadable()]
         more = {"rows": self.rows, "identity": self.identity, "unreadable": unreadable}
@@ -247,9 +245,12 @@ class Training:
         save_model(model, self.output / name, self.config, self.classes)
 
     def _summary(self) -> dict[str, Any]:
-        best, last = self._best() or {}, self.rows[-1]
+        best, last = best_row(self.rows, self.recipe.eval_metric) or {}, self.rows[-1]
+        scores = ("top1", "top5", "loss")
+        plain = {} if self.trainer.averaged is None else {"plain": {name: last[f"plain_{name}"] for name in scores}}
         return {
-            **{name: last[name] for name in ("top1", "top5", "loss")},
+            **{name: last[name] for name in scores},
+            **plain,
             "epochs": last["epoch"],
             "best": {name: best.get(name) for name in ("epoch", "top1", "top5", "loss")},
             "macs": count_macs(self.trainer.model, self.config["input_size"]),

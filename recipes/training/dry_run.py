@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from cp_vision import count_macs
-from cp_vision.shared.errors import UserError, one_line
+from cp_vision.shared.errors import UserError
 
 from ..data.open import count_classes, open_split
 from ..data.sampler import Share
 from ..models import build_model, data_config, model_args
 from ..processes import Processes, single_process
 from ..recipe.keys import Recipe
+from .first_step import first_step
 from .trainer import Trainer
 
 __all__ = ["DryRun", "dry_run"]
@@ -86,17 +87,13 @@ def dry_run(recipe: Recipe) -> DryRun:
         model = build_model(recipe.model, args)
         config = data_config(model, recipe)
         try:
-            seconds, twice, memory, loss, epochs = _measure(model, recipe, config, processes, size)
+            with first_step(torch.OutOfMemoryError):
+                seconds, twice, memory, loss, epochs = _measure(model, recipe, config, processes, size)
         except torch.OutOfMemoryError:
             if size <= 2:
                 raise UserError(f"{recipe.model} doesn't fit into this device's memory with 2 images") from None
             size //= 2
             continue
-        except UserError:
-            raise
-        except Exception as error:
-            # Whatever a value of the recipe makes timm or torch raise.
-            raise UserError(f"a step fails: {type(error).__name__}: {one_line(error)}") from error
         break
     channels, height, width = config["input_size"]
     # An update is many micro-batches and one step of the optimiser.

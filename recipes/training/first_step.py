@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from cp_vision.shared.command_line import CommandError
@@ -16,7 +18,28 @@ from ..processes import Processes
 from ..recipe.keys import Recipe
 from .trainer import Trainer, TrainingError
 
-__all__ = ["rehearse"]
+__all__ = ["first_step", "rehearse"]
+
+
+@contextlib.contextmanager
+def first_step(*passed: type[Exception]) -> Iterator[None]:
+    """Take a first step: whatever a value of the recipe makes timm or torch raise there becomes one line.
+
+    Args:
+        *passed: errors that the caller handles itself.
+
+    Raises:
+        UserError: the step fails.
+        CommandError: too many images can't be read.
+    """
+    kept: tuple[type[Exception], ...] = (UserError, CommandError, *passed)
+    try:
+        yield
+    except kept:
+        raise
+    except Exception as error:
+        # With the kind, where it tells something.
+        raise UserError(f"a first training step fails: {type(error).__name__}: {one_line(error)}") from error
 
 
 def rehearse(
@@ -35,13 +58,8 @@ def rehearse(
         UserError: the model, the recipe and the data don't go together.
         CommandError: too many images can't be read.
     """
-    try:
+    with first_step():
         loss = Trainer(model, recipe, loader, processes).one_update()
         if not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss}; look at mean, std and lr")
         evaluate(model, itertools.islice(scoring_loader, 1), processes, recipe)
-    except (UserError, CommandError):
-        raise
-    except Exception as error:
-        # Whatever a value of the recipe makes timm or torch raise: one line, with the kind where it tells something.
-        raise UserError(f"a first training step fails: {type(error).__name__}: {one_line(error)}") from error

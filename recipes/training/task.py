@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers import convert_sync_batchnorm
+from timm.layers import DropPath, convert_sync_batchnorm
 from timm.task import ClassificationTask, DistillationTeacher, LogitDistillationTask
 from torch import nn
 
@@ -36,8 +36,10 @@ def make_task(
         The model itself, in no wrapper, and the task, which takes images and targets.
 
     Raises:
-        UserError: a model without gradient checkpointing, a compiler that torch doesn't know.
+        UserError: a model without gradient checkpointing or stochastic depth, a compiler that torch doesn't know.
     """
+    if recipe.drop_path_uniform:
+        _drop_paths_alike(model, recipe.drop_path or 0.0)
     model = model.to(processes.device).train()
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -84,3 +86,22 @@ def make_task(
         device = processes.device
         task.prepare_distributed(device_ids=[device.index] if device.type == "cuda" else None)
     return model, task
+
+
+def _drop_paths_alike(model: nn.Module, rate: float) -> None:
+    """Give all blocks one rate of stochastic depth. timm has no such argument: its rates grow from 0 to the last's.
+
+    Raises:
+        UserError: the model has no stochastic depth.
+    """
+    # A block whose rate is 0 has an identity there, or in ResNets nothing; the names are timm's.
+    places = [
+        (module, name)
+        for module in model.modules()
+        for name in ("drop_path", "drop_path1", "drop_path2")
+        if isinstance(getattr(module, name, 0), DropPath | nn.Identity | None)
+    ]
+    if not places:
+        raise UserError(f"{type(model).__name__} models have no stochastic depth; leave drop_path_uniform out")
+    for module, name in places:
+        setattr(module, name, DropPath(rate))

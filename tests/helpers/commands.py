@@ -23,7 +23,9 @@ MAINS = {
 }
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["cp_vision.recipes", "cp_vision.search.runner", "ray.tune"])
+SERVER.set_forkserver_preload(
+    ["cp_vision.recipes.run.training_run", "cp_vision.recipes.progress", "cp_vision.search.runner", "ray.tune"]
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def run(words: list[str], cwd: Path | None = None, environment: dict[str, str] |
 
 
 def _command(name: str, arguments: list[str], cwd: str, environment: dict[str, str], folder: str) -> None:
+    # Loading workers are forks, as in a process that was started by itself: they end where this one is killed.
+    multiprocessing.set_start_method(None, force=True)
     # A fork has the environment, the folder and the streams that the server began with.
     os.environ.clear()
     os.environ.update(environment)

@@ -113,9 +113,9 @@ def test_every_kind_of_data_set_is_trained_on_and_taken_up_again(make, tmp_path,
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (["train_split=test"], "has the training split 'train', got train_split 'test'"),
-        (["val_split=training"], "val_split 'training' is the training split; set val_split to 'validation'"),
-        (["train_split=training", "val_split=train"], "val_split 'train' is the training split"),
+        (["train_split=test"], "train_split 'test'"),
+        (["val_split=training"], "val_split 'training'.*'validation'"),
+        (["train_split=training", "val_split=train"], "val_split 'train'"),
     ],
 )
 def test_torchvisions_training_images_are_for_training_alone(splits, message, tmp_path):
