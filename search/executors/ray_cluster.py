@@ -90,9 +90,8 @@ def how_many_fit(wanted: Mapping[str, float], nodes: Iterable[Mapping[str, float
         most = max((node.get(name, 0.0) for node in nodes), default=0.0)
         if amount > most:
             option = {"CPU": "cpus", "GPU": "gpus"}.get(name, f"resource {name!r}")
-            where = "the largest node" if len(nodes) > 1 else "this Ray"
             raise UserError(
-                f"{option} {amount:g} of a candidate: {where} has {most:g}; ask for that much or less, or name the "
+                f"{option} {amount:g} of a candidate: no machine has more than {most:g}; ask for no more, or name the "
                 "address of another cluster"
             )
     fitting = sum(math.floor(min((node.get(n, 0.0) / most for n, most in wanted.items()), default=0)) for node in nodes)
