@@ -151,7 +151,8 @@ class _Searcher(_Unsaved, Searcher):
             return None if self.store.running and self.fatal is None else Searcher.FINISHED
         self.leases[trial_id] = lease
         self.observer.on_start(lease.choice)
-        return {"choice": lease.choice}
+        architecture, img_size = self.store.space.architecture(lease.choice), self.store.space.img_size(lease.choice)
+        return {"architecture": architecture.to_json(), "img_size": img_size}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write what came of a candidate."""
