@@ -68,7 +68,7 @@ def wanted_resources(config: SearchConfig) -> dict[str, float]:
     """
     if config.gpus > 1 and config.gpus != int(config.gpus):
         raise UserError(f"gpus {config.gpus} must be a whole number, or below 1 for a share of one GPU")
-    wanted = {"CPU": config.cpus, "GPU": config.gpus, **getattr(config, "resources", {})}
+    wanted = {"CPU": config.cpus, "GPU": config.gpus, **config.resources}
     wanted = {name: float(amount) for name, amount in wanted.items() if amount > 0}
     if not wanted:
         raise UserError(f"cpus {config.cpus} and gpus {config.gpus}: one of them must be above 0")

@@ -23,7 +23,7 @@ MAINS = {
 }
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["cp_vision.recipes", "cp_vision.search.runner", "ray.tune"])
+SERVER.set_forkserver_preload(["cp_vision.recipes", "cp_vision.search.runner"])
 
 
 @dataclass(frozen=True)

@@ -258,7 +258,6 @@ def test_a_node_dies_and_nothing_is_lost(ray_cluster, tmp_path):  # noqa: F811
 
 
 @real
-@pytest.mark.skipif(not hasattr(SearchConfig("test_vit2"), "resources"), reason="the config has no custom resources")
 def test_a_resource_of_one_node_is_asked_for(ray_cluster, tmp_path):  # noqa: F811
     node = ray_cluster.add_node(num_cpus=1, resources={"slot": 2})
     try:
