@@ -32,7 +32,7 @@ def ray_cluster(search_environment: None) -> Iterator[Any]:
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed")
     # Imports Ray as a search does that starts one on this machine.
-    check_cluster(SearchConfig("test_vit2", executor="ray"))
+    check_cluster(SearchConfig(base="test_vit2", executor="ray"))
     import ray
     from ray.cluster_utils import Cluster
 

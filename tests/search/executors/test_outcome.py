@@ -67,7 +67,7 @@ def executor(request):
 def opened(executor, folder, parallel=1):
     """A search whose candidates are fixed: its config and store, and what lets processes die."""
     own = {} if executor == "local" else {"executor": "ray", "parallel": parallel}
-    config = SearchConfig("test_vit2", budget="1x", output=str(folder / "x"), **own)
+    config = SearchConfig(base="test_vit2", budget="1x", output=str(folder / "x"), **own)
     (folder / "x").mkdir(exist_ok=True)
     search = Search(config)
     study, storage = search.place.load(search.settings, {})
