@@ -16,7 +16,7 @@ from .evaluators.base import Evaluator
 from .evaluators.make import make_evaluator
 from .evaluators.pruning import Pruner
 from .executors.local import run_trials
-from .executors.ray_environment import check_address, prepare_environment
+from .executors.ray_cluster import check_cluster
 from .observer import Observer
 from .outputs.finalize import Finalizer
 from .outputs.writer import ResultsWriter
@@ -63,15 +63,14 @@ class Search(SearchContext):
 
         Raises:
             UserError: model, recipe and data don't go together, the output folder can't be made or holds another
-                search, a Ray cluster can't be reached.
+                search; Ray is not installed, can't be reached, or no node of it has what a candidate asks for.
             CommandError: the search can't go on; nothing that was finished is lost.
-            ImportError: the executor is ``ray``, and Ray is not installed.
         """
         observer = observer or Observer()
+        if self.config.executor == "ray":
+            check_cluster(self.config)
         if evaluator is None and self.place.held() is None and self.config.evaluator != "sensitivity":
             self.trainer.rehearse(self.space.base)
-        if self.config.executor == "ray" and self.config.address is not None:
-            check_address(self.config.address)
         make_folder(self.output)
         try:
             with folder_lock(self.output):
@@ -98,7 +97,6 @@ class Search(SearchContext):
         try:
             writer.measure_sensitivity()
             if config.executor == "ray":
-                prepare_environment(config.address)
                 from .executors.ray import run_on_ray
 
                 run_on_ray(config, record, queue, own, observer, writer.after_trial)
@@ -122,6 +120,5 @@ def run(config: SearchConfig, observer: Observer | None = None) -> Results:
     Raises:
         UserError: anything in the config that can't be used; nothing is then written.
         CommandError: the search can't go on; nothing that was finished is lost.
-        ImportError: the executor is ``ray``, and Ray is not installed.
     """
     return Search(config).run(observer)

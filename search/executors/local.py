@@ -4,60 +4,68 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from cp_vision.shared.command_line import CommandError
-from cp_vision.shared.errors import UserError
 
-from ..evaluators.base import Evaluator, NotKeptError, OnEpoch, StoppedEarly
+from ..evaluators.base import Evaluator, OnEpoch, StoppedEarly
 from ..evaluators.pruning import Pruner, is_rung
 from ..observer import Observer
 from ..samplers.queue import TrialQueue
 from ..study.lease import MOST_ATTEMPTS, Lease
 from ..study.trials import TrialStore
 from ..types import Candidate
-from .outcome import describe_failure, finite
+from .outcome import Outcome, finite, outcome_of, record_outcome
 
 __all__ = ["run_trials", "take_next"]
 
 _POLL = 0.5
 
 
-def take_next(record: TrialStore, queue: TrialQueue, here: bool = True) -> Lease | None:
+def take_next(store: TrialStore, queue: TrialQueue, here: bool = True) -> Lease | None:
     """Lease what comes next: what a dead process left first; None where there is nothing for now.
 
     Args:
-        record: what was tried.
+        store: what was tried.
         queue: what is tried next.
         here: whether it runs in this process.
+
+    Raises:
+        CommandError: the base has ended too many processes.
     """
     while True:
-        record.sync()
-        lease = record.take_over(here)
-        if lease is not None:
-            return lease
-        proposal = queue.next()
-        if proposal is None:
-            return None
-        lease = record.claim(*proposal, here)
-        if lease is not None:
+        store.sync()
+        lease = store.take_over(here)
+        if lease is None:
+            proposal = queue.next()
+            if proposal is None:
+                return None
+            lease = store.claim(*proposal, here)
+        if lease is None:
+            continue
+        if lease.attempts > MOST_ATTEMPTS:
+            record_outcome(store, lease, Outcome("died"))
+        elif lease.choice != store.space.choice() and store.space.excess(lease.choice) > 0:
+            raise CommandError(f"a candidate over the budget was about to be tried: {lease.choice}")
+        else:
             return lease
 
 
 def run_trials(
-    record: TrialStore,
+    store: TrialStore,
     queue: TrialQueue,
     evaluator: Evaluator,
-    stopper: Pruner,
+    pruner: Pruner,
     observer: Observer,
     after_trial: Callable[[Candidate], None],
 ) -> None:
-    """Try candidates until the record holds as many as asked for, and nobody runs any.
+    """Try candidates until the store holds as many as asked for, and nobody runs any.
 
     Args:
-        record: what was tried.
+        store: what was tried.
         queue: what is tried next.
         evaluator: how candidates are scored.
-        stopper: which of them are stopped early.
+        pruner: which of them are stopped early.
         observer: is told of each candidate that is tried.
         after_trial: called after each, before the next is chosen.
 
@@ -66,53 +74,29 @@ def run_trials(
         UserError: raised by an evaluator.
     """
     while True:
-        lease = take_next(record, queue)
-        if lease is not None:
-            candidate = _try(record, evaluator, stopper, lease, observer)
+        lease = take_next(store, queue)
+        if lease is None:
+            if not store.running:
+                return
+            observer.on_wait(len(store.running))
+            time.sleep(_POLL)
+            continue
+        architecture, img_size = store.space.architecture(lease.choice), store.space.img_size(lease.choice)
+        outcome = outcome_of(partial(evaluator, architecture, img_size, _watch(pruner, lease, observer)))
+        candidate = record_outcome(store, lease, outcome)
+        if candidate is not None:
             after_trial(candidate)
             observer.on_finish(candidate, queue.leaders())
-        elif record.running:
-            observer.on_wait(len(record.running))
-            time.sleep(_POLL)
-        else:
-            return
 
 
-def _try(record: TrialStore, evaluator: Evaluator, stopper: Pruner, lease: Lease, observer: Observer) -> Candidate:
-    """Score one candidate and record it."""
-    choice, space = lease.choice, record.space
-    is_base = choice == space.choice()
-    if not is_base and space.excess(choice) > 0:
-        raise CommandError(f"a candidate over the budget was about to be tried: {choice}")
-    if is_base and lease.attempts > MOST_ATTEMPTS:
-        record.void(lease.trial_id)
-        raise CommandError(f"the base itself ended this process {MOST_ATTEMPTS} times before it was scored")
-    try:
-        score = evaluator(space.architecture(choice), space.img_size(choice), _watch(stopper, lease, observer))
-        return record.finish(lease, "complete", accuracy=finite(score.accuracy), params=score.params)
-    except StoppedEarly as stop:
-        return record.finish(lease, "stopped", accuracy=stop.accuracy)
-    except (UserError, NotKeptError):
-        record.void(lease.trial_id)
-        raise
-    except Exception as error:
-        # Out of memory or time, a loss that is not finite, images that can't be read: recorded with its reason, and
-        # the search goes on.
-        reason = describe_failure(error)
-        if is_base:
-            record.void(lease.trial_id)
-            raise CommandError(f"the base itself can't be trained: {reason}") from error
-        return record.finish(lease, "failed", reason=reason)
-
-
-def _watch(stopper: Pruner, lease: Lease, observer: Observer) -> OnEpoch:
+def _watch(pruner: Pruner, lease: Lease, observer: Observer) -> OnEpoch:
     show = observer.on_start(lease.choice)
 
     def on_epoch(epoch: int, epochs: int, loss: float, score: Callable[[], float]) -> None:
         show(epoch, epochs, loss)
-        if is_rung(stopper.name, epoch, epochs):
+        if is_rung(pruner.name, epoch, epochs):
             accuracy = finite(score())
-            if stopper.stops(lease, epoch, accuracy, epochs):
+            if pruner.stops(lease, epoch, accuracy, epochs):
                 raise StoppedEarly(accuracy)
 
     return on_epoch

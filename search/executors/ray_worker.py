@@ -8,27 +8,24 @@ from typing import Any
 import torch
 from ray import tune
 
-from cp_vision.shared.errors import UserError
+from cp_vision import Architecture
 
 from ..config.schema import SearchConfig
-from ..context import SearchContext
-from ..evaluators.base import Evaluator, NotKeptError
+from ..evaluators.base import Evaluator, Score
 from ..evaluators.pruning import is_rung
-from ..observer import Observer
-from ..space.space import Space
-from .outcome import describe_failure, finite
+from .outcome import finite, outcome_of
 
 __all__ = ["run_candidate"]
 
 # A worker process runs many candidates of one search; setting up reads data sets and counts costs.
-_ready: dict[str, tuple[Space, Evaluator]] = {}
+_ready: dict[str, Evaluator] = {}
 
 
 def run_candidate(config: dict[str, Any], search: SearchConfig, evaluator: Evaluator | None) -> None:
     """Score a candidate and report to Tune: after epochs that are compared, and what came of it.
 
     Args:
-        config: Tune's: the candidate's choice.
+        config: Tune's: the candidate, as the JSON of its ``architecture`` and its ``img_size``.
         search: the search.
         evaluator: in place of the search's.
     """
@@ -36,30 +33,24 @@ def run_candidate(config: dict[str, Any], search: SearchConfig, evaluator: Evalu
 
     def on_epoch(epoch: int, epochs: int, loss: float, score: Callable[[], float]) -> None:
         if is_rung(search.early_stop, epoch, epochs):
-            accuracy = finite(score())
-            tune.report({"kind": "epoch", "accuracy": accuracy, "epoch": epoch, "epochs": epochs})
+            # Tune stops a candidate by SystemExit, raised here.
+            tune.report({"accuracy": finite(score()), "epoch": epoch, "epochs": epochs})
 
-    # Tune stops a candidate by SystemExit, raised where it reports.
-    result: dict[str, Any] = {"kind": "failed", "accuracy": -1.0}
-    try:
-        space, own = _set_up(search)
-        choice = config["choice"]
-        score = (evaluator or own)(space.architecture(choice), space.img_size(choice), on_epoch)
-        result = {"kind": "complete", "accuracy": finite(score.accuracy), "params": score.params}
-    except UserError as error:
-        result |= {"kind": "mistake", "reason": str(error)}
-    except NotKeptError as error:
-        result |= {"kind": "not kept", "reason": str(error)}
-    except Exception as error:
-        result |= {"reason": describe_failure(error)}
-    tune.report(result)
+    def evaluate() -> Score:
+        own = evaluator or _evaluator_of(search)
+        return own(Architecture.from_json(config["architecture"]), config["img_size"], on_epoch)
+
+    outcome = outcome_of(evaluate)
+    tune.report({name: getattr(outcome, name) for name in ("kind", "accuracy", "params", "reason")})
 
 
-def _set_up(search: SearchConfig) -> tuple[Space, Evaluator]:
+def _evaluator_of(search: SearchConfig) -> Evaluator:
     key = repr(search)
     if key not in _ready:
+        # Seconds that are saved where another evaluator was given.
+        from ..context import SearchContext
         from ..evaluators.make import make_evaluator
+        from ..observer import Observer
 
-        context = SearchContext(search)
-        _ready[key] = context.space, make_evaluator(context, Observer())
+        _ready[key] = make_evaluator(SearchContext(search), Observer())
     return _ready[key]

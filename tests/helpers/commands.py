@@ -24,7 +24,7 @@ MAINS = {
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["cp_vision.recipes.run.training_run", "cp_vision.recipes.progress", "cp_vision.search.runner", "ray.tune"]
+    ["cp_vision.recipes.run.training_run", "cp_vision.recipes.progress", "cp_vision.search.runner"]
 )
 
 

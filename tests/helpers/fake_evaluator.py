@@ -1,13 +1,18 @@
-"""A scorer that trains nothing: a fixed function of the architecture, for the parts of a search around training."""
+"""Evaluators that train nothing, for the parts of a search around training."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from cp_vision import Architecture
-from cp_vision.search.evaluators.base import OnEpoch, Score
+from optuna.exceptions import StorageInternalError
+
+from cp_vision import Architecture, UserError
+from cp_vision.search.evaluators.base import NotKeptError, OnEpoch, Score
 
 
 def nothing(architecture: Architecture, call: int) -> None:
@@ -38,3 +43,41 @@ class FakeEvaluator:
             share = epoch / self.epochs
             on_epoch(epoch, self.epochs, 0.0, lambda share=share: accuracy * share)
         return Score(accuracy, params=1000 + digest[1])
+
+
+class EndingEvaluator:
+    """Ends each candidate in its own way.
+
+    Args:
+        ways: by the blocks that it drops; all others are scored.
+        folder: where a candidate that runs for long leaves ``begun`` and ``done``.
+    """
+
+    def __init__(self, ways: Mapping[tuple[str, ...], str], folder: Path) -> None:
+        self.ways, self.folder = dict(ways), folder
+
+    def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
+        way = self.ways.get(architecture.drops, "complete")
+        if way == "error":
+            raise RuntimeError("out of\nmemory")
+        if way == "other error":
+            raise MemoryError("no room")
+        if way == "mistake":
+            raise UserError("no such file 'x'")
+        if way == "not kept":
+            raise NotKeptError("can't write into 'x'")
+        if way == "study away":
+            raise StorageInternalError("disk I/O error")
+        if way == "died":
+            os._exit(1)
+        if way == "long":
+            (self.folder / "begun").touch()
+            time.sleep(120)
+            (self.folder / "done").touch()
+        if way == "mistake beside a long one":
+            while not (self.folder / "begun").exists():
+                time.sleep(0.05)
+            raise UserError("no such file 'x'")
+        first = {"stopped": 10.0, "no number at first": math.nan}.get(way, 50.0)
+        on_epoch(1, 9, 0.0, lambda: first)
+        return Score(math.nan if way == "no number" else 80.0, params=1000)

@@ -8,9 +8,10 @@ from fake_evaluator import FakeEvaluator
 
 from cp_vision.search import Search, SearchConfig
 
-# Its processes have what takes seconds to import already, so that twenty of them start in the time of one.
+# Its processes have what takes seconds to import already, so that twenty of them start in the time of one. Not Ray,
+# which a search imports in an environment of its own.
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["cp_vision.search.runner", "ray.tune"])
+_SERVER.set_forkserver_preload(["cp_vision.search.runner"])
 
 
 def start(values: dict[str, Any], seconds: float = 0.0, deadly: list[str] | None = None) -> Any:
