@@ -59,18 +59,20 @@ def absolute(config: SearchConfig) -> SearchConfig:
     return config.with_values(**changes, overrides=(*kept, *paths))
 
 
-def write_config(config: SearchConfig, path: Path) -> None:
+def write_config(config: SearchConfig, path: Path, study: str | None = None) -> None:
     """Write a config; with a password in it, nobody but its owner may read the file.
 
     Args:
         config: the config.
         path: the file, in the output folder.
+        study: name of the study in its storage, where the config has none.
 
     Raises:
         UserError: a recipe that can't be used.
         OSError: the folder can't be written.
     """
-    text = json.dumps(absolute(config).model_dump(mode="json"), indent=2) + "\n"
+    values = absolute(config).model_dump(mode="json") | {"study": study}
+    text = json.dumps(values, indent=2) + "\n"
     address, command = config.storage or "", config.command
     secret = hide_password_in_address(address) != address or hide_password(command) != command
     write_text(path, text, private=secret)

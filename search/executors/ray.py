@@ -30,6 +30,7 @@ from ..evaluators.base import Evaluator
 from ..evaluators.pruning import Pruner
 from ..observer import Observer
 from ..samplers.queue import TrialQueue
+from ..study.contents import StudyContents
 from ..study.lease import MOST_ATTEMPTS, Lease
 from ..study.trials import TrialStore
 from ..types import Candidate
@@ -70,7 +71,12 @@ def run_on_ray(
         for left in scratch.parent.glob("*"):
             if not record.worker.is_alive(left.name):
                 shutil.rmtree(left, ignore_errors=True)
-        trainable = tune.with_parameters(_light_trainable(), search=config, evaluator=evaluator)
+        trainable = tune.with_parameters(
+            _light_trainable(),
+            search=config,
+            evaluator=evaluator,
+            contents=StudyContents.from_attrs(record.study.user_attrs, "the study"),
+        )
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": config.cpus, "gpu": config.gpus}),
             tune_config=tune.TuneConfig(

@@ -16,6 +16,7 @@ from ..evaluators.base import Evaluator, NotKeptError
 from ..evaluators.pruning import is_rung
 from ..observer import Observer
 from ..space.space import Space
+from ..study.contents import StudyContents
 from .outcome import describe_failure, finite
 
 __all__ = ["run_candidate"]
@@ -24,13 +25,16 @@ __all__ = ["run_candidate"]
 _ready: dict[str, tuple[Space, Evaluator]] = {}
 
 
-def run_candidate(config: dict[str, Any], search: SearchConfig, evaluator: Evaluator | None) -> None:
+def run_candidate(
+    config: dict[str, Any], search: SearchConfig, evaluator: Evaluator | None, contents: StudyContents
+) -> None:
     """Score a candidate and report to Tune: after epochs that are compared, and what came of it.
 
     Args:
         config: Tune's: the candidate's choice.
         search: the search.
         evaluator: in place of the search's.
+        contents: what the study holds of the search: the recipe, and latencies.
     """
     torch.set_num_threads(max(1, int(search.cpus)))
 
@@ -42,7 +46,7 @@ def run_candidate(config: dict[str, Any], search: SearchConfig, evaluator: Evalu
     # Tune stops a candidate by SystemExit, raised where it reports.
     result: dict[str, Any] = {"kind": "failed", "accuracy": -1.0}
     try:
-        space, own = _set_up(search)
+        space, own = _set_up(search, contents)
         choice = config["choice"]
         score = (evaluator or own)(space.architecture(choice), space.img_size(choice), on_epoch)
         result = {"kind": "complete", "accuracy": finite(score.accuracy), "params": score.params}
@@ -55,11 +59,11 @@ def run_candidate(config: dict[str, Any], search: SearchConfig, evaluator: Evalu
     tune.report(result)
 
 
-def _set_up(search: SearchConfig) -> tuple[Space, Evaluator]:
+def _set_up(search: SearchConfig, contents: StudyContents) -> tuple[Space, Evaluator]:
     key = repr(search)
     if key not in _ready:
         from ..evaluators.make import make_evaluator
 
-        context = SearchContext(search)
+        context = SearchContext(search, contents.make_recipe(), contents.space)
         _ready[key] = context.space, make_evaluator(context, Observer())
     return _ready[key]
