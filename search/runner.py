@@ -58,10 +58,8 @@ class Search(SearchContext):
     def __init__(self, config: SearchConfig) -> None:
         self.place = StudyDatabase(Path(config.output), config.storage, config.study)
         held = self.place.contents()
-        if held is None:
-            super().__init__(config)
-        else:
-            super().__init__(config, held.recipe_if_gone(config), held.space)
+        self._kept_recipe = None if held is None else held.recipe_if_gone(config)
+        super().__init__(config, self._kept_recipe, None if held is None else held.space)
         self.trainer = TrainEvaluator.of(self)
         self.place.check(self.contents())
 
@@ -98,7 +96,8 @@ class Search(SearchContext):
             with folder_lock(self.output):
                 remove_unfinished(self.output)
                 study, storage = self.open_study()
-                write_config(self.config, self.output / CONFIG_FILE, study=None if self.config.storage is None else self.place.name)
+                name = None if self.config.storage is None else self.place.name
+                write_config(self.config, self.output / CONFIG_FILE, name, self._kept_recipe)
             with Worker(study, self.output) as worker:
                 return self._run(TrialStore(study, storage, self.space, worker), observer, evaluator)
 

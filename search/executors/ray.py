@@ -62,7 +62,8 @@ def run_on_ray(
         UserError: raised by an evaluator.
     """
     # Workers are in other folders, or on other machines.
-    config = absolute(config).with_values(output=Path(config.output).resolve())
+    contents = StudyContents.from_attrs(record.study.user_attrs, "the study")
+    config = absolute(config, contents.make_recipe()).with_values(output=Path(config.output).resolve())
     with _ray(config):
         cores = ray.cluster_resources().get("CPU", 1.0)
         parallel = config.parallel or max(1, math.floor(cores / max(config.cpus, 1e-6)))
@@ -75,7 +76,7 @@ def run_on_ray(
             _light_trainable(),
             search=config,
             evaluator=evaluator,
-            contents=StudyContents.from_attrs(record.study.user_attrs, "the study"),
+            contents=contents,
         )
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": config.cpus, "gpu": config.gpus}),

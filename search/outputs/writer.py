@@ -14,12 +14,12 @@ from cp_vision.shared.files import write_text
 
 from ..config.addresses import hide_password
 from ..config.schema import SearchConfig
-from ..evaluators.supernet.evaluator import kendall_tau
 from ..selection import Leaders, leaders, pareto_front
 from ..study.contents import StudyContents
 from ..study.trials import TrialStore
 from ..study.workers import folder_lock
 from ..types import Candidate, Results
+from .agreement import kendall_tau
 from .importance import site_importance
 from .report.page import render_sensitivity_svg, write_report
 

@@ -11,7 +11,7 @@ from fake_evaluator import FakeEvaluator
 from cp_vision import Architecture, UserError
 from cp_vision.cost.macs import count_macs
 from cp_vision.search import Search, SearchConfig, load_space_options, measure_space
-from cp_vision.search.outputs.model_folder import write_tables
+from cp_vision.search.outputs.writer import write_tables
 from cp_vision.search.space.repair import BudgetRepair
 from cp_vision.search.space.size import count_candidates
 from cp_vision.search.space.space import DROP, POOL, genotype_key
