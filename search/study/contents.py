@@ -138,10 +138,10 @@ class StudyContents:
 
     def _named(self) -> dict[str, Any]:
         settings: dict[str, Any] = json.loads(json.dumps(dict(self.settings)))
-        config = SearchConfig(base="any")
+        fields = SearchConfig.model_fields
         found: dict[str, Any] = {}
         for key in _SETTINGS:
-            value = settings.get(key, getattr(config, key, None))
+            value = settings.get(key, fields[key].default if key in fields else None)
             if key in _GROUPS:
                 found |= {f"{_GROUPS[key]} {name}": item for name, item in (value or {}).items()}
             else:
