@@ -12,7 +12,6 @@ from timm.models import split_model_name_tag
 from cp_vision import Architecture
 from cp_vision.models.build import check_base
 from cp_vision.shared.errors import UserError, closest
-from cp_vision.shared.files import check_path
 
 from ..recipes.data.open import count_classes, hold_out, open_splits
 from ..recipes.models import data_config, label_names, model_args
@@ -64,7 +63,6 @@ class SearchContext:
         check_base(config.base)
         options = load_space_options(config.space)
         self.recipe = search_recipe(config) if recipe is None else recipe
-        check_path(self.output)
         whole, self.test_set = open_splits(self.recipe)
         self.train_set, self.held_out = hold_out(whole, config.val_fraction)
         self.num_classes = count_classes(whole, self.recipe)

@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 from optuna.storages import BaseStorage
 
-from cp_vision.shared.files import make_folder, remove_unfinished
+from cp_vision.shared.files import check_path, make_folder, remove_unfinished
 
 from .config.files import write_config
 from .config.schema import CONFIG_FILE, SearchConfig
@@ -56,6 +56,7 @@ class Search(SearchContext):
     refused, exhausted = 0, False
 
     def __init__(self, config: SearchConfig) -> None:
+        check_path(Path(config.output))
         self.place = StudyDatabase(Path(config.output), config.storage, config.study)
         held = self.place.contents()
         self._kept_recipe = None if held is None else held.recipe_if_gone(config)

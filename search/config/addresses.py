@@ -37,10 +37,11 @@ def _sqlite(address: str) -> URL | None:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(address)
+        url = make_url(address)
     except (ArgumentError, ValueError):
         # Whoever opens it says so.
         return None
+    return url if url.get_backend_name() == "sqlite" else None
 
 
 def is_in_memory(address: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import timm
 from PIL import Image
 
-from cp_vision.recipes import load_recipe
+from cp_vision.recipes import Recipe, load_recipe
 from cp_vision.recipes.data.digits import Digits
 from cp_vision.search.cli.main import main
 
@@ -102,7 +102,8 @@ def forget_values(world):
     """What a version wrote that did not have these keys yet, but one that is gone since."""
     study = optuna.load_study(study_name="cp-search", storage=f"sqlite:///{world.output / 'study.db'}")
     recipe, settings = study.user_attrs["recipe"], study.user_attrs["settings"]
-    del recipe["hflip"], settings["objective"]
+    defaults = Recipe.model_validate({}).model_dump(mode="json")
+    del recipe[next(key for key, value in defaults.items() if value and recipe[key] == value)], settings["objective"]
     study.set_user_attr("recipe", {**recipe, "of_old": 1})
     study.set_user_attr("settings", {**settings, "of_old": 1})
 
