@@ -38,7 +38,10 @@ def write_member(
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(weights, unfinished)
+    unfinished.mkdir()
+    for path in weights.iterdir():
+        # Without its permissions, by which nothing may be added perhaps.
+        shutil.copyfile(path, unfinished / path.name)
     args = {key: value for key, value in architecture.create_args.items() if key not in NOT_MODEL_KWARGS}
     data_dir = str(Path(recipe.data_dir).resolve()) if recipe.data_dir else None
     own = recipe.with_values(model=architecture.model_name, model_kwargs=args, data_dir=data_dir)
