@@ -23,6 +23,8 @@ import torch
 
 from cp_vision.search import SearchConfig
 from cp_vision.search.context import SearchContext
+from cp_vision.search.evaluators.checkpoints import keep_weights
+from cp_vision.search.evaluators.train import TrainEvaluator
 
 COLUMNS = ("choice", "macs", "accuracy")
 CONFIG = {
@@ -53,6 +55,7 @@ def main() -> None:
             known = {row["choice"] for row in csv.DictReader(file)}
     with tempfile.TemporaryDirectory() as folder, path.open("a", newline="") as file:
         search = context(folder)
+        train = TrainEvaluator.of(search)
         writer = csv.writer(file, lineterminator="\n")
         if not known:
             writer.writerow(COLUMNS)
@@ -61,8 +64,8 @@ def main() -> None:
             name = " ".join(values)
             if name in known or all(value == "drop" for value in values):
                 continue
-            score = search.trainer(search.space.architecture(choice), None, lambda epoch, epochs, loss, score: None)
-            search.trainer.keep(())
+            score = train(search.space.architecture(choice), None, lambda epoch, epochs, loss, score: None)
+            keep_weights(search.output, ())
             writer.writerow([name, search.space.macs(choice), repr(score.accuracy)])
             file.flush()
             print(f"{name}: {score.accuracy:.2f} %", flush=True)

@@ -33,7 +33,9 @@ from benchmarks.supernet_report import describe
 from cp_vision import Architecture
 from cp_vision.search import SearchConfig
 from cp_vision.search.context import SearchContext
+from cp_vision.search.evaluators.checkpoints import keep_weights
 from cp_vision.search.evaluators.supernet.setup import supernet_evaluator
+from cp_vision.search.evaluators.train import TrainEvaluator
 from cp_vision.search.samplers.queue import starting_points
 from cp_vision.search.space.repair import BudgetRepair
 
@@ -56,8 +58,7 @@ CONFIG = {
 def context(data_dir: Path, output: str, seed: int) -> SearchContext:
     """The space, and what trains it: on some of the images, so that every candidate can be trained."""
     found = SearchContext(SearchConfig(**CONFIG, data_dir=str(data_dir), output=output, seed=seed))  # type: ignore[arg-type]
-    trainer = found.trainer
-    trainer.train_set, trainer.held_out = trainer.train_set.part(range(IMAGES)), trainer.held_out.part(range(HELD_OUT))
+    found.train_set, found.held_out = found.train_set.part(range(IMAGES)), found.held_out.part(range(HELD_OUT))
     return found
 
 
@@ -134,8 +135,8 @@ def main() -> None:
 
 def train(search: SearchContext, architecture: Architecture) -> float:
     """Accuracy of a candidate that is trained alone."""
-    accuracy = search.trainer(architecture, None, lambda epoch, epochs, loss, score: None).accuracy
-    search.trainer.keep(())
+    accuracy = TrainEvaluator.of(search)(architecture, None, lambda epoch, epochs, loss, score: None).accuracy
+    keep_weights(search.output, ())
     return accuracy
 
 

@@ -12,7 +12,7 @@ import torch
 
 from cp_vision import Architecture
 from cp_vision.search.context import SearchContext
-from cp_vision.search.evaluators.supernet.evaluator import kendall_tau
+from cp_vision.search.outputs.agreement import kendall_tau
 
 __all__ = ["describe"]
 
@@ -66,7 +66,7 @@ def describe(
         f"Made by `python benchmarks/supernet.py --data-dir DIR {arguments}` on {datetime.date.today():%d %B %Y}, "
         f"torch {torch.__version__}, timm {timm.__version__}, one thread. Seconds are of that thread's processor time.",
         "",
-        f"Fashion-MNIST, {len(search.trainer.train_set):,} images to train on, {len(search.trainer.held_out):,} to "
+        f"Fashion-MNIST, {len(search.train_set):,} images to train on, {len(search.held_out):,} to "
         f"compare on; `{config.base}` with {config.model_kwargs}, pools with {config.pool_options}; recipe "
         f"`{config.recipe}` with {', '.join(config.overrides)}; shared weights {config.supernet_epochs} epochs. "
         f"{len(tried)} candidates within {config.budget_text} of the base's MACs, the base and some that only drop "

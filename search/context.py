@@ -1,10 +1,8 @@
-"""A search that is set up and checked, with nothing written: recipe, data, base, space and budgets."""
+"""A search that is set up and checked, with nothing written and no study opened: recipe, data, base, space, budgets."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +12,48 @@ from timm.models import split_model_name_tag
 from cp_vision import Architecture
 from cp_vision.models.build import check_base
 from cp_vision.shared.errors import UserError, closest
-from cp_vision.shared.files import check_path
 
 from ..recipes.data.open import count_classes, hold_out, open_splits
-from ..recipes.models import data_config, model_args
-from ..recipes.processes import single_process
+from ..recipes.models import data_config, label_names, model_args
+from ..recipes.recipe.keys import Recipe
+from .config.paths import whole_path
 from .config.recipe import recipe_source, search_recipe
 from .config.schema import SAMPLERS, SearchConfig
 from .config.space_options import load_space_options
-from .evaluators.train import TrainEvaluator
 from .space.budget import check_reachable, measures_of, parse_budgets
 from .space.cost_model import measure_space
 from .space.space import Space
-from .study.database import StudyDatabase
+from .study.contents import StudyContents
+from .types import Limit
 
 __all__ = ["SearchContext"]
 
+# Values of the config that decide results as they stand there.
+_DECIDING = ("base", "early_stop", "evaluator", "keep_accuracy", "objective", "sampler", "seed", "val_fraction")
+
 
 class SearchContext:
-    """Everything that a search needs, checked, with nothing written.
+    """Everything that trains and scores candidates needs, checked; workers on other machines make their own.
 
     Args:
         config: what to search for.
+        recipe: what trains every candidate; None is what the config names.
+        known: the space of an earlier run of the same search, whose latencies are taken in place of measuring.
 
     Attributes:
         recipe: trains every candidate.
-        trainer: does it.
+        train_set: images to train candidates on.
+        held_out: images to compare candidates on.
         test_set: what the winner and the baselines are scored on at the end.
+        num_classes: number of classes.
         input_size: (channels, height, width) of the base's images in pixels.
         space: the space, with its budgets.
-        place: where the study is kept.
 
     Raises:
         UserError: anything in the config that can't be used.
     """
 
-    def __init__(self, config: SearchConfig) -> None:
+    def __init__(self, config: SearchConfig, recipe: Recipe | None = None, known: Space | None = None) -> None:
         if config.sampler not in SAMPLERS:
             raise UserError(
                 f"sampler {config.sampler!r} is not one of {', '.join(SAMPLERS)}{closest(config.sampler, SAMPLERS)}"
@@ -57,103 +61,71 @@ class SearchContext:
         self.config, self.output = config, Path(config.output)
         measures = measures_of(config.budget_text)
         check_base(config.base)
-        choices = load_space_options(config.space)
-        self.recipe = search_recipe(config)
-        self.place = StudyDatabase(self.output, config.storage)
-        check_path(self.output)
-        held = self.place.held()
+        options = load_space_options(config.space)
+        self.recipe = search_recipe(config) if recipe is None else recipe
         whole, self.test_set = open_splits(self.recipe)
-        train_set, self.held_out = hold_out(whole, config.val_fraction)
-        num_classes = count_classes(whole, self.recipe)
-        base = _base(config, self.recipe, num_classes)
+        self.train_set, self.held_out = hold_out(whole, config.val_fraction)
+        self.num_classes = count_classes(whole, self.recipe)
+        base = _base(config, self.recipe, self.num_classes)
         with torch.device("meta"):
-            self.input_size = data_config(base.build(), self.recipe)["input_size"]
-        self._measure = partial(measure_space, base, self.input_size, choices, ("macs", *measures), config.compiled)
-        self.space = self._budgeted((held[0] if held else {}).get("latency"))
-        self.trainer = TrainEvaluator(
-            self.recipe,
-            train_set,
-            self.held_out,
-            num_classes,
-            self.output.absolute(),
-            single_process(),
-            config.trial_seconds,
-        )
-        has_weights = self.recipe.pretrained or self.recipe.initial_checkpoint is not None
-        if config.evaluator == "sensitivity" and not has_weights:
+            self.input_size: tuple[int, int, int] = data_config(base.build(), self.recipe)["input_size"]
+        space = measure_space(base, self.input_size, options, ("macs", *measures), config.compiled, known)
+        self.space = dataclasses.replace(space, limits=parse_budgets(config.budget_text, space.base_costs))
+        check_reachable(self.space)
+        self._check_evaluator()
+
+    def _check_evaluator(self) -> None:
+        config, recipe, space = self.config, self.recipe, self.space
+        if config.trials == 1 and space.excess(space.choice()) > 0 and config.evaluator != "sensitivity":
+            raise UserError("trials 1 is the base alone, which is over the budget; try 2 or more")
+        if config.evaluator == "sensitivity" and not recipe.pretrained and recipe.initial_checkpoint is None:
             raise UserError(
                 "evaluator sensitivity trains nothing, so the base needs weights: --set pretrained=true, or "
                 "--set initial_checkpoint=FILE"
             )
-        if config.evaluator == "supernet" and self.space.settings:
+        if config.evaluator == "supernet" and space.settings:
             raise UserError(
-                f"evaluator supernet shares weights that are trained for one {next(iter(self.space.settings))}; name "
+                f"evaluator supernet shares weights that are trained for one {next(iter(space.settings))}; name "
                 "one in the space, or take the evaluator train"
             )
-        self.place.check(self.settings)
 
-    def _budgeted(self, latency: dict[str, Any] | None) -> Space:
-        """The space with its budgets; latencies that are known are not measured."""
-        space = self._measure(latency)
-        space = dataclasses.replace(space, limits=parse_budgets(self.config.budget_text, space.base_costs))
-        check_reachable(space)
-        if self.config.trials == 1 and space.excess(space.choice()) > 0 and self.config.evaluator != "sensitivity":
-            raise UserError("trials 1 is the base alone, which is over the budget; try 2 or more")
-        return space
-
-    def take_latencies(self) -> None:
-        """Take the study's latencies in place of our own: another process may have begun it since we looked."""
-        held = self.place.held()
-        latency = held[0].get("latency") if held else None
-        if latency and latency != json.loads(json.dumps(self.latency_table)):
-            self.space = self._budgeted(latency)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Everything that a candidate's score and the order of proposals depend on."""
-        # What changes no result, or stands here in another form.
-        other = {"model", "model_kwargs", "workers", "dataset_download", "validation_batch_size", "data_dir", "seed"}
-        other |= {"log_interval", "recovery_interval", "val_interval", "eval_metric"}
-        recipe, config, space = self.recipe.model_dump(mode="json", exclude=other), self.config, self.space
-        budgets = {
-            f"budget in {'MACs' if limit.measure == 'macs' else limit.measure}": limit.most for limit in space.limits
-        }
+    def contents(self) -> StudyContents:
+        """What the study holds of this search: what decides results, and what it takes to show them."""
+        config, space, recipe = self.config, self.space, self.recipe
         chosen = {block.name: [block.poolable, block.droppable] for block in space.blocks}
-        return {
-            "base": config.base,
-            **budgets,
-            "data folder": str(Path(self.recipe.data_dir).resolve()) if self.recipe.data_dir else None,
-            "early stopping": config.early_stop,
-            "evaluator": config.evaluator,
-            "keep accuracy": config.keep_accuracy,
-            "number of images": [len(self.trainer.train_set), len(self.held_out), len(self.test_set)],
-            "objective": config.objective,
-            "pool options": dict(space.base.pool_options),
-            "sampler": config.sampler,
-            "seed": config.seed,
+        images = [len(self.train_set), len(self.held_out), len(self.test_set)]
+        settings: dict[str, Any] = {
+            **{name: getattr(config, name) for name in _DECIDING},
+            "images": images,
+            # Another run on the same device measures other latencies, and takes those of the study.
+            "limits": dict(_limit(limit) for limit in space.limits),
+            "model_args": dict(space.base.model_args),
+            "pool_options": dict(space.base.pool_options),
             "space": {"sites": chosen, **space.settings, "max pools": space.max_pools, "max drops": space.max_drops},
-            "supernet epochs": config.supernet_epochs if config.evaluator == "supernet" else None,
-            "validation fraction": config.val_fraction,
-            **{f"model argument {key}": value for key, value in space.base.model_args.items()},
-            **{f"recipe value {key}": value for key, value in recipe.items()},
+            "supernet_epochs": config.supernet_epochs if config.evaluator == "supernet" else None,
         }
+        source, values = Path(recipe_source(config)), recipe.model_dump(mode="json")
+        return StudyContents(
+            settings,
+            # Whoever reads it may be in another folder.
+            {key: whole_path(key, value) for key, value in values.items()},
+            str(source.resolve()) if source.is_file() else str(source),
+            space,
+            {
+                "dataset": recipe.dataset or recipe.data_dir or "",
+                "classes": label_names(self.train_set.classes or {}),
+                "images": images,
+                "input_size": list(self.input_size),
+            },
+        )
 
-    @property
-    def latency_table(self) -> dict[str, Any]:
-        """The latencies in milliseconds that were measured, so that a search that goes on has the same."""
-        return {
-            repr(values): dataclasses.asdict(costs["latency"])
-            for values, costs in self.space.costs.items()
-            if "latency" in costs
-        }
 
-    @property
-    def recipe_name(self) -> str:
-        """Name of the recipe, for people."""
-        return Path(recipe_source(self.config)).stem
+def _limit(limit: Limit) -> tuple[str, Any]:
+    name = "MACs" if limit.measure == "macs" else limit.measure
+    return name, limit.text if limit.measure == "latency" else limit.most
 
 
-def _base(config: SearchConfig, recipe: Any, num_classes: int) -> Architecture:
+def _base(config: SearchConfig, recipe: Recipe, num_classes: int) -> Architecture:
     kwargs = config.model_kwargs
     if kwargs is None:
         own = recipe.model.removeprefix("cp_") == split_model_name_tag(config.base)[0]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from optuna.exceptions import OptunaError
+from pathlib import Path
 
-from cp_vision.shared.command_line import CommandError
-from cp_vision.shared.errors import one_line
-from cp_vision.shared.files import make_folder, remove_unfinished
+import optuna
+from optuna.storages import BaseStorage
 
-from .config.addresses import hide_password
+from cp_vision.shared.files import check_path, make_folder, remove_unfinished
+
 from .config.files import write_config
 from .config.schema import CONFIG_FILE, SearchConfig
 from .context import SearchContext
 from .evaluators.base import Evaluator
+from .evaluators.checkpoints import keep_weights
 from .evaluators.make import make_evaluator
 from .evaluators.pruning import Pruner
+from .evaluators.sensitivity import measure_sensitivity
+from .evaluators.train import TrainEvaluator
 from .executors.local import run_trials
 from .executors.ray_cluster import check_cluster
 from .observer import Observer
@@ -22,9 +25,10 @@ from .outputs.finalize import Finalizer
 from .outputs.writer import ResultsWriter
 from .samplers.bayesian import make_sampler_of
 from .samplers.queue import TrialQueue
+from .study.database import StudyDatabase
 from .study.trials import TrialStore
 from .study.workers import FINISH, Worker, folder_lock
-from .types import Results
+from .types import Candidate, Results
 
 __all__ = ["Search", "run"]
 
@@ -42,13 +46,29 @@ class Search(SearchContext):
         space: the space, with its budgets.
         input_size: (channels, height, width) of the base's images in pixels.
         test_set: what the winner and the baselines are scored on at the end.
-        latency_table: where latency is asked for, that of each part in milliseconds.
+        trainer: trains and scores a candidate by the recipe.
+        place: where the study is kept.
 
     Raises:
-        UserError: anything in the config that can't be used.
+        UserError: anything in the config that can't be used, or a study that is another search's.
     """
 
     refused, exhausted = 0, False
+
+    def __init__(self, config: SearchConfig) -> None:
+        check_path(Path(config.output))
+        self.place = StudyDatabase(Path(config.output), config.storage, config.study)
+        held = self.place.contents()
+        self._kept_recipe = None if held is None else held.recipe_if_gone(config)
+        super().__init__(config, self._kept_recipe, None if held is None else held.space)
+        self.trainer = TrainEvaluator.of(self)
+        self.place.check(self.contents())
+
+    def open_study(self) -> tuple[optuna.Study, BaseStorage]:
+        """Open the study, or make it; latencies are from now on those of whoever made it."""
+        study, storage, held = self.place.load(self.contents())
+        self.space = held.space
+        return study, storage
 
     def run(self, observer: Observer | None = None, evaluator: Evaluator | None = None) -> Results:
         """Search, or go on where an earlier run of the same search stopped, beside others that run it.
@@ -72,42 +92,49 @@ class Search(SearchContext):
         if evaluator is None and self.place.held() is None and self.config.evaluator != "sensitivity":
             self.trainer.rehearse(self.space.base)
         make_folder(self.output)
-        try:
+        with self.place.errors():
             with folder_lock(self.output):
                 remove_unfinished(self.output)
-                self.take_latencies()
-                self.place.check(self.settings)
-                study, storage = self.place.load(self.settings, {"latency": self.latency_table})
-                write_config(self.config, self.output / CONFIG_FILE)
+                study, storage = self.open_study()
+                name = None if self.config.storage is None else self.place.name
+                write_config(self.config, self.output / CONFIG_FILE, name, self._kept_recipe)
             with Worker(study, self.output) as worker:
                 return self._run(TrialStore(study, storage, self.space, worker), observer, evaluator)
-        except OptunaError as error:
-            raise CommandError(
-                f"the study {self.place} can't be read or written: {hide_password(one_line(error))}; once that is "
-                "repaired the same command goes on"
-            ) from error
 
     def _run(self, record: TrialStore, observer: Observer, own: Evaluator | None) -> Results:
-        config, writer = self.config, ResultsWriter(self, record, own is None and self.config.evaluator != "supernet")
+        config, writer = self.config, ResultsWriter(self.config, self.contents(), record)
+        trains = own is None and config.evaluator != "supernet"
         proposer = make_sampler_of(self.space, config.sampler, config.seed, config.objective, config.keep_accuracy)
         finalists = config.finalists if config.evaluator == "supernet" else 0
         queue = TrialQueue(record, proposer, config.candidates, config.keep_accuracy, finalists)
         evaluator = own or make_evaluator(self, observer)
+
+        def after_trial(candidate: Candidate) -> None:
+            if trains:
+                if candidate.is_base:
+                    measure_sensitivity(self, record)
+                with folder_lock(self.output):
+                    record.sync()
+                    keep_weights(self.output.absolute(), writer.with_weights())
+            # A search of thousands of trials would else spend its time on this.
+            writer.write(importance=candidate.number % 25 == 24)
+
         observer.on_begin(min(len(record.finished), config.candidates))
         try:
-            writer.measure_sensitivity()
+            if trains:
+                measure_sensitivity(self, record)
             if config.executor == "ray":
                 from .executors.ray import run_on_ray
 
-                run_on_ray(config, record, queue, own, observer, writer.after_trial)
+                run_on_ray(config, record, queue, own, observer, after_trial)
             else:
-                run_trials(record, queue, evaluator, Pruner(config.early_stop, record), observer, writer.after_trial)
+                run_trials(record, queue, evaluator, Pruner(config.early_stop, record), observer, after_trial)
         finally:
             self.refused, self.exhausted = proposer.refused, queue.exhausted
             writer.write()
         if own is None and config.evaluator != "sensitivity":
             with folder_lock(self.output, FINISH):
-                Finalizer(writer, observer).run()
+                Finalizer(self, writer, observer).run()
         return writer.write()
 
 

@@ -29,10 +29,9 @@ ORDER = {
             "observer",
             "study",
             "evaluators.base",
-            "evaluators.train",
             "context",
         ),
-        *("context", "samplers", "evaluators", "executors", "outputs", "runner", "cli"),
+        *("samplers", "evaluators", "executors", "outputs", "runner", "cli"),
     ),
 }
 BELOW = {

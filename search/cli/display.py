@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from cp_vision.cost.macs import format_macs
 
 from ...recipes.recipe.checks import notice
-from ..context import SearchContext
 from ..observer import Observer
 from ..outputs.report.figures import find
 from ..selection import Leaders
 from ..space.budget import format_cost
 from ..space.space import Genotype
 from ..types import Candidate, Results
-from .plan import Forecast
+
+if TYPE_CHECKING:
+    from ..context import SearchContext
+    from ..outputs.writer import ResultsWriter
+    from ..runner import Search
+    from .plan import Forecast
 
 __all__ = ["Progress", "plan", "show_forecast", "summary"]
 
 
-def plan(search: SearchContext) -> str:
+def plan(search: Search) -> str:
     """The base's sites and what each costs."""
     space = search.space
     width = max(len(block.name) for block in space.blocks)
@@ -46,9 +51,11 @@ def plan(search: SearchContext) -> str:
     if most:
         lines.append(f"  {', '.join(most)}")
     lines.append(
-        f"data: {len(search.trainer.train_set)} images to train on, {len(search.held_out)} to compare candidates on, "
+        f"data: {len(search.train_set)} images to train on, {len(search.held_out)} to compare candidates on, "
         f"{len(search.test_set)} for the final test"
     )
+    if search.place.address is not None:
+        lines.append(f"study: {search.place.name} in {search.place}")
     text = notice(search.recipe)
     if text is not None:
         lines.append(f"recipe: {text}")
@@ -92,12 +99,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.0f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:,.0f} days"
 
 
-def summary(results: Results, search: SearchContext, refused: int | None = None, exhausted: bool = False) -> str:
+def summary(
+    results: Results, search: SearchContext | ResultsWriter, refused: int | None = None, exhausted: bool = False
+) -> str:
     """What was found, for the terminal.
 
     Args:
         results: of the search.
-        search: the search.
+        search: the search, or what shows it.
         refused: proposals that were over a budget, where that is known.
         exhausted: whether no new candidate was left.
     """
@@ -126,7 +135,8 @@ def summary(results: Results, search: SearchContext, refused: int | None = None,
         )
         if (search.output / "best").is_dir():
             lines.append(f'Load it:  timm.create_model("local-dir:{search.output / "best"}", pretrained=True)')
-    lines.append(f"Report:   {search.output / 'report.html'}")
+    if (search.output / "report.html").exists():
+        lines.append(f"Report:   {search.output / 'report.html'}")
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from ...recipes.evaluation.evaluate import evaluate
 from ...recipes.training.trainer import Trainer
 from ..config.schema import SearchConfig
 from ..context import SearchContext
+from ..evaluators.train import TrainEvaluator
 from ..space.size import count_candidates
 
 __all__ = ["Forecast", "at_a_time", "forecast"]
@@ -44,7 +45,7 @@ class Forecast:
 
 def forecast(context: SearchContext) -> Forecast:
     """Tell what the whole takes from an update of the base, or two, and the score of a batch. Writes nothing."""
-    trainer, recipe, config = context.trainer, context.recipe, context.config
+    trainer, recipe, config = TrainEvaluator.of(context), context.recipe, context.config
     model = trainer.build(context.space.base)
     loader = trainer.training_loader(model)
     updates = Trainer(model, recipe, loader, trainer.processes)

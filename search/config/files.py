@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cp_vision.shared.errors import UserError, listed
 from cp_vision.shared.files import write_text
@@ -14,6 +14,9 @@ from .addresses import absolute_address, hide_password, hide_password_in_address
 from .paths import whole_paths
 from .recipe import recipe_source
 from .schema import CONFIG_FILE, SearchConfig
+
+if TYPE_CHECKING:
+    from ...recipes.recipe.keys import Recipe
 
 __all__ = ["absolute", "load_config", "read_values", "with_trials", "write_config"]
 
@@ -36,8 +39,12 @@ def read_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def absolute(config: SearchConfig) -> SearchConfig:
+def absolute(config: SearchConfig, recipe: Recipe | None = None) -> SearchConfig:
     """The same search for a process in any folder: what names a file here names it by its whole path.
+
+    Args:
+        config: the search.
+        recipe: its recipe; None reads it.
 
     Raises:
         UserError: a recipe that can't be used.
@@ -51,7 +58,7 @@ def absolute(config: SearchConfig) -> SearchConfig:
         value = getattr(config, key)
         if value is not None and kind(Path(value)):
             changes[key] = str(Path(value).resolve())
-    recipe = load_recipe(recipe_source(config), config.overrides)
+    recipe = recipe or load_recipe(recipe_source(config), config.overrides)
     named = {key: path for key, path in whole_paths(recipe).items() if path != getattr(recipe, key)}
     kept = [text for text in config.overrides if text.partition("=")[0].strip() not in named]
     # JSON is YAML: whatever a path holds, it is read as text.
@@ -59,18 +66,21 @@ def absolute(config: SearchConfig) -> SearchConfig:
     return config.with_values(**changes, overrides=(*kept, *paths))
 
 
-def write_config(config: SearchConfig, path: Path) -> None:
+def write_config(config: SearchConfig, path: Path, study: str | None = None, recipe: Recipe | None = None) -> None:
     """Write a config; with a password in it, nobody but its owner may read the file.
 
     Args:
         config: the config.
         path: the file, in the output folder.
+        study: name of the study in its storage, where the config has none.
+        recipe: its recipe; None reads it.
 
     Raises:
         UserError: a recipe that can't be used.
         OSError: the folder can't be written.
     """
-    text = json.dumps(absolute(config).model_dump(mode="json"), indent=2) + "\n"
+    values = absolute(config, recipe).model_dump(mode="json") | {"study": study}
+    text = json.dumps(values, indent=2) + "\n"
     address, command = config.storage or "", config.command
     secret = hide_password_in_address(address) != address or hide_password(command) != command
     write_text(path, text, private=secret)

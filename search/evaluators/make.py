@@ -6,6 +6,7 @@ from ..context import SearchContext
 from ..observer import Observer
 from .base import Evaluator
 from .sensitivity import UntrainedEvaluator
+from .train import TrainEvaluator
 
 __all__ = ["make_evaluator"]
 
@@ -18,9 +19,9 @@ def make_evaluator(context: SearchContext, observer: Observer) -> Evaluator:
         observer: is told how the training of shared weights goes on.
     """
     if context.config.evaluator == "sensitivity":
-        return UntrainedEvaluator(context.trainer)
+        return UntrainedEvaluator(TrainEvaluator.of(context))
     if context.config.evaluator == "train":
-        return context.trainer
+        return TrainEvaluator.of(context)
     from .supernet.setup import make_supernet
 
     return make_supernet(context, observer)

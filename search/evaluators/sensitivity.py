@@ -10,12 +10,17 @@ import torch
 
 from cp_vision import Architecture, drop_blocks
 from cp_vision.shared.command_line import CommandError
+from cp_vision.shared.errors import UserError
 
 from ...recipes.data.seeding import seed_all
+from ...recipes.models import load_model
+from ..context import SearchContext
+from ..study.trials import TrialStore
 from .base import OnEpoch, Score
+from .checkpoints import weights_folder
 from .train import TrainEvaluator
 
-__all__ = ["UntrainedEvaluator", "block_sensitivity", "untrained"]
+__all__ = ["UntrainedEvaluator", "block_sensitivity", "measure_sensitivity", "untrained"]
 
 # More images than these make no difference that matters here.
 _MOST_IMAGES = 2000
@@ -44,6 +49,30 @@ def untrained(trainer: TrainEvaluator, architecture: Architecture) -> torch.nn.M
     """The model with the weights that the recipe names; what they lack is drawn by the recipe's seed."""
     seed_all(trainer.recipe.seed)
     return trainer.build(architecture)
+
+
+def measure_sensitivity(context: SearchContext, record: TrialStore) -> None:
+    """Measure what the base loses without each block, once: what is proposed first depends on it.
+
+    Args:
+        context: the search.
+        record: gets the points by block, if the base was scored and its weights are there.
+    """
+    record.sync()
+    if not record.finished or record.get("sensitivity") is not None:
+        return
+    trainer, choice = TrainEvaluator.of(context), record.choice_of(0)
+    architecture = context.space.architecture(choice)
+    if context.config.evaluator == "sensitivity":
+        model = untrained(trainer, architecture)
+    else:
+        try:
+            model = load_model(weights_folder(trainer.output, architecture, context.space.img_size(choice)))
+        except UserError:
+            # They are wanted for the sake of the start alone, which goes without.
+            return
+    names = [block.name for block in context.space.blocks if block.droppable]
+    record.set("sensitivity", block_sensitivity(model, names, trainer))
 
 
 class UntrainedEvaluator:

@@ -1,11 +1,8 @@
-"""How candidates are scored: what every evaluator takes and gives, and the one that trains each candidate."""
+"""The evaluator that trains each candidate by the recipe."""
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +17,16 @@ from cp_vision.shared.errors import one_line
 from ...recipes.data.evaluation_loader import ScoringLoader
 from ...recipes.data.training_loader import TrainingLoader
 from ...recipes.evaluation.evaluate import evaluate
-from ...recipes.models import build_model, data_config, load_model, save_model
-from ...recipes.processes import Processes
+from ...recipes.models import build_model, data_config, save_model
+from ...recipes.processes import Processes, single_process
 from ...recipes.recipe.keys import Recipe
 from ...recipes.training.first_step import rehearse
 from ...recipes.training.trainer import TrainingError, train
+from ..context import SearchContext
 from .base import NotKeptError, OnEpoch, OutOfTimeError, Score
+from .checkpoints import are_kept, weights_folder
 
-__all__ = ["TrainEvaluator", "weights_folder"]
-
-
-def weights_folder(output: Path, architecture: Architecture, img_size: int | None = None) -> Path:
-    """Where the weights of a candidate are kept."""
-    text = architecture.to_json() + ("" if img_size is None else f" {img_size}")
-    return output / "weights" / hashlib.sha256(text.encode()).hexdigest()[:12]
+__all__ = ["TrainEvaluator"]
 
 
 class TrainEvaluator:
@@ -65,6 +58,24 @@ class TrainEvaluator:
     ) -> None:
         self.recipe, self.num_classes, self.output, self.processes = recipe, num_classes, output, processes
         self.train_set, self.held_out, self.most_seconds = train_set, held_out, most_seconds
+
+    @classmethod
+    def of(cls, context: SearchContext, output: Path | None = None) -> TrainEvaluator:
+        """The evaluator of a search.
+
+        Args:
+            context: the search.
+            output: folder to keep weights in, in place of the search's.
+        """
+        return cls(
+            context.recipe,
+            context.train_set,
+            context.held_out,
+            context.num_classes,
+            (output or context.output).absolute(),
+            single_process(),
+            context.config.trial_seconds,
+        )
 
     def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
         """Train, score, and keep the weights."""
@@ -110,27 +121,19 @@ class TrainEvaluator:
         """Top-1 of a model on a data set, in percent."""
         return evaluate(model, self.scoring_loader(model, dataset, img_size), self.processes, self.recipe)["top1"]
 
-    def kept_model(self, architecture: Architecture, img_size: int | None = None) -> torch.nn.Module:
-        """A candidate's trained model, loaded as any user would load it; trained again if it wasn't kept.
+    def kept(self, architecture: Architecture, img_size: int | None = None) -> Path:
+        """The folder with a candidate's trained weights; where they were not kept it is trained again.
 
         Raises:
             CommandError: it can't be trained again.
         """
         folder = weights_folder(self.output, architecture, img_size)
-        if not folder.is_dir():
+        if not are_kept(folder):
             try:
                 self(architecture, img_size, lambda epoch, epochs, loss, score: None)
             except (OutOfTimeError, TrainingError) as error:
                 raise CommandError(f"a candidate whose weights weren't kept can't be trained again: {error}") from error
-        return load_model(folder)
-
-    def keep(self, kept: Iterable[tuple[Architecture, int | None]]) -> None:
-        """Delete the weights of all candidates but these, so that the disk stays bounded."""
-        folders = {weights_folder(self.output, *candidate) for candidate in kept}
-        for folder in (self.output / "weights").glob("*/"):
-            # One that is being written begins with a dot.
-            if folder not in folders and not folder.name.startswith("."):
-                shutil.rmtree(folder, ignore_errors=True)
+        return folder
 
     def build(self, architecture: Architecture) -> torch.nn.Module:
         """The model of an architecture, with the weights that the recipe starts from."""

@@ -26,6 +26,7 @@ from ..evaluators.base import Evaluator
 from ..evaluators.pruning import Pruner
 from ..observer import Observer
 from ..samplers.queue import TrialQueue
+from ..study.contents import StudyContents
 from ..study.lease import Lease
 from ..study.trials import TrialStore
 from ..types import Candidate
@@ -59,7 +60,8 @@ def run_on_ray(
         UserError: raised by an evaluator, or no node has what a candidate asks for.
     """
     # Workers are in other folders, or on other machines.
-    config = absolute(config).with_values(output=Path(config.output).resolve())
+    contents = StudyContents.from_attrs(store.study.user_attrs, "the study")
+    config = absolute(config, contents.make_recipe()).with_values(output=Path(config.output).resolve())
     searcher = _Searcher(store, queue, observer, after_trial)
     scratch = Path(config.output) / ".ray" / store.worker.name
     for left in scratch.parent.glob("*"):
@@ -68,7 +70,7 @@ def run_on_ray(
     with on_cluster(config) as nodes:
         wanted = wanted_resources(config)
         fitting = how_many_fit(wanted, nodes)
-        trainable = tune.with_parameters(_light_trainable(), search=config, evaluator=evaluator)
+        trainable = tune.with_parameters(_light_trainable(), search=config, evaluator=evaluator, contents=contents)
         tuner = tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory([wanted])),
             tune_config=tune.TuneConfig(

@@ -13,6 +13,7 @@ from cp_vision import Architecture
 from ..config.schema import SearchConfig
 from ..evaluators.base import Evaluator, Score
 from ..evaluators.pruning import is_rung
+from ..study.contents import StudyContents
 from .outcome import finite, outcome_of
 
 __all__ = ["run_candidate"]
@@ -21,13 +22,16 @@ __all__ = ["run_candidate"]
 _ready: dict[str, Evaluator] = {}
 
 
-def run_candidate(config: dict[str, Any], search: SearchConfig, evaluator: Evaluator | None) -> None:
+def run_candidate(
+    config: dict[str, Any], search: SearchConfig, evaluator: Evaluator | None, contents: StudyContents
+) -> None:
     """Score a candidate and report to Tune: after epochs that are compared, and what came of it.
 
     Args:
         config: Tune's: the candidate, as the JSON of its ``architecture`` and its ``img_size``.
         search: the search.
         evaluator: in place of the search's.
+        contents: what the study holds of the search: the recipe, and latencies.
     """
     torch.set_num_threads(max(1, int(search.cpus)))
 
@@ -37,14 +41,14 @@ def run_candidate(config: dict[str, Any], search: SearchConfig, evaluator: Evalu
             tune.report({"accuracy": finite(score()), "epoch": epoch, "epochs": epochs})
 
     def evaluate() -> Score:
-        own = evaluator or _evaluator_of(search)
+        own = evaluator or _evaluator_of(search, contents)
         return own(Architecture.from_json(config["architecture"]), config["img_size"], on_epoch)
 
     outcome = outcome_of(evaluate)
     tune.report({name: getattr(outcome, name) for name in ("kind", "accuracy", "params", "reason")})
 
 
-def _evaluator_of(search: SearchConfig) -> Evaluator:
+def _evaluator_of(search: SearchConfig, contents: StudyContents) -> Evaluator:
     key = repr(search)
     if key not in _ready:
         # Seconds that are saved where another evaluator was given.
@@ -52,5 +56,5 @@ def _evaluator_of(search: SearchConfig) -> Evaluator:
         from ..evaluators.make import make_evaluator
         from ..observer import Observer
 
-        _ready[key] = make_evaluator(SearchContext(search), Observer())
+        _ready[key] = make_evaluator(SearchContext(search, contents.make_recipe(), contents.space), Observer())
     return _ready[key]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import shutil
 import tempfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from ..evaluators.train import weights_folder
+from cp_vision.shared.errors import UserError
+
+from ...recipes.models import load_model
+from ..context import SearchContext
+from ..evaluators.checkpoints import are_kept, weights_folder
+from ..evaluators.train import TrainEvaluator
 from ..study.workers import folder_lock
 from ..types import Candidate
 from .model_folder import write_member
@@ -18,7 +22,7 @@ __all__ = ["export_candidate"]
 
 
 def export_candidate(writer: ResultsWriter, candidate: Candidate, folder: Path) -> None:
-    """Write a candidate as a model folder; it is trained again where its weights were not kept.
+    """Write a candidate as a model folder; where its weights were not kept it is trained again, by the same recipe.
 
     Args:
         writer: of the search, which may still run.
@@ -26,24 +30,45 @@ def export_candidate(writer: ResultsWriter, candidate: Candidate, folder: Path) 
         folder: the folder to write.
 
     Raises:
+        UserError: the weights were not kept, and the data is not there or another one.
         CommandError: it can't be trained again.
     """
     architecture, img_size = writer.parts(candidate)
-    trainer = copy.copy(writer.context.trainer)
-    kept = weights_folder(trainer.output, architecture, img_size)
-    # The search's own processes delete weights that they don't need.
+    recipe = writer.contents.make_recipe()
+    sized = recipe if img_size is None else recipe.with_values(img_size=img_size)
+    own = candidate.trained is not None or writer.config.evaluator == "train"
+    if candidate.state == "complete" and own:
+        # The search's own processes delete weights that they don't need; where nothing can be written none runs.
+        with ExitStack() as stack:
+            with suppress(OSError):
+                stack.enter_context(folder_lock(writer.output))
+            kept = weights_folder(writer.output.absolute(), architecture, img_size)
+            if are_kept(kept):
+                write_member(writer.results(), candidate, architecture, sized, kept, folder)
+                return
+    context = _context(writer, candidate)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer.output = Path(scratch)
-        weights = weights_folder(trainer.output, architecture, img_size)
-        with folder_lock(writer.context.output):
-            if kept.is_dir():
-                shutil.copytree(kept, weights)
-        model = trainer.kept_model(architecture, img_size)
-        whole = candidate.state == "complete" and (
-            candidate.trained is not None or writer.context.config.evaluator == "train"
-        )
-        if not whole:
+        trainer = TrainEvaluator.of(context, Path(scratch))
+        weights = trainer.kept(architecture, img_size)
+        if candidate.state != "complete" or not own:
             # What is known is how well it did in the middle of its training, or with weights of another kind.
-            accuracy = trainer.score(model, writer.context.held_out, img_size)
+            accuracy = trainer.score(load_model(weights), context.held_out, img_size)
             candidate = dataclasses.replace(candidate, trained=accuracy)
-        write_member(writer.results(), candidate, architecture, trainer.sized(img_size), weights, folder)
+        write_member(writer.results(), candidate, architecture, sized, weights, folder)
+
+
+def _context(writer: ResultsWriter, candidate: Candidate) -> SearchContext:
+    """What trains a candidate again, by the recipe and with the space that the study holds."""
+    contents = writer.contents
+    try:
+        context = SearchContext(writer.config, contents.make_recipe(), contents.space)
+        for name, there, here in contents.differences(context.contents()):
+            raise UserError(f"{name} is {here}, and was {there} in the search")
+    except UserError as error:
+        there = [c for c in writer.candidates() if are_kept(weights_folder(writer.output.absolute(), *writer.parts(c)))]
+        kept = f", or export one whose weights are kept: {', '.join(str(c.number) for c in there)}" if there else ""
+        raise UserError(
+            f"the weights of candidate {candidate.number} are not here, and it can't be trained again: {error}; bring "
+            f"the data back{kept}"
+        ) from error
+    return context

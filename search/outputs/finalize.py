@@ -12,7 +12,9 @@ from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError, one_line
 
 from ...recipes.models import load_model
-from ..evaluators.train import weights_folder
+from ..context import SearchContext
+from ..evaluators.checkpoints import are_kept, weights_folder
+from ..evaluators.train import TrainEvaluator
 from ..executors.outcome import describe_failure
 from ..observer import Observer
 from ..samplers.queue import unpooled_counterpart
@@ -32,14 +34,17 @@ _ROUNDS = 7
 class Finalizer:
     """What is done once all candidates were tried; what is done is noted in the record and not done again.
 
+    Weights that are missing, since the folder was deleted or they are on another machine, are trained again.
+
     Args:
+        context: the search.
         writer: of the search.
         observer: is told how it goes on.
     """
 
-    def __init__(self, writer: ResultsWriter, observer: Observer) -> None:
-        self.writer, self.observer = writer, observer
-        self.context, self.record, self.trainer = writer.context, writer.record, writer.context.trainer
+    def __init__(self, context: SearchContext, writer: ResultsWriter, observer: Observer) -> None:
+        self.context, self.writer, self.observer = context, writer, observer
+        self.record, self.trainer = writer.record, TrainEvaluator.of(context)
 
     def run(self) -> None:
         """Everything, in its order."""
@@ -94,12 +99,13 @@ class Finalizer:
         return True
 
     def _score_leaders(self) -> None:
-        """Score the winner and the baselines on the test split, once each."""
+        """Score the winner and the baselines on the test split, once each; all have weights from then on."""
         for candidate in self.writer.leaders().all():
-            if candidate.number in self.record.notes("test_accuracy"):
-                continue
             architecture, img_size = self.writer.parts(candidate)
-            model = self.trainer.kept_model(architecture, img_size)
+            there = are_kept(weights_folder(self.trainer.output, architecture, img_size))
+            if there and candidate.number in self.record.notes("test_accuracy"):
+                continue
+            model = load_model(self.trainer.kept(architecture, img_size))
             known = candidate.accuracy if candidate.trained is None else candidate.trained
             again = self.trainer.score(model, self.context.held_out, img_size)
             # Another machine or number of threads may turn a close call.
@@ -109,6 +115,8 @@ class Finalizer:
                     f"{str(weights_folder(self.context.output, architecture, img_size))!r}, and the same command "
                     "trains it again"
                 )
+            if candidate.number in self.record.notes("test_accuracy"):
+                continue
             try:
                 tested = self.trainer.score(model, self.context.test_set, img_size)
             except (OSError, RuntimeError) as error:
@@ -140,16 +148,18 @@ class Finalizer:
     def _members(self) -> list[Candidate]:
         """The leaders and the members of the front whose weights there are, each once."""
         found = {c.number: c for c in [*self.writer.leaders().all(), *self.writer.front()]}
-        return [c for c in found.values() if weights_folder(self.trainer.output, *self.writer.parts(c)).is_dir()]
+        return [c for c in found.values() if are_kept(weights_folder(self.trainer.output, *self.writer.parts(c)))]
 
     def _write_folders(self) -> None:
         """Write ``best/`` and a folder for each member of the front whose weights are kept."""
         front, results = self.context.output / "front", self.writer.results()
-        wanted = {str(c.number): c for c in self._members() if c.number in {m.number for m in self.writer.front()}}
-        for number, candidate in wanted.items():
-            self._write(results, candidate, front / number)
+        members = {c.number for c in self.writer.front()}
+        for candidate in self._members():
+            if candidate.number in members:
+                self._write(results, candidate, front / str(candidate.number))
         for folder in front.glob("*/"):
-            if folder.name not in wanted:
+            # One whose weights are gone is the last copy.
+            if folder.name not in map(str, members):
                 shutil.rmtree(folder)
         best = self.writer.leaders().best
         if best is not None:

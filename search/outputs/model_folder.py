@@ -1,53 +1,20 @@
-"""What a search leaves behind: the table of candidates, the report, and folders of candidates."""
+"""A candidate as a folder that timm loads, with recipe, metrics and model card."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shlex
 import shutil
 from pathlib import Path
 
 from cp_vision import Architecture
-from cp_vision.shared.files import replace_folder, write_text
+from cp_vision.shared.files import replace_folder
 
 from ...recipes.recipe.checks import NOT_MODEL_KWARGS
 from ...recipes.recipe.keys import Recipe
-from ..selection import pareto_front
 from ..types import Candidate, Results
-from .report.page import render_sensitivity_svg, write_report
 
-__all__ = ["write_member", "write_tables"]
-
-COLUMNS = (
-    *("number", "pools", "drops", "mode", "support_range", "img_size", "macs", "params", "latency_ms"),
-    *("predicted_latency_ms", "accuracy", "trained_accuracy", "state", "front", "seconds", "reason"),
-)
-
-
-def write_tables(results: Results, output: Path) -> None:
-    """Write ``pareto.csv`` and ``report.html``.
-
-    The table has a row per candidate; lists are separated by blanks. ``latency_ms`` is measured on the whole model,
-    ``predicted_latency_ms`` is the sum over its parts that a budget of latency goes by.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    front = pareto_front(results.candidates)
-    for c in results.candidates:
-        known = (results.measured_latency.get(c.number), c.latency, c.accuracy, c.trained)
-        figures = ["" if figure is None else repr(figure) for figure in known]
-        settings = [c.settings.get(name, "") for name in ("mode", "support_range", "img_size")]
-        row = [c.number, " ".join(c.pools), " ".join(c.drops), *settings, c.macs, c.params, *figures, c.state]
-        writer.writerow([*row, int(c.number in front), f"{c.seconds:.1f}", c.reason])
-    write_text(output / "pareto.csv", text.getvalue())
-    write_report(results, output / "report.html")
-    if results.sensitivity:
-        lines = [f"{name},{lost!r}" for name, lost in results.sensitivity.items()]
-        write_text(output / "sensitivity.csv", "\n".join(["block,points_lost", *lines, ""]))
-        write_text(output / "sensitivity.svg", render_sensitivity_svg(results))
+__all__ = ["write_member"]
 
 
 def write_member(
@@ -71,7 +38,10 @@ def write_member(
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(weights, unfinished)
+    unfinished.mkdir()
+    for path in weights.iterdir():
+        # Without its permissions, by which nothing may be added perhaps.
+        shutil.copyfile(path, unfinished / path.name)
     args = {key: value for key, value in architecture.create_args.items() if key not in NOT_MODEL_KWARGS}
     data_dir = str(Path(recipe.data_dir).resolve()) if recipe.data_dir else None
     own = recipe.with_values(model=architecture.model_name, model_kwargs=args, data_dir=data_dir)

@@ -1,39 +1,48 @@
-"""Keeping the tables, the report and the disk in order while a search goes on."""
+"""What a study holds, as candidates and results, and the table and the report that show them, while it goes on."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-from typing import Any
+import io
+from pathlib import Path
 
-from cp_vision.shared.errors import UserError
+from cp_vision import Architecture
+from cp_vision.shared.command_line import CommandError
+from cp_vision.shared.errors import one_line
+from cp_vision.shared.files import write_text
 
-from ...recipes.models import load_model
 from ..config.addresses import hide_password
-from ..context import SearchContext
-from ..evaluators.sensitivity import block_sensitivity, untrained
-from ..evaluators.supernet.evaluator import kendall_tau
-from ..evaluators.train import weights_folder
+from ..config.schema import SearchConfig
 from ..selection import Leaders, leaders, pareto_front
+from ..study.contents import StudyContents
 from ..study.trials import TrialStore
 from ..study.workers import folder_lock
 from ..types import Candidate, Results
+from .agreement import kendall_tau
 from .importance import site_importance
-from .model_folder import write_tables
+from .report.page import render_sensitivity_svg, write_report
 
-__all__ = ["ResultsWriter"]
+__all__ = ["ResultsWriter", "write_tables"]
+
+COLUMNS = (
+    *("number", "pools", "drops", "mode", "support_range", "img_size", "macs", "params", "latency_ms"),
+    *("predicted_latency_ms", "accuracy", "trained_accuracy", "state", "front", "seconds", "reason"),
+)
 
 
 class ResultsWriter:
-    """What the record holds, as candidates, results and files.
+    """The one place where results are made of what a study holds; needs neither the data nor the recipe's file.
 
     Args:
-        context: the search.
+        config: of the search, for what the study doesn't hold: its output folder, command and number of trials.
+        contents: what the study holds of the search.
         record: what was tried.
-        trains: whether candidates are trained by the recipe or score with weights, so that there are weights.
     """
 
-    def __init__(self, context: SearchContext, record: TrialStore, trains: bool) -> None:
-        self.context, self.record, self.trains = context, record, trains
+    def __init__(self, config: SearchConfig, contents: StudyContents, record: TrialStore) -> None:
+        self.config, self.contents, self.record = config, contents, record
+        self.space, self.output = record.space, Path(config.output)
 
     def candidates(self) -> list[Candidate]:
         """The finished candidates, with the accuracies of their own trainings where shared weights scored them."""
@@ -45,40 +54,46 @@ class ResultsWriter:
 
     def leaders(self) -> Leaders:
         """Who leads, by their own trainings where there are any."""
-        return leaders(self.candidates(), self.context.config.keep_accuracy, self.context.space.measure)
+        return leaders(self.candidates(), self.config.keep_accuracy, self.space.measure)
 
     def front(self) -> list[Candidate]:
         """The members of the front that keep the budgets, cheapest first."""
         within = {c.number: c for c in self.candidates() if c.within_budget}
         return [within[number] for number in pareto_front(list(within.values()))]
 
-    def parts(self, candidate: Candidate) -> tuple[Any, int | None]:
+    def parts(self, candidate: Candidate) -> tuple[Architecture, int | None]:
         """A candidate's architecture and image size."""
         choice = self.record.choice_of(candidate.number)
-        return self.context.space.architecture(choice), self.context.space.img_size(choice)
+        return self.space.architecture(choice), self.space.img_size(choice)
+
+    def with_weights(self) -> list[tuple[Architecture, int | None]]:
+        """Architectures and image sizes whose weights are kept: of who leads, of the front, and of what is trained."""
+        front = self.front()[::-1][: self.config.keep_checkpoints]
+        running = [(self.space.architecture(t.params), self.space.img_size(t.params)) for t in self.record.running]
+        return [*map(self.parts, [*self.leaders().all(), *front]), *running]
 
     def results(self, importance: bool = True) -> Results:
         """Everything that the report shows; how much each site matters takes longer than all the rest."""
-        context, record, candidates, now = self.context, self.record, self.candidates(), self.leaders()
-        macs = next((limit for limit in context.space.limits if limit.measure == "macs"), None)
+        config, space, record, candidates, now = self.config, self.space, self.record, self.candidates(), self.leaders()
+        macs = next((limit for limit in space.limits if limit.measure == "macs"), None)
         pairs = [(c.accuracy, c.trained) for c in candidates if c.accuracy is not None and c.trained is not None]
         return Results(
-            base=context.config.base,
-            dataset=context.recipe.dataset or context.recipe.data_dir or "",
-            recipe=context.recipe_name,
-            command=hide_password(context.config.command),
-            seed=context.config.seed,
-            budget=context.config.budget_text,
+            base=config.base,
+            dataset=self.contents.data["dataset"],
+            recipe=self.contents.recipe_name,
+            command=hide_password(config.command),
+            seed=config.seed,
+            budget=config.budget_text,
             budget_macs=None if macs is None else int(macs.most),
-            base_macs=context.space.base_macs,
-            blocks=context.space.blocks,
+            base_macs=space.base_macs,
+            blocks=space.blocks,
             candidates=tuple(candidates),
             best=now.best.number if now.best else None,
             best_drops_only=now.best_drops_only.number if now.best_drops_only else None,
             test_accuracy=record.notes("test_accuracy"),
-            evaluator=context.config.evaluator,
-            limits=context.space.limits,
-            keep_accuracy=context.config.keep_accuracy,
+            evaluator=config.evaluator,
+            limits=space.limits,
+            keep_accuracy=config.keep_accuracy,
             importance=site_importance(record) if importance else {},
             sensitivity=record.get("sensitivity") or {},
             measured_latency=record.notes("latency"),
@@ -87,62 +102,55 @@ class ResultsWriter:
         )
 
     def write(self, importance: bool = True) -> Results:
-        """Write the tables and the report, and return what they show; see :meth:`results`."""
-        with folder_lock(self.context.output):
-            self.record.sync()
-            results = self.results(importance)
-            write_tables(results, self.context.output)
+        """Write the tables and the report, and return what they show; see :meth:`results`.
+
+        Raises:
+            CommandError: the output folder can't be written.
+        """
+        try:
+            with folder_lock(self.output):
+                self.record.sync()
+                results = self.results(importance)
+                write_tables(results, self.output)
+        except OSError as error:
+            raise CommandError(
+                f"output {str(self.output)!r} can't be written: {error.strerror or one_line(error)}; make room, or "
+                "copy the folder to where you may write"
+            ) from error
         return results
-
-    def after_trial(self, candidate: Candidate) -> None:
-        """Bring everything up to date after a candidate."""
-        if candidate.is_base:
-            self.measure_sensitivity()
-        with folder_lock(self.context.output):
-            if self.trains:
-                self._free_disk()
-        # A search of thousands of trials would else spend its time on this.
-        self.write(importance=candidate.number % 25 == 24)
-
-    def measure_sensitivity(self) -> None:
-        """Measure what the base loses without each block, once: what is proposed first depends on it."""
-        self.record.sync()
-        finished = [trial.number for trial in self.record.finished]
-        if not self.trains or not finished or self.record.get("sensitivity") is not None:
-            return
-        context, trainer = self.context, self.context.trainer
-        architecture, img_size = self.parts(self.record.candidates()[0])
-        if context.config.evaluator == "sensitivity":
-            model = untrained(trainer, architecture)
-        elif weights_folder(trainer.output, architecture, img_size).is_dir():
-            try:
-                model = load_model(weights_folder(trainer.output, architecture, img_size))
-            except UserError:
-                # They are there for the sake of the start alone, which goes without.
-                return
-        else:
-            return
-        names = [block.name for block in context.space.blocks if block.droppable]
-        self.record.set("sensitivity", block_sensitivity(model, names, trainer))
-
-    def _free_disk(self) -> None:
-        """Delete the weights of all candidates but those with a role, of the front, and those being trained."""
-        self.record.sync()
-        kept = [*self.leaders().all(), *self.front()[::-1][: self.context.config.keep_checkpoints]]
-        space = self.context.space
-        running = [(space.architecture(t.params), space.img_size(t.params)) for t in self.record.running]
-        self.context.trainer.keep([*map(self.parts, kept), *running])
 
     def _commands(self) -> dict[str, str]:
         """Commands to go on with, by what they do."""
-        output = self.context.output
-        best = output / "best"
-        if self.context.config.evaluator == "sensitivity":
+        output, best = self.output, self.output / "best"
+        if self.config.evaluator == "sensitivity":
             return {}
-        trials = self.context.config.trials
         return {
-            "Go on after a stop, or with more trials": f"cp-search resume {output} --trials {trials}",
+            "Go on after a stop, or with more trials": f"cp-search resume {output} --trials {self.config.trials}",
             "Write any candidate as a model folder": f"cp-search export {output} NUMBER",
             "Train the winner again": f"cp-train {best / 'recipe.yaml'} --output {output}-best",
             "Score the winner": f"cp-train {best / 'recipe.yaml'} --eval {best}",
         }
+
+
+def write_tables(results: Results, output: Path) -> None:
+    """Write ``pareto.csv`` and ``report.html``.
+
+    The table has a row per candidate; lists are separated by blanks. ``latency_ms`` is measured on the whole model,
+    ``predicted_latency_ms`` is the sum over its parts that a budget of latency goes by.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    front = pareto_front(results.candidates)
+    for c in results.candidates:
+        known = (results.measured_latency.get(c.number), c.latency, c.accuracy, c.trained)
+        figures = ["" if figure is None else repr(figure) for figure in known]
+        settings = [c.settings.get(name, "") for name in ("mode", "support_range", "img_size")]
+        row = [c.number, " ".join(c.pools), " ".join(c.drops), *settings, c.macs, c.params, *figures, c.state]
+        writer.writerow([*row, int(c.number in front), f"{c.seconds:.1f}", c.reason])
+    write_text(output / "pareto.csv", text.getvalue())
+    write_report(results, output / "report.html")
+    if results.sensitivity:
+        lines = [f"{name},{lost!r}" for name, lost in results.sensitivity.items()]
+        write_text(output / "sensitivity.csv", "\n".join(["block,points_lost", *lines, ""]))
+        write_text(output / "sensitivity.svg", render_sensitivity_svg(results))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
+from timm.models import model_entrypoint
 from torch import nn
 
 from cp_vision import Architecture, ContextPool2d, Site, count_macs, find_sites, insert_pools, pool_macs
 from cp_vision.anatomy.default_pools import default_pools, is_read_by_token
+from cp_vision.models.build import check_base
 from cp_vision.shared.errors import UserError, listed
 from cp_vision.surgery.insert_pools import check_pool_options
 
@@ -31,7 +34,7 @@ def measure_space(
     choices: SpaceOptions | None = None,
     measures: Sequence[Measure] = ("macs", "params"),
     compiled: bool = False,
-    known_latency: Mapping[str, Any] | None = None,
+    known: Space | None = None,
 ) -> Space:
     """Count the cost of every block and pool of a base.
 
@@ -41,8 +44,7 @@ def measure_space(
         choices: what may be chosen; None is the defaults.
         measures: what to count beside MACs; ``latency`` is measured on this device, with weights at random.
         compiled: measure the latency of what torch.compile makes.
-        known_latency: latencies in milliseconds that an earlier run of the same search measured, in place of
-            measuring (:attr:`Search.latency_table`).
+        known: the space of an earlier run of the same search, whose latencies are taken in place of measuring.
 
     Returns:
         The space, without budgets.
@@ -54,6 +56,26 @@ def measure_space(
         RuntimeError: as :meth:`cp_vision.Architecture.build`.
     """
     choices = choices or SpaceOptions()
+    check_base(base.base)
+    if "latency" not in measures:
+        # What only counts gives the same each time, as long as the name builds the same model.
+        return _counted_space(base.to_json(), input_size, choices.model_dump_json(), model_entrypoint(base.base))
+    return _measure(base, input_size, choices, compiled, known)
+
+
+@functools.lru_cache(maxsize=64)
+def _counted_space(base: str, input_size: tuple[int, int, int], choices: str, builder: Callable[..., Any]) -> Space:
+    return _measure(Architecture.from_json(base), input_size, SpaceOptions.model_validate_json(choices))
+
+
+def _measure(
+    base: Architecture,
+    input_size: tuple[int, int, int],
+    choices: SpaceOptions,
+    compiled: bool | None = None,
+    known: Space | None = None,
+) -> Space:
+    """The space; latencies are measured, or taken from one that is known, unless ``compiled`` is None."""
     settings = _settings(base, choices)
     check_pool_options(base.pool_options)
     # Every combination of settings, that of the base first.
@@ -82,11 +104,11 @@ def measure_space(
         )
         counted = _Counted(variant, pixels, choices)
         found = counted.costs()
-        if "latency" in measures:
-            known, macs = (known_latency or {}).get(repr(values)), found["macs"]
+        if compiled is not None:
+            latency, macs = _latency(known, values), found["macs"]
             # Not those of another base, whose search came to nothing.
-            if known is not None and (known["own"].keys(), known["pool"].keys()) == (macs.own.keys(), macs.pool.keys()):
-                found["latency"] = PartCosts(**known)
+            if latency is not None and (latency.own.keys(), latency.pool.keys()) == (macs.own.keys(), macs.pool.keys()):
+                found["latency"] = latency
             else:
                 found["latency"] = Latency(variant, pixels, counted.sites, counted.pools, compiled).costs()
         costs[values] = found
@@ -104,6 +126,10 @@ def measure_space(
         fixed_grid=fixed_grid,
         by_token=is_read_by_token(plain),
     )
+
+
+def _latency(known: Space | None, values: tuple[Any, ...]) -> PartCosts | None:
+    return None if known is None else known.costs.get(values, {}).get("latency")
 
 
 def _settings(base: Architecture, choices: SpaceOptions) -> dict[str, tuple[Any, ...]]:

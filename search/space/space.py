@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -250,3 +252,41 @@ class Space:
         """Side of a candidate's images in pixels, None where it is the recipe's."""
         size: int | None = choice.get("img_size")
         return size
+
+    def to_json(self) -> str:
+        """One line of JSON; figures are kept exactly."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.init}
+        values |= {
+            "base": dataclasses.asdict(self.base),
+            "blocks": [dataclasses.asdict(block) for block in self.blocks],
+            "limits": [dataclasses.asdict(limit) for limit in self.limits],
+            "costs": [
+                [combination, {measure: dataclasses.asdict(parts) for measure, parts in costs.items()}]
+                for combination, costs in self.costs.items()
+            ],
+        }
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Space:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: not JSON, or the base is none.
+            KeyError: a field is missing.
+            TypeError: a field that a space, or a part of it, doesn't have.
+        """
+        values = json.loads(text)
+        return cls(
+            **values
+            | {
+                "base": Architecture(**values["base"]),
+                "blocks": tuple(BlockCost(**block) for block in values["blocks"]),
+                "settings": {name: tuple(allowed) for name, allowed in values["settings"].items()},
+                "limits": tuple(Limit(**limit) for limit in values["limits"]),
+                "costs": {
+                    tuple(combination): {measure: PartCosts(**parts) for measure, parts in costs.items()}
+                    for combination, costs in values["costs"]
+                },
+            }
+        )

@@ -16,10 +16,13 @@ from typing import Any
 import optuna
 from optuna.exceptions import OptunaError
 
-__all__ = ["FINISH", "Worker", "folder_lock"]
+__all__ = ["FINISH", "Worker", "folder_lock", "is_alive", "last_beat"]
 
 FINISH = ".finish.lock"
 """Held by the process that ends a search; see :func:`folder_lock`."""
+
+WORKERS = ".workers"
+"""Folder, in the output folder, with a locked file for each process."""
 
 _BEAT = 20.0
 _DEAD = 120.0
@@ -44,7 +47,7 @@ class Worker:
     """
 
     def __init__(self, study: optuna.Study, folder: Path) -> None:
-        self.study, self.output, self.folder = study, folder, folder / ".workers"
+        self.study, self.output, self.folder = study, folder, folder / WORKERS
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.at_end: list[Callable[[], None]] = []
         self._stop = threading.Event()
@@ -88,26 +91,44 @@ class Worker:
 
     def is_alive(self, name: str) -> bool:
         """Whether another process of the study goes on, as far as can be told from here."""
-        if name in _own:
+        if is_alive(self.output, self.study.user_attrs, name):
             return True
         path = self.folder / name
-        if name.rsplit("-", 2)[0] != socket.gethostname():
-            # Network file systems don't always keep the locks of other machines.
-            return self._was_heard_of(name)
-        try:
-            with path.open("r+") as file:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return self._was_heard_of(name)
-        except OSError:
-            return True
-        # The others, who won't find the file any more, are told.
-        self._tell(name, 0.0)
-        path.unlink(missing_ok=True)
+        if is_here(name) and path.exists():
+            # The others, who won't find the file any more, are told.
+            self._tell(name, 0.0)
+            path.unlink(missing_ok=True)
         return False
 
-    def _was_heard_of(self, name: str) -> bool:
-        return last_beat(self.study.user_attrs, name) > time.time() - _DEAD
+
+def is_alive(output: Path, attrs: dict[str, Any], name: str) -> bool:
+    """Whether a process of a study goes on, as far as can be told from here; changes nothing.
+
+    Args:
+        output: output folder of the search.
+        attrs: attributes of the study.
+        name: of the process.
+    """
+    heard_of = last_beat(attrs, name) > time.time() - _DEAD
+    if name in _own:
+        return True
+    if not is_here(name):
+        # Network file systems don't always keep the locks of other machines.
+        return heard_of
+    try:
+        # To share a lock it takes no right to write.
+        with (output / WORKERS / name).open() as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return heard_of
+    except OSError:
+        return True
+    return False
+
+
+def is_here(name: str) -> bool:
+    """Whether a process is one of this machine."""
+    return name.rsplit("-", 2)[0] == socket.gethostname()
 
 
 def last_beat(attrs: dict[str, Any], name: str) -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-from scipy.stats import kendalltau
 from torch import Tensor
 
 from cp_vision import Architecture
@@ -23,7 +22,7 @@ from .norms import batch_norms, recalibrated
 from .task import Draw
 from .training import train_shared
 
-__all__ = ["SupernetEvaluator", "kendall_tau"]
+__all__ = ["SupernetEvaluator"]
 
 CALIBRATION_IMAGES = 1024
 """Training images that batch norms see before a candidate is scored."""
@@ -94,18 +93,3 @@ class SupernetEvaluator:
                 )
                 accuracy = evaluate(model, held_out, trainer.processes, trainer.recipe)["top1"]
             return Score(accuracy, sum(parameter.numel() for parameter in model.parameters()))
-
-
-def kendall_tau(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """How well two scores agree on the order of candidates, from -1 to 1 (tau-b, which allows for ties).
-
-    Args:
-        pairs: both scores of each candidate.
-
-    Returns:
-        Kendall's tau, or None where there is none: fewer than two candidates, or scores that are all the same.
-    """
-    if len(pairs) < 2:
-        return None
-    tau = float(kendalltau(*zip(*pairs, strict=True)).statistic)
-    return tau if math.isfinite(tau) else None

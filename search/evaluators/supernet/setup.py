@@ -12,6 +12,7 @@ from ...context import SearchContext
 from ...observer import Observer
 from ...space.repair import BudgetRepair, Random
 from ...space.space import POOL, Space
+from ..train import TrainEvaluator
 from .evaluator import SupernetEvaluator
 
 __all__ = ["make_supernet", "smallest_choice"]
@@ -52,7 +53,7 @@ def supernet_evaluator(context: SearchContext) -> SupernetEvaluator:
 
     recipe = context.recipe if epochs is None else context.recipe.with_values(epochs=epochs)
     whole, least = space.architecture(space.choice(pools=pools)), space.architecture(smallest)
-    return SupernetEvaluator(context.trainer, whole, least, draw, recipe)
+    return SupernetEvaluator(TrainEvaluator.of(context), whole, least, draw, recipe)
 
 
 def smallest_choice(space: Space) -> Mapping[str, Any]:

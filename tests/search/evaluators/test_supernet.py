@@ -20,12 +20,13 @@ from cp_vision.search import Observer, SearchConfig, run
 from cp_vision.search.context import SearchContext
 from cp_vision.search.evaluators.base import OutOfTimeError
 from cp_vision.search.evaluators.supernet.batches import KeptBatches
-from cp_vision.search.evaluators.supernet.evaluator import SupernetEvaluator, kendall_tau
+from cp_vision.search.evaluators.supernet.evaluator import SupernetEvaluator
 from cp_vision.search.evaluators.supernet.model import Supernet
 from cp_vision.search.evaluators.supernet.norms import batch_norms, recalibrated
 from cp_vision.search.evaluators.supernet.setup import make_supernet, smallest_choice, supernet_evaluator
 from cp_vision.search.evaluators.supernet.task import SandwichTask
 from cp_vision.search.evaluators.train import TrainEvaluator
+from cp_vision.search.outputs.agreement import kendall_tau
 from cp_vision.shared.command_line import CommandError
 
 VIT = {"img_size": 32, "patch_size": 8}

@@ -6,15 +6,16 @@ import random
 from dataclasses import replace
 
 import pytest
+import timm
 from fake_evaluator import FakeEvaluator
 
 from cp_vision import Architecture, UserError
 from cp_vision.cost.macs import count_macs
-from cp_vision.search import Search, SearchConfig, load_space_options, measure_space
-from cp_vision.search.outputs.model_folder import write_tables
+from cp_vision.search import Search, SearchConfig, load_space_options, measure_space, parse_budgets
+from cp_vision.search.outputs.writer import write_tables
 from cp_vision.search.space.repair import BudgetRepair
 from cp_vision.search.space.size import count_candidates
-from cp_vision.search.space.space import DROP, POOL, genotype_key
+from cp_vision.search.space.space import DROP, POOL, Space, genotype_key
 from cp_vision.search.types import Limit
 
 VIT = Architecture("test_vit", model_args={"img_size": 32, "patch_size": 8})
@@ -234,3 +235,31 @@ def test_a_search_over_settings(tmp_path):
     for name, values in (("mode", space["modes"]), ("img_size", space["img_size"])):
         assert {c.settings[name] for c in results.candidates} == set(values)
     assert all(len(c.pools) <= 3 for c in results.candidates)
+
+
+@pytest.mark.parametrize("base", [VIT, RESNET], ids=["vit", "resnet"])
+def test_a_space_comes_back_from_json_as_it_was(base):
+    options = {"modes": ["gated", "replace"], "support_range": [0.1, 0.3], "img_size": [32, 64], "max_drops": 2}
+    space = measure_space(base, (3, 32, 32), load_space_options(options))
+    space = replace(space, limits=parse_budgets("0.7x,params=1x", space.base_costs))
+    again = Space.from_json(space.to_json())
+    assert again == space
+    rng = random.Random(0)
+    for _ in range(50):
+        choice = {name: rng.choice(values) for name, values in space.choices().items()}
+        assert again.cost(choice) == space.cost(choice)
+        assert again.constraints(choice) == space.constraints(choice)
+        assert again.architecture(choice) == space.architecture(choice)
+
+
+def test_a_base_is_counted_once(monkeypatch):
+    space = measure_space(VIT, (3, 32, 32))
+    assert measure_space(VIT, (3, 32, 32)) is space
+    assert measure_space(VIT, (3, 40, 40)).base_macs != space.base_macs
+
+    # Of another model under the same name it counts again.
+    def wider(**kwargs):
+        return timm.create_model("test_vit2", **kwargs)
+
+    monkeypatch.setitem(timm.models._registry._model_entrypoints, VIT.base, wider)
+    assert measure_space(VIT, (3, 32, 32)) is not space

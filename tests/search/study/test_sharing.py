@@ -1,7 +1,6 @@
 """A search whose processes are killed, or share one study: nothing is lost, and nothing is done twice."""
 
 import csv
-import json
 import random
 import shlex
 import signal
@@ -103,14 +102,6 @@ def test_from_any_folder_it_is_the_same_study(storage, names_weights, tmp_path, 
     assert again.recipe.kd_model_name == f"local-dir:{tmp_path / 'teacher'}"
     assert main(["status", str(tmp_path / "run")]) == 0
     assert not any((tmp_path / "elsewhere").iterdir())
-    # Earlier versions kept paths as they were typed; in the first folder such a search goes on.
-    monkeypatch.chdir(tmp_path)
-    typed = {f"recipe value {key}": value for key, value in files.items()}
-    again.place.load({}, {})[0].set_user_attr("settings", {**again.settings, **typed})
-    written = tmp_path / "run" / "search.json"
-    written.write_text(json.dumps({**json.loads(written.read_text()), "storage": storage}))
-    assert len(Search(begun).run(evaluator=fake).candidates) == count
-    assert fake.seen == []
 
 
 def test_two_processes_share_the_work(tmp_path):
@@ -176,7 +167,7 @@ def test_a_candidate_that_kills_its_process_is_given_up(tmp_path):
 
 def test_of_two_claims_of_one_candidate_the_first_counts(tmp_path):
     search = Search(config(tmp_path))
-    study, storage = search.place.load(search.settings, {})
+    study, storage = search.open_study()
     with Worker(study, tmp_path) as one, Worker(study, tmp_path) as two:
         records = [TrialStore(study, storage, search.space, worker) for worker in (one, two)]
         choice = search.space.choice(drops=["blocks.3"])
@@ -206,7 +197,7 @@ def test_ctrl_c_is_no_fault_of_the_candidate_that_it_meets(tmp_path):
 
 def test_what_another_process_took_over_is_not_put_back(tmp_path):
     search = Search(config(tmp_path))
-    study, storage = search.place.load(search.settings, {})
+    study, storage = search.open_study()
     with Worker(study, tmp_path) as silent:
         lease = TrialStore(study, storage, search.space, silent).claim(search.space.choice(), [])
         storage.set_trial_user_attr(lease.trial_id, "owner", "gpu-7-4711-abcdef")
@@ -216,7 +207,7 @@ def test_what_another_process_took_over_is_not_put_back(tmp_path):
 @pytest.mark.parametrize(("killed", "attempts"), [(True, 2), (False, 1)])
 def test_what_a_dead_process_ran_is_taken_over_once(killed, attempts, tmp_path):
     search = Search(config(tmp_path))
-    study, storage = search.place.load(search.settings, {})
+    study, storage = search.open_study()
     with Worker(study, tmp_path) as dead:
         TrialStore(study, storage, search.space, dead).claim(search.space.choice(), [])
         if killed:
@@ -231,7 +222,7 @@ def test_what_a_dead_process_ran_is_taken_over_once(killed, attempts, tmp_path):
 
 def test_what_is_handed_back_is_begun_again_by_anybody(tmp_path):
     search = Search(config(tmp_path))
-    study, storage = search.place.load(search.settings, {})
+    study, storage = search.open_study()
     with Worker(study, tmp_path) as one, Worker(study, tmp_path) as two:
         first, second = (TrialStore(study, storage, search.space, worker) for worker in (one, two))
         base = first.claim(search.space.choice(), [], here=False)
@@ -254,7 +245,7 @@ def test_of_a_killed_process_all_others_hear_at_once(tmp_path):
     while process.is_alive() and not (names := [p.name for p in (tmp_path / ".workers").glob("[!.]*")]):
         waiting.wait(0.05)
     search = Search(config(tmp_path))
-    study, _ = search.place.load(search.settings, {})
+    study, _ = search.open_study()
     watchers = [Worker(study, tmp_path) for _ in range(3)]
     assert all(watcher.is_alive(names[0]) for watcher in watchers)
     process.kill()
@@ -264,7 +255,7 @@ def test_of_a_killed_process_all_others_hear_at_once(tmp_path):
 
 def test_of_another_machine_the_heartbeat_counts(tmp_path):
     # Its lock may be free, as some network file systems keep none.
-    study, _ = (search := Search(config(tmp_path))).place.load(search.settings, {})
+    study, _ = Search(config(tmp_path)).open_study()
     worker = Worker(study, tmp_path)
     worker.folder.mkdir()
     for name, heard, alive in (
@@ -279,7 +270,7 @@ def test_of_another_machine_the_heartbeat_counts(tmp_path):
 def test_two_that_begin_together_have_the_latencies_of_the_first(tmp_path):
     both = [Search(config(tmp_path, budget="latency=0.8x", trials=4)) for _ in range(2)]
     results = [search.run(evaluator=FakeEvaluator()) for search in both]
-    assert both[1].latency_table == both[0].latency_table
+    assert both[1].space == both[0].space
     assert results[1].limits == results[0].limits
 
 
