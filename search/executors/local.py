@@ -38,7 +38,7 @@ def take_next(record: TrialStore, queue: TrialQueue, here: bool = True) -> Lease
         proposal = queue.next()
         if proposal is None:
             return None
-        lease = record.claim(*proposal, here)
+        lease = record.claim(proposal, here)
         if lease is not None:
             return lease
 

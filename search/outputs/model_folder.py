@@ -35,7 +35,7 @@ def write_tables(results: Results, output: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    front = pareto_front(results.candidates)
+    front = pareto_front(results.candidates, results.measure)
     for c in results.candidates:
         known = (results.measured_latency.get(c.number), c.latency, c.accuracy, c.trained)
         figures = ["" if figure is None else repr(figure) for figure in known]

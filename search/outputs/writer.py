@@ -49,8 +49,8 @@ class ResultsWriter:
 
     def front(self) -> list[Candidate]:
         """The members of the front that keep the budgets, cheapest first."""
-        within = {c.number: c for c in self.candidates() if c.within_budget}
-        return [within[number] for number in pareto_front(list(within.values()))]
+        candidates = {c.number: c for c in self.candidates()}
+        return [candidates[number] for number in pareto_front(candidates.values(), self.context.space.measure)]
 
     def parts(self, candidate: Candidate) -> tuple[Any, int | None]:
         """A candidate's architecture and image size."""
