@@ -63,8 +63,13 @@ def test_told_by_a_later_process(tmp_path):
 
 @pytest.mark.parametrize(
     "told",
-    [{"number": 5, "accuracy": 1.0}, {"number": -1, "accuracy": 1.0}, {"number": 0}, {"number": 0, "accuracy": float("nan")}]
-    + [{"number": 0, "accuracy": 1.0, "failed": "both"}],
+    [
+        {"number": 5, "accuracy": 1.0},
+        {"number": -1, "accuracy": 1.0},
+        {"number": 0},
+        {"number": 0, "accuracy": float("nan")},
+        {"number": 0, "accuracy": 1.0, "failed": "both"},
+    ],
 )
 def test_what_cant_be_told_is_one_line(told, tmp_path):
     with Search(config(tmp_path)) as search:
