@@ -27,14 +27,14 @@ import optuna
 
 from cp_vision.search import SearchConfig
 from cp_vision.search.context import SearchContext
-from cp_vision.search.samplers.bayesian import make_sampler_of
+from cp_vision.search.samplers.registry import make_sampler
 from cp_vision.search.space.repair import BudgetRepair
-from cp_vision.search.space.space import GenotypeKey, genotype_key
+from cp_vision.search.study.trials import distributions
 
 RUNNER = """
 import json, sys, time
 from cp_vision.search import Search, SearchConfig
-from cp_vision.search.evaluate import Score
+from cp_vision.search.evaluators.base import Score
 class Fixed:
     def __init__(self, seconds): self.seconds = seconds
     def __call__(self, architecture, img_size, on_epoch):
@@ -78,14 +78,10 @@ def proposals(count: int) -> list[str]:
         f"| checked against the budget ({over} over it) | {checking / count * 1e6:.1f} µs | {checking:.2f} s |",
     ]
     for sampler in ("surrogate", "random", "tpe", "nsgaii"):
-        proposer, tried, number = make_sampler_of(space, sampler, 0), dict[GenotypeKey, int](), 200
+        study, number = optuna.create_study(direction="maximize", sampler=make_sampler(sampler, space, 0)), 200
         begin = time.process_time()
         for i in range(number):
-            proposal = proposer.propose(tried, i)
-            if proposal is None:
-                raise RuntimeError(f"{sampler} ran out of candidates after {i}")
-            tried[genotype_key(proposal[0])] = i
-            proposer.learn(proposal[0], 50.0 + i % 7)
+            study.tell(study.ask(distributions(space.choices())), 50.0 + i % 7)
         each = (time.process_time() - begin) / number
         rows.append(f"| proposed by {sampler}, the first {number} | {each * 1e6:.0f} µs | |")
     return rows

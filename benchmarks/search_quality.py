@@ -25,8 +25,8 @@ import optuna
 from benchmarks.search_table import context
 from cp_vision.search.config.schema import SAMPLERS
 from cp_vision.search.context import SearchContext
-from cp_vision.search.samplers.bayesian import make_sampler_of
 from cp_vision.search.samplers.queue import TrialQueue
+from cp_vision.search.samplers.registry import make_sampler
 from cp_vision.search.selection import leaders
 from cp_vision.search.study.trials import TrialStore
 from cp_vision.search.study.workers import Worker
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--most", type=int, default=100, help="evaluations of a run at most")
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=[s for s in SAMPLERS if s != "gp"])
+    parser.add_argument("--objective", choices=("pareto", "single"), default="pareto")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     with (arguments.output / "search_table.csv").open() as file:
@@ -65,8 +66,9 @@ def main() -> None:
         ]
         found: dict[str, list[tuple[int | None, list[float]]]] = {}
         for sampler in ["random", *(s for s in arguments.samplers if s != "random")]:
+            objective, most = arguments.objective, arguments.most
             found[sampler] = [
-                run(search, table, sampler, seed, arguments.most, lambda points: area(points, corner) / whole)
+                run(search, table, sampler, objective, seed, most, lambda points: area(points, corner) / whole)
                 for seed in range(arguments.runs)
             ]
             needed = [arguments.most if n is None else n for n, _ in found[sampler]]
@@ -85,20 +87,22 @@ def main() -> None:
 def run(
     search: SearchContext,
     table: dict[tuple[str, ...], float],
-    sampler: str,
+    name: str,
+    objective: str,
     seed: int,
     most: int,
     share: Callable[[list[tuple[int, float]]], float],
 ) -> tuple[int | None, list[float]]:
     """One search: after how many evaluations it had the goal's share of the hypervolume, and its best after each."""
     storage = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(storage=storage, directions=["maximize", "minimize"])
+    sampler = make_sampler(name, search.space, seed, objective)
+    study = optuna.create_study(storage=storage, direction="maximize", sampler=sampler)
     with Worker(study, search.output) as worker:
         record = TrialStore(study, storage, search.space, worker)
-        queue = TrialQueue(record, make_sampler_of(search.space, sampler, seed), most)
+        queue = TrialQueue(record, most)
         needed, curve, points = None, [], []
         while (proposal := queue.next()) is not None and len(curve) < most:
-            lease = record.claim(*proposal)
+            lease = record.claim(proposal)
             if lease is None:
                 raise RuntimeError(f"{proposal} was proposed before")
             accuracy = table[tuple(lease.choice[name] for name in search.space.names)]

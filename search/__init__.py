@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .config.schema import SearchConfig
     from .config.space_options import SpaceOptions, load_space_options
     from .observer import Observer
-    from .runner import Search, run
+    from .runner import Proposal, Search, run
+    from .samplers.registry import register_sampler
     from .selection import pareto_front
     from .space.budget import parse_budgets
     from .space.cost_model import measure_space
@@ -29,6 +30,7 @@ _HOMES = {
     "SpaceOptions": "config.space_options",
     "Limit": "types",
     "Observer": "observer",
+    "Proposal": "runner",
     "Results": "types",
     "Search": "runner",
     "SearchConfig": "config.schema",
@@ -37,6 +39,7 @@ _HOMES = {
     "measure_space": "space.cost_model",
     "pareto_front": "selection",
     "parse_budgets": "space.budget",
+    "register_sampler": "samplers.registry",
     "run": "runner",
 }
 
@@ -45,6 +48,7 @@ __all__ = [
     "Candidate",
     "Limit",
     "Observer",
+    "Proposal",
     "Results",
     "Search",
     "SearchConfig",
@@ -54,6 +58,7 @@ __all__ = [
     "measure_space",
     "pareto_front",
     "parse_budgets",
+    "register_sampler",
     "run",
 ]
 

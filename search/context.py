@@ -11,14 +11,14 @@ from timm.models import split_model_name_tag
 
 from cp_vision import Architecture
 from cp_vision.models.build import check_base
-from cp_vision.shared.errors import UserError, closest
+from cp_vision.shared.errors import UserError
 
 from ..recipes.data.open import count_classes, hold_out, open_splits
 from ..recipes.models import data_config, label_names, model_args
 from ..recipes.recipe.keys import Recipe
 from .config.paths import whole_path
 from .config.recipe import recipe_source, search_recipe
-from .config.schema import SAMPLERS, SearchConfig
+from .config.schema import SearchConfig
 from .config.space_options import load_space_options
 from .space.budget import check_reachable, measures_of, parse_budgets
 from .space.cost_model import measure_space
@@ -54,10 +54,6 @@ class SearchContext:
     """
 
     def __init__(self, config: SearchConfig, recipe: Recipe | None = None, known: Space | None = None) -> None:
-        if config.sampler not in SAMPLERS:
-            raise UserError(
-                f"sampler {config.sampler!r} is not one of {', '.join(SAMPLERS)}{closest(config.sampler, SAMPLERS)}"
-            )
         self.config, self.output = config, Path(config.output)
         measures = measures_of(config.budget_text)
         check_base(config.base)

@@ -92,15 +92,19 @@ def _accuracy(candidate: Candidate) -> float:
     return 0.0 if accuracy is None else accuracy
 
 
-def pareto_front(candidates: Sequence[Candidate]) -> tuple[int, ...]:
-    """Numbers of the complete candidates that none beats in both accuracy and MACs, cheapest first.
+def pareto_front(candidates: Iterable[Candidate], measure: Measure = "macs") -> tuple[int, ...]:
+    """Numbers of the complete candidates within the budget that none beats in both accuracy and cost, cheapest first.
 
     Of candidates that tie in both, the one with the lowest number stands for all.
+
+    Args:
+        candidates: the candidates.
+        measure: what cost is; a search takes that of its first budget (:attr:`Results.measure`).
     """
     front: list[int] = []
     best = float("-inf")
-    complete = [(c.macs, -c.accuracy, c.number) for c in candidates if c.accuracy is not None and c.state == "complete"]
-    for _, negative_accuracy, number in sorted(complete):
+    complete = [c for c in candidates if c.accuracy is not None and c.state == "complete" and c.within_budget]
+    for _, negative_accuracy, number in sorted((c.cost(measure), -(c.accuracy or 0.0), c.number) for c in complete):
         if -negative_accuracy > best:
             best = -negative_accuracy
             front.append(number)

@@ -167,3 +167,8 @@ class Results:
     measured_latency: Mapping[int, float] = field(default_factory=dict)
     agreement: float | None = None
     commands: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def measure(self) -> Measure:
+        """What counts as cost where one figure must: that of the first budget, MACs where there is none."""
+        return self.limits[0].measure if self.limits else "macs"

@@ -99,15 +99,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.0f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:,.0f} days"
 
 
-def summary(
-    results: Results, search: SearchContext | ResultsWriter, refused: int | None = None, exhausted: bool = False
-) -> str:
+def summary(results: Results, search: SearchContext | ResultsWriter, exhausted: bool = False) -> str:
     """What was found, for the terminal.
 
     Args:
         results: of the search.
         search: the search, or what shows it.
-        refused: proposals that were over a budget, where that is known.
         exhausted: whether no new candidate was left.
     """
     best, drops_only = find(results, results.best), find(results, results.best_drops_only)
@@ -115,7 +112,7 @@ def summary(
     states = [sum(c.state == state for c in results.candidates) for state in ("stopped", "failed")]
     tried = f"{len(results.candidates)} candidates tried"
     tried += "".join(f", {n} {what}" for n, what in zip(states, ("stopped early", "failed"), strict=True) if n)
-    lines = [tried + ("" if refused is None else f"; {refused} proposals over the budget refused")]
+    lines = [tried]
     if exhausted:
         lines.append("  no other candidate within the budget was found")
     shown = [("base", base)]

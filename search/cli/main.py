@@ -122,7 +122,7 @@ def _search(config: SearchConfig, plan_only: bool, command: str) -> None:
         raise
     finally:
         progress.close()
-    print(summary(results, search, search.refused, search.exhausted))
+    print(summary(results, search, search.exhausted))
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ class SearchConfig(CheckedModel):
         UserError: the first value that is of another type, out of its range, or needs what another field isn't.
 
     Source: Li et al., 2018, arXiv 1810.05934 (``halving``), and 2016, arXiv 1603.06560 (``hyperband``); Guo et al.,
-    ECCV 2020, arXiv 1904.00420, and Yu, Huang, ICCV 2019, arXiv 1903.05134 (``supernet``); Baptista and Poloczek,
-    ICML 2018, arXiv 1806.08838 (the model behind ``surrogate``; what it proposes by is ours).
+    ECCV 2020, arXiv 1904.00420, and Yu, Huang, ICCV 2019, arXiv 1903.05134 (``supernet``); Emmerich et al., 2006, and
+    Gardner et al., ICML 2014 (``surrogate``).
     """
 
     # A field that needs another one stands below it: validators see those above.

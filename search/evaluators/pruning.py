@@ -1,18 +1,22 @@
-"""Ending the training of candidates early that are among the worse: Optuna's pruners over all candidates."""
+"""Ending the training of candidates early that are among the worse, by an Optuna pruner on the study."""
 
 from __future__ import annotations
 
+import bisect
+import copy
+import itertools
 import math
+import zlib
 
-import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
-from optuna.trial import Trial, TrialState
+from optuna import Study
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.trial import FrozenTrial
 
-from ..space.space import POOL, Genotype, Space
+from ..space.space import POOL, Genotype, Space, genotype_key
 from ..study.lease import Lease
-from ..study.trials import TrialStore
+from ..study.trials import TrialStore, genotypes
 
-__all__ = ["Pruner", "first_rung", "is_rung"]
+__all__ = ["HalvingPruner", "Pruner", "first_rung", "is_rung", "make_pruner"]
 
 FACTOR = 3
 
@@ -31,69 +35,75 @@ def is_rung(name: str, epoch: int, epochs: int) -> bool:
     return epoch in {first_rung(epochs) * FACTOR**k for k in range(epochs.bit_length())}
 
 
-def _pruner(name: str, epochs: int) -> BasePruner:
+def make_pruner(name: str, epochs: int) -> BasePruner:
+    """The pruner of a name (``halving``, ``hyperband``, ``median``, ``none``) for trainings of so many epochs."""
+    first = first_rung(epochs)
     if name == "halving":
-        # Li et al., 2018, arXiv 1810.05934.
-        return SuccessiveHalvingPruner(min_resource=first_rung(epochs), reduction_factor=FACTOR)
+        return HalvingPruner(first)
     if name == "hyperband":
-        # Li et al., 2016, arXiv 1603.06560.
-        return HyperbandPruner(min_resource=first_rung(epochs), max_resource=epochs, reduction_factor=FACTOR)
-    return MedianPruner(n_warmup_steps=first_rung(epochs) - 1)
+        return HalvingPruner(first, brackets=int(math.log(epochs / first, FACTOR) + 1e-9) + 1)
+    return MedianPruner(n_warmup_steps=first - 1) if name == "median" else NopPruner()
+
+
+class HalvingPruner(BasePruner):
+    """Asynchronous successive halving: at each rung the best third goes on; with brackets, Hyperband.
+
+    Optuna's own notes in a trial which rungs it passed, and counts these notes. A candidate that is begun again after
+    its process died finds them and isn't compared again. This one looks at the reported accuracies alone, so a search
+    that was killed stops what it would have stopped.
+
+    Args:
+        first: epochs to the first rung; the next is after :data:`FACTOR` times as many.
+        brackets: groups in which candidates are compared, the second without the first rung and so on.
+
+    Source: Li et al., 2018, arXiv 1810.05934; with brackets Li et al., 2016, arXiv 1603.06560, sized as in Optuna.
+    """
+
+    def __init__(self, first: int, brackets: int = 1) -> None:
+        self.first = first
+        sizes = [math.ceil(brackets * FACTOR**s / (s + 1)) for s in reversed(range(brackets))]
+        self._ends = list(itertools.accumulate(sizes))
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial's last accuracy is below the best third of those at the same epoch, its own among them."""
+        epoch, bracket = trial.last_step, self._bracket(trial)
+        if epoch is None or epoch < self.first * FACTOR**bracket:
+            return False
+        own = trial.intermediate_values[epoch]
+        values = [own]
+        for other in genotypes(study, trial.params):
+            if other.number != trial.number and epoch in other.intermediate_values and self._bracket(other) == bracket:
+                values.append(other.intermediate_values[epoch])
+        return own < sorted(values, reverse=True)[max(len(values) // FACTOR - 1, 0)]
+
+    def _bracket(self, trial: FrozenTrial) -> int:
+        """By what the candidate is: the same in every process."""
+        return bisect.bisect(self._ends, zlib.crc32(repr(genotype_key(trial.params)).encode()) % self._ends[-1])
 
 
 class Pruner:
-    """Decides after an epoch whether a candidate goes on.
-
-    Optuna's pruners take studies of one objective, so they look at one in memory that has the accuracies of all
-    candidates after their epochs. What sets the scale is trained to its end: the base, and those that only drop.
+    """Decides after an epoch whether a candidate goes on, in every process and under Ray by the same rule.
 
     Args:
         name: ``halving``, ``hyperband``, ``median`` or ``none``.
-        record: where the accuracies of the other candidates are.
+        store: the trials; its study gets the pruner.
     """
 
-    def __init__(self, name: str, record: TrialStore) -> None:
-        self.name, self.record = name, record
-        self._study: optuna.Study | None = None
-        self._open: dict[int, Trial] = {}
-        self._seen: set[int] = set()
+    def __init__(self, name: str, store: TrialStore) -> None:
+        self.name, self.store = name, store
 
     def stops(self, lease: Lease, epoch: int, accuracy: float, epochs: int) -> bool:
-        """Note an accuracy, and tell whether the candidate is not worth more training."""
-        self.record.report(lease, epoch, accuracy)
-        self.record.sync()
-        study = self._followed(epochs)
-        trial = self._open.get(lease.trial_id)
-        if trial is None:
-            trial = self._open[lease.trial_id] = study.ask()
-        trial.report(accuracy, epoch)
-        # Asked at every rung, since successive halving takes note of them.
-        return trial.should_prune() and not _is_baseline(self.record.space, lease.choice)
-
-    def _followed(self, epochs: int) -> optuna.Study:
-        """The study in memory, with what is new in the record."""
-        if self._study is None:
-            # Hyperband chooses by the study's name, which would be another one in each process.
-            self._study = optuna.create_study(
-                study_name="stopping", direction="maximize", pruner=_pruner(self.name, epochs)
-            )
-        for other in self.record.finished:
-            if other.number in self._seen:
-                continue
-            self._seen.add(other.number)
-            trial = self._open.pop(other._trial_id, None)
-            if trial is None:
-                trial = self._study.ask()
-                for step, value in sorted(other.intermediate_values.items()):
-                    trial.report(value, step)
-                    trial.should_prune()
-            accuracy = other.user_attrs["result"].get("accuracy")
-            if other.state == TrialState.COMPLETE and accuracy is not None:
-                self._study.tell(trial, accuracy)
-            else:
-                self._study.tell(trial, state=TrialState.FAIL)
-        return self._study
+        """Report an accuracy, and tell whether the candidate is not worth more training."""
+        self.store.report(lease, epoch, accuracy)
+        study = self.store.study
+        study.pruner = make_pruner(self.name, epochs)
+        trials = study.get_trials(deepcopy=False)
+        trial = copy.copy(next(trial for trial in trials if trial._trial_id == lease.trial_id))
+        # An attempt that died may have gone further.
+        trial.intermediate_values = {step: value for step, value in trial.intermediate_values.items() if step <= epoch}
+        return study.pruner.prune(study, trial) and not is_always_trained(self.store.space, lease.choice)
 
 
-def _is_baseline(space: Space, choice: Genotype) -> bool:
+def is_always_trained(space: Space, choice: Genotype) -> bool:
+    """Whether a candidate is never stopped: the base and those that only drop set the scale."""
     return POOL not in (choice[name] for name in space.names)

@@ -40,7 +40,7 @@ def take_next(store: TrialStore, queue: TrialQueue, here: bool = True) -> Lease 
             proposal = queue.next()
             if proposal is None:
                 return None
-            lease = store.claim(*proposal, here)
+            lease = store.claim(proposal, here)
         if lease is None:
             continue
         if lease.attempts > MOST_ATTEMPTS:

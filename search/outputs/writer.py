@@ -58,8 +58,8 @@ class ResultsWriter:
 
     def front(self) -> list[Candidate]:
         """The members of the front that keep the budgets, cheapest first."""
-        within = {c.number: c for c in self.candidates() if c.within_budget}
-        return [within[number] for number in pareto_front(list(within.values()))]
+        candidates = {c.number: c for c in self.candidates()}
+        return [candidates[number] for number in pareto_front(candidates.values(), self.space.measure)]
 
     def parts(self, candidate: Candidate) -> tuple[Architecture, int | None]:
         """A candidate's architecture and image size."""
@@ -141,7 +141,7 @@ def write_tables(results: Results, output: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    front = pareto_front(results.candidates)
+    front = pareto_front(results.candidates, results.measure)
     for c in results.candidates:
         known = (results.measured_latency.get(c.number), c.latency, c.accuracy, c.trained)
         figures = ["" if figure is None else repr(figure) for figure in known]

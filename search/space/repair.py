@@ -1,4 +1,4 @@
-"""Candidates within the budgets by mending those that are not: in microseconds, without a sampler."""
+"""Candidates within the budgets, by repairing those that are not."""
 
 from __future__ import annotations
 

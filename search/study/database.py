@@ -310,12 +310,10 @@ def _rdb(address: str) -> RDBStorage:
 
 
 def _create(storage: BaseStorage, name: str, attrs: dict[str, Any]) -> optuna.Study:
-    study = optuna.create_study(
-        storage=storage, study_name=name, directions=["maximize", "minimize"], load_if_exists=True
-    )
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names(["validation accuracy", "MACs"])
+        study.set_metric_names(["validation accuracy"])
     for key, value in attrs.items():
         study.set_user_attr(key, value)
     return study

@@ -19,7 +19,7 @@ from ..types import Candidate, State
 from .lease import MOST_ATTEMPTS, Lease, put_back
 from .workers import Worker, folder_lock
 
-__all__ = ["TrialStore", "distributions"]
+__all__ = ["TrialStore", "distributions", "genotypes"]
 
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
@@ -73,12 +73,14 @@ class TrialStore:
         """The candidates that were tried or are being tried, with their numbers."""
         return {genotype_key(trial.params): number for number, trial in enumerate(self.trials)}
 
-    def claim(self, choice: Genotype, refused: list[list[Any]], here: bool = True) -> Lease | None:
+    def claim(self, choice: Genotype, here: bool = True) -> Lease | None:
         """Lease a candidate; None where another process was quicker, or it was tried before.
+
+        One transaction makes the trial. ``study.ask`` makes an empty one and writes parameter by parameter: a process
+        that is killed meanwhile would leave a part of a candidate, and another process would see one without an owner.
 
         Args:
             choice: the candidate.
-            refused: the proposals that were refused on the way to it.
             here: whether it runs in this process, whose end may then be its fault.
         """
         attrs = {
@@ -86,7 +88,6 @@ class TrialStore:
             "owner": self.worker.name,
             "attempts": 1,
             "here": here,
-            **({"refused": refused} if refused else {}),
         }
         trial_id = self._storage.create_new_trial(
             self._study_id,
@@ -112,21 +113,35 @@ class TrialStore:
             here: whether it runs in this process.
         """
         for trial in self.running:
-            attempts, owner = trial.user_attrs.get("attempts", 1), trial.user_attrs.get("owner", "")
-            if trial.state == TrialState.RUNNING and self.worker.is_alive(owner):
+            lease = self._release(trial, here)
+            if lease is None:
                 continue
-            # Elsewhere the end of that process was not the candidate's fault.
-            begun = attempts + 1 if trial.user_attrs.get("here", True) else attempts
-            taken = {"owner": self.worker.name, "attempts": begun, "here": here}
-            with folder_lock(self.worker.output):
-                if not self._take(trial, taken):
-                    continue
-            self.sync()
-            lease = Lease(trial._trial_id, dict(trial.params), begun, time.monotonic())
-            if begun <= MOST_ATTEMPTS or trial.params == self.space.choice():
+            if lease.attempts <= MOST_ATTEMPTS or trial.params == self.space.choice():
                 return lease
-            self.finish(lease, "failed", reason=f"its process ended {attempts} times before it was finished")
+            ended = trial.user_attrs.get("attempts", 1)
+            self.finish(lease, "failed", reason=f"its process ended {ended} times before it was finished")
         return None
+
+    def lease(self, number: int) -> Lease | None:
+        """The lease of a candidate that this process tries, or that nobody does; None where another process does."""
+        trial = self.trials[number]
+        attempts = trial.user_attrs.get("attempts", 1)
+        if trial.state == TrialState.RUNNING and trial.user_attrs.get("owner") == self.worker.name:
+            return Lease(trial._trial_id, dict(trial.params), attempts, time.monotonic())
+        return None if trial.state.is_finished() else self._release(trial, here=True)
+
+    def _release(self, trial: FrozenTrial, here: bool) -> Lease | None:
+        """The lease of an unfinished trial whose process ended; None where that is alive or another was quicker."""
+        attempts, owner = trial.user_attrs.get("attempts", 1), trial.user_attrs.get("owner", "")
+        if trial.state == TrialState.RUNNING and self.worker.is_alive(owner):
+            return None
+        # Elsewhere the end of that process was not the candidate's fault.
+        begun = attempts + 1 if trial.user_attrs.get("here", True) else attempts
+        with folder_lock(self.worker.output):
+            if not self._take(trial, {"owner": self.worker.name, "attempts": begun, "here": here}):
+                return None
+        self.sync()
+        return Lease(trial._trial_id, dict(trial.params), begun, time.monotonic())
 
     def _take(self, trial: FrozenTrial, taken: Mapping[str, Any]) -> bool:
         """Take a trial from its dead owner, unless another process was quicker."""
@@ -151,7 +166,7 @@ class TrialStore:
     def finish(
         self, lease: Lease, state: State, *, accuracy: float | None = None, params: int = 0, reason: str = ""
     ) -> Candidate:
-        """Write what came of a candidate, in one transaction.
+        """Write what came of a candidate.
 
         Args:
             lease: the candidate.
@@ -166,14 +181,12 @@ class TrialStore:
         if reason:
             attrs["reason"] = reason
         states = {name: trial_state for trial_state, name in _STATES.items()}
-        cost = float(self.space.macs(lease.choice))
-        values = [accuracy, cost] if state == "complete" and accuracy is not None else None
-        try:
+        values = [accuracy] if state == "complete" and accuracy is not None else None
+        # Where it was taken for dead, and another process finished it meanwhile, that one counts.
+        with suppress(UpdateFinishedTrialError):
             self._storage.set_trial_user_attr(lease.trial_id, "result", attrs)
-            self._storage.set_trial_state_values(lease.trial_id, states[state], values)
-        except UpdateFinishedTrialError:
-            # It was taken for dead, and another process finished it meanwhile: that one counts.
-            pass
+            number = self._storage.get_trial_number_from_id(lease.trial_id)
+            self.study.tell(number, values, states[state], skip_if_finished=True)
         self.sync()
         return next(c for c, trial in zip(self.all(), self.trials, strict=True) if trial._trial_id == lease.trial_id)
 
@@ -258,3 +271,14 @@ class TrialStore:
 def distributions(choices: Mapping[str, tuple[Any, ...]]) -> dict[str, BaseDistribution]:
     """The choices as Optuna's distributions."""
     return {name: CategoricalDistribution(allowed) for name, allowed in choices.items()}
+
+
+def genotypes(study: optuna.Study, choices: Mapping[str, Any]) -> list[FrozenTrial]:
+    """The trials of a study that have a whole genotype and count, in their order.
+
+    Args:
+        study: the study.
+        choices: what the space lets choose, by name.
+    """
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if "void" not in trial.user_attrs and trial.params.keys() >= choices.keys()]

@@ -86,7 +86,7 @@ def find(results: Results, number: int | None) -> Candidate | None:
 def front(results: Results, pooled: bool = True) -> list[Candidate]:
     """Members of the Pareto front, cheapest first; without ``pooled`` that of the candidates that don't pool."""
     among = {c.number: c for c in results.candidates if score(c) is not None and (pooled or not c.pools)}
-    return [among[number] for number in pareto_front(list(among.values()))]
+    return [among[number] for number in pareto_front(among.values(), results.measure)]
 
 
 def shared(results: Results) -> bool:

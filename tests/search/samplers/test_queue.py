@@ -1,6 +1,5 @@
 """What comes next in a search, whoever asks, and what is always in its race."""
 
-import dataclasses
 import hashlib
 
 import pytest
@@ -9,58 +8,15 @@ import torch
 from fake_evaluator import FakeEvaluator
 
 from cp_vision import Architecture
-from cp_vision.search import Search, SearchConfig, measure_space, parse_budgets
-from cp_vision.search.config.schema import SAMPLERS
-from cp_vision.search.config.space_options import load_space_options
+from cp_vision.search import Search, SearchConfig
 from cp_vision.search.evaluators.base import Score
 from cp_vision.search.evaluators.sensitivity import UntrainedEvaluator
 from cp_vision.search.observer import Observer
 from cp_vision.search.outputs.finalize import Finalizer
 from cp_vision.search.outputs.writer import ResultsWriter
-from cp_vision.search.samplers.bayesian import make_sampler_of
-from cp_vision.search.samplers.queue import starting_points
-from cp_vision.search.space.space import genotype_key
 from cp_vision.search.study.trials import TrialStore
 from cp_vision.search.study.workers import Worker
 from cp_vision.shared.command_line import CommandError
-
-
-@pytest.fixture(scope="module", params=[{}, {"modes": ["gated", "replace"], "max_pools": 1, "drops": ["blocks.[1-4]"]}])
-def space(request):
-    """With modes to choose among, some choices are others under another name."""
-    base = Architecture("test_vit", model_args={"img_size": 32, "patch_size": 8})
-    found = measure_space(base, (3, 32, 32), load_space_options(request.param))
-    return dataclasses.replace(found, limits=parse_budgets("0.9x" if request.param else "0.6x", found.base_costs))
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_whoever_is_told_the_same_proposes_the_same(sampler, space):
-    """One that goes on is told of everything at once, of which the one that stopped had proposed most itself."""
-    fake, told = FakeEvaluator(), []
-
-    def tell(proposer, choice, refused):
-        if genotype_key(choice) not in proposer.proposed:
-            for values in refused:
-                proposer.refuse(values)
-        proposer.learn(choice, fake(space.architecture(choice), None, lambda *_: None).accuracy)
-
-    first = make_sampler_of(space, sampler, 0)
-    for choice in starting_points(space):
-        tell(first, choice, [])
-        told.append((choice, []))
-    # Long enough for several generations.
-    for count in range(len(told), 12 if sampler == "gp" else 60):
-        tried = {genotype_key(choice): number for number, (choice, _) in enumerate(told)}
-        proposed = first.propose(tried, count)
-        if count % 7 == 0:
-            other = make_sampler_of(space, sampler, 0)
-            for choice, refused in told:
-                tell(other, choice, refused)
-            assert other.propose(tried, count) == proposed
-        if proposed is None:
-            break
-        tell(first, *proposed)
-        told.append(proposed)
 
 
 def noise(architecture, salt=""):

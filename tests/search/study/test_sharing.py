@@ -171,8 +171,8 @@ def test_of_two_claims_of_one_candidate_the_first_counts(tmp_path):
     with Worker(study, tmp_path) as one, Worker(study, tmp_path) as two:
         records = [TrialStore(study, storage, search.space, worker) for worker in (one, two)]
         choice = search.space.choice(drops=["blocks.3"])
-        base = records[0].claim(search.space.choice(), [])
-        first, second = records[0].claim(choice, []), records[1].claim(choice, [])
+        base = records[0].claim(search.space.choice())
+        first, second = records[0].claim(choice), records[1].claim(choice)
         assert first is not None
         assert second is None
         # Whoever lives keeps what it claimed.
@@ -199,7 +199,7 @@ def test_what_another_process_took_over_is_not_put_back(tmp_path):
     search = Search(config(tmp_path))
     study, storage = search.open_study()
     with Worker(study, tmp_path) as silent:
-        lease = TrialStore(study, storage, search.space, silent).claim(search.space.choice(), [])
+        lease = TrialStore(study, storage, search.space, silent).claim(search.space.choice())
         storage.set_trial_user_attr(lease.trial_id, "owner", "gpu-7-4711-abcdef")
     assert storage.get_trial(lease.trial_id).state == optuna.trial.TrialState.RUNNING
 
@@ -209,7 +209,7 @@ def test_what_a_dead_process_ran_is_taken_over_once(killed, attempts, tmp_path):
     search = Search(config(tmp_path))
     study, storage = search.open_study()
     with Worker(study, tmp_path) as dead:
-        TrialStore(study, storage, search.space, dead).claim(search.space.choice(), [])
+        TrialStore(study, storage, search.space, dead).claim(search.space.choice())
         if killed:
             # Nothing is done then before the others hear of it.
             dead.at_end.clear()
@@ -225,8 +225,8 @@ def test_what_is_handed_back_is_begun_again_by_anybody(tmp_path):
     study, storage = search.open_study()
     with Worker(study, tmp_path) as one, Worker(study, tmp_path) as two:
         first, second = (TrialStore(study, storage, search.space, worker) for worker in (one, two))
-        base = first.claim(search.space.choice(), [], here=False)
-        lease = first.claim(search.space.choice(drops=["blocks.3"]), [], here=False)
+        base = first.claim(search.space.choice(), here=False)
+        lease = first.claim(search.space.choice(drops=["blocks.3"]), here=False)
         first.hand_back(lease)
         second.sync()
         taken = second.take_over(here=False)
@@ -275,7 +275,8 @@ def test_two_that_begin_together_have_the_latencies_of_the_first(tmp_path):
 
 
 def test_hyperband_stops_the_same_each_time(tmp_path):
-    shared = {"trials": 24, "sampler": "random", "early_stop": "hyperband"}
+    # Nothing is over this budget, so most of what is drawn has pools.
+    shared = {"trials": 24, "sampler": "random", "early_stop": "hyperband", "budget": "2x"}
     for name in ("one", "two"):
         Search(config(tmp_path / name, **shared)).run(evaluator=FakeEvaluator(epochs=9))
     assert table(tmp_path / "one") == table(tmp_path / "two")
