@@ -70,7 +70,7 @@ def opened(executor, folder, parallel=1):
     config = SearchConfig(base="test_vit2", budget="1x", output=str(folder / "x"), **own)
     (folder / "x").mkdir(exist_ok=True)
     search = Search(config)
-    study, storage = search.place.load(search.settings, {})
+    study, storage = search.open_study()
     with Worker(study, search.output) as worker:
         yield config, TrialStore(study, storage, search.space, worker), lambda: died(study, storage, search)
 
