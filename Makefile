@@ -11,7 +11,7 @@ PYTEST := -m pytest -n auto --dist loadgroup --durations=25
 TEST := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 # What the library and the search need, each in the oldest version that setup.cfg admits; and what runs the tests.
-FLOORS := sed -nE '/^install_requires/,/^\[/s/^ +(.+)>=/\1==/p; /^search =/,/^plot =/s/^ +(.+)>=/\1==/p; s/^ +((pytest|psutil).*)/\1/p'
+FLOORS := sed -nE '/^install_requires/,/^\[/s/^ +(.+)>=/\1==/p; /^search =/,/^docs =/s/^ +(.+)>=/\1==/p; s/^ +((pytest|psutil).*)/\1/p'
 
 .PHONY: demo test test-slow test-nightly test-oldest benchmark docs lint format dist clean
 

@@ -118,8 +118,7 @@ class ContextPool2d(nn.Module):
             raise RuntimeError(
                 "TorchScript can't trace a context pool; use torch.export, or torch.onnx.export(..., dynamo=True)"
             )
-        # The dynamo of torch 2.9 knows max and no sym_max; an export without it has symbols, which max would fix.
-        longest: Any = max(height, width) if isinstance(height, int) else torch.sym_max(height, width)
+        longest: Any = torch.sym_max(height, width)
         span = self.support_range * longest
         return log_weight, self.sigma_min + span * support.sigmoid()
 
