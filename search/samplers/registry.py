@@ -67,7 +67,7 @@ def register_sampler(name: str, factory: Callable[[int], BaseSampler]) -> None:
         from cp_vision.search import SearchConfig, register_sampler, run
 
         register_sampler("careful_tpe", lambda seed: TPESampler(seed=seed, n_startup_trials=20))
-        run(SearchConfig("resnet18", sampler="careful_tpe", objective="single"))
+        run(SearchConfig(base="resnet18", sampler="careful_tpe", objective="single"))
     """
     if name in SAMPLERS:
         raise UserError(f"sampler {name!r} is there already; choose another name")

@@ -11,7 +11,7 @@ from cp_vision.search import Search, SearchConfig, pareto_front
 
 @pytest.mark.parametrize("budget", ["0.7x", "params=0.8x", "latency=0.8x,params=1x"])
 def test_the_front_is_in_the_measure_of_the_first_budget_everywhere(budget, tmp_path):
-    search = Search(SearchConfig("test_vit2", budget=budget, trials=16, sampler="random", output=tmp_path))
+    search = Search(SearchConfig(base="test_vit2", budget=budget, trials=16, sampler="random", output=tmp_path))
     results = search.run(evaluator=FakeEvaluator())
     measure = search.space.measure
     assert results.measure == measure == re.split("[=,]", budget if "=" in budget else "macs=")[0]

@@ -119,7 +119,7 @@ def test_a_space_that_is_used_up_ends_the_proposals(sampler):
 def test_a_sampler_with_nothing_left_ends_the_search_as_any_other(tmp_path):
     small = {"model_kwargs": {"patch_size": 8, "depth": 2}, "budget": "2x", "trials": 20}
     for sampler in ("bruteforce", "random"):
-        search = Search(SearchConfig("test_vit2", output=tmp_path / sampler, sampler=sampler, **small))
+        search = Search(SearchConfig(base="test_vit2", output=tmp_path / sampler, sampler=sampler, **small))
         results = search.run(evaluator=FakeEvaluator())
         # Each of two blocks as it is, pooled or left out, but for both left out.
         assert len(results.candidates) == 8
@@ -234,7 +234,7 @@ def test_a_sampler_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.setattr("cp_vision.search.samplers.registry.SAMPLERS", dict(SAMPLERS))
     seeds = []
     register_sampler("mine", lambda seed: seeds.append(seed) or RandomSampler(seed=seed))
-    results = Search(SearchConfig("test_vit2", output=tmp_path, trials=8, sampler="mine")).run(
+    results = Search(SearchConfig(base="test_vit2", output=tmp_path, trials=8, sampler="mine")).run(
         evaluator=FakeEvaluator()
     )
     assert len(results.candidates) >= 8
