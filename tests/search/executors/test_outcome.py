@@ -47,7 +47,7 @@ class FixedQueue:
         self.store, self.choices = store, choices
 
     def next(self):
-        return next(((choice, []) for choice in self.choices if choice not in self.tried()), None)
+        return next((choice for choice in self.choices if choice not in self.tried()), None)
 
     def tried(self):
         return [trial.params for trial in self.store.trials]
@@ -115,7 +115,7 @@ def test_what_ends_alone(executor, tmp_path):
             # Its process is this one.
             place = ways.index("died")
             for dead in deaths():
-                assert dead.take_over() or dead.claim(choices[place], [])
+                assert dead.take_over() or dead.claim(choices[place])
         ended = run(executor, config, store, choices, ways, tmp_path)
         found = {tuple(sorted(store.choice_of(c.number).items())): c for c in store.candidates()}
     assert len(found) == len(choices)
@@ -134,7 +134,7 @@ def test_what_ends_the_search(executor, who, way, error, reason, tmp_path):
         ways = [way if who == "base" else "complete", way if who == "other" else "complete", "complete"]
         if way == "died" and executor == "local":
             for dead in deaths():
-                assert dead.take_over() or dead.claim(choices[0], [])
+                assert dead.take_over() or dead.claim(choices[0])
         with pytest.raises(error) as raised:
             run(executor, config, store, choices, ways, tmp_path)
         assert reason in str(raised.value)
