@@ -10,26 +10,27 @@ IN_TORCHVISION = "assert 'cp_resnet18' in torchvision.models.list_models()"
 HEAVY = ("torch", "torchvision", "timm", "numpy", "optuna", "ray", "sklearn")
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        f"import cp_vision, timm; {IN_TIMM}",
-        f"import timm, cp_vision; {IN_TIMM}",
-        f"import timm.models.vision_transformer, cp_vision; {IN_TIMM}",
-        # Looking whether timm is there is no import.
-        f"import cp_vision, importlib.util; importlib.util.find_spec('timm'); import timm; {IN_TIMM}",
-        # A module of the library's that imports timm itself.
-        f"from cp_vision.anatomy.known_families import list_blocks; import timm; {IN_TIMM}",
-        f"from cp_vision.models.build import build_context_pooled; import timm; {IN_TIMM}",
-        f"from cp_vision import Architecture; import timm; {IN_TIMM}; Architecture('test_vit').build()",
-        f"import cp_vision, torchvision; {IN_TORCHVISION}",
-        f"import torchvision, cp_vision; {IN_TORCHVISION}",
-        "from cp_vision import *; assert cp_models.BASES and torchvision_models.TORCHVISION_BASES and ContextPool2d(4)",
-        f"import cp_vision, sys; assert not {set(HEAVY)} & set(sys.modules)",
-    ],
-)
-def test_models_are_registered_in_any_order_of_imports(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+# By what is imported first; each needs a process of its own, and seconds for torch.
+ORDERS = {
+    "timm_after": f"import cp_vision, timm; {IN_TIMM}",
+    "timm_before": f"import timm, cp_vision; {IN_TIMM}",
+    "a_module_of_timms": f"import timm.models.vision_transformer, cp_vision; {IN_TIMM}",
+    # Looking whether timm is there is no import.
+    "timm_looked_for": f"import cp_vision, importlib.util; importlib.util.find_spec('timm'); import timm; {IN_TIMM}",
+    "a_module_that_imports_timm": f"from cp_vision.anatomy.known_families import list_blocks; import timm; {IN_TIMM}",
+    "the_builder": f"from cp_vision.models.build import build_context_pooled; import timm; {IN_TIMM}",
+    "a_public_name": f"from cp_vision import Architecture; import timm; {IN_TIMM}; Architecture('test_vit').build()",
+    "torchvision_after": f"import cp_vision, torchvision; {IN_TORCHVISION}",
+    "torchvision_before": f"import torchvision, cp_vision; {IN_TORCHVISION}",
+    "all_names": "from cp_vision import *; assert cp_models.BASES and torchvision_models.TORCHVISION_BASES",
+    "nothing": f"import cp_vision, sys; assert not set({HEAVY}) & set(sys.modules)",
+}
+QUICK = ("timm_after", "a_module_that_imports_timm", "torchvision_after", "nothing")
+
+
+@pytest.mark.parametrize("order", [o if o in QUICK else pytest.param(o, marks=pytest.mark.slow) for o in ORDERS])
+def test_models_are_registered_in_any_order_of_imports(order):
+    done = subprocess.run([sys.executable, "-c", ORDERS[order]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
