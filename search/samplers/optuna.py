@@ -20,6 +20,9 @@ from .budget import seed_of
 
 __all__ = ["OptunaSampler", "accuracy_floor"]
 
+# How often a sampler is asked for a candidate within the budgets before one is repaired, which costs it pools.
+_ASKED = 10
+
 
 class OptunaSampler(BaseSampler):
     """One of Optuna's samplers on a copy of the study that has the cost in it.
@@ -55,12 +58,17 @@ class OptunaSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """What the sampler proposes for these parameters, over the budgets or not."""
+        """What the sampler proposes for these parameters, within the budgets if ten proposals hold such a one."""
         trials = genotypes(study, search_space)
         sampler = self._made(len(trials))
         view = optuna.create_study(directions=self._directions(), sampler=sampler)
         view.add_trials(self._trials(trials, sampler))
-        return view.ask(search_space).params
+        # What is over a budget stays in the copy as running, so it is not asked for again.
+        for _ in range(_ASKED):
+            proposed = view.ask(search_space).params
+            if self.space.excess(proposed) <= 0:
+                break
+        return proposed
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
