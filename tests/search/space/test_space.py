@@ -21,43 +21,6 @@ from cp_vision.search.types import Limit
 VIT = Architecture("test_vit", model_args={"img_size": 32, "patch_size": 8})
 RESNET = Architecture("resnet18")
 
-WRONG = [
-    ({"pool": []}, "unknown key 'pool'; did you mean 'pools'"),
-    ({"max_pools": -1}, "max_pools: .* got -1"),
-    ({"modes": ["soft"]}, "modes: 'soft' is not one of gated, replace, pre_attn"),
-    ({"modes": ["gated", "gated"]}, "names a value twice"),
-    ({"img_size": [0]}, "img_size.0: .* got 0"),
-    ({"support_range": [0]}, "support_range.0: .* got 0"),
-    ({"support_range": ["wide"]}, "support_range.0: .* got 'wide'"),
-]
-
-
-@pytest.mark.parametrize(("values", "message"), WRONG)
-def test_mistakes_are_named(values, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        load_space_options(values)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a: [", "is not YAML"),
-        ("a: !!int b", "is not YAML"),
-        ("- a", "must be a mapping"),
-        ("colour: 3", "unknown key 'colour'"),
-        ("", None),
-    ],
-)
-def test_files(text, message, tmp_path):
-    path = tmp_path / "space.yaml"
-    path.write_text(text)
-    if message is None:
-        assert load_space_options(path) == load_space_options(None)
-        return
-    with pytest.raises(UserError, match=message) as caught:
-        load_space_options(path)
-    assert str(path) in str(caught.value)
-
 
 @pytest.mark.parametrize(
     ("choices", "message"),
