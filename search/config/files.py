@@ -79,7 +79,7 @@ def write_config(config: SearchConfig, path: Path, study: str | None = None, rec
         UserError: a recipe that can't be used.
         OSError: the folder can't be written.
     """
-    values = absolute(config, recipe).model_dump(mode="json") | {"study": study}
+    values = absolute(config, recipe).model_dump(mode="json") | ({} if study is None else {"study": study})
     text = json.dumps(values, indent=2) + "\n"
     address, command = config.storage or "", config.command
     secret = hide_password_in_address(address) != address or hide_password(command) != command

@@ -1,4 +1,4 @@
-"""The report's charts: accuracy against MACs, and MACs against measured latency.
+"""The report's charts: accuracy against cost, in the measure of the first budget, and MACs against measured latency.
 
 What the template draws, in percent of the plot.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from ...types import Candidate, Results
 from .axis import Axis, spread
 from .figures import find, front, kind, known_score, own_score, partial_score, score, shared
-from .words import describe, percent, unit_of
+from .words import COSTS, amount, describe, limits_of, percent, unit_of
 
 
 def _mark(candidate: Candidate, results: Results, x: float, y: float, *classes: str) -> dict[str, Any]:
@@ -44,28 +44,34 @@ def lowest_shown(accuracies: list[float], keep: list[float]) -> float:
 
 
 def find_gap(results: Results, right: float = math.inf) -> list[tuple[float, float, float, float]]:
-    """What pooling buys at equal MACs, from the cheapest architecture without pools up to a cost.
+    """What pooling buys at equal cost, from the cheapest architecture without pools up to a cost.
 
     Args:
         results: of the search.
-        right: the most MACs that count, such as the budget.
+        right: the most cost that counts, such as the budget.
 
     Returns:
-        Steps where the front with pools lies above that without: from and to which MACs, and the accuracies without
+        Steps where the front with pools lies above that without: from and to which cost, and the accuracies without
         and with pools.
     """
     every, plain = front(results), front(results, pooled=False)
     steps = []
-    for left, end in pairwise([*sorted({c.macs for c in (*every, *plain) if c.macs <= right}), right]):
-        low, high = (max((known_score(c) for c in m if c.macs <= left), default=None) for m in (plain, every))
+    costs = {c.cost(results.measure) for c in (*every, *plain)}
+    for left, end in pairwise([*sorted(cost for cost in costs if cost <= right), right]):
+        low, high = (
+            max((known_score(c) for c in members if c.cost(results.measure) <= left), default=None)
+            for members in (plain, every)
+        )
         if low is not None and high is not None and high > low:
             steps.append((float(left), float(end), low, high))
     return steps
 
 
-def _front_line(members: list[Candidate], across: Axis, up: Axis) -> list[tuple[float, float, float, float]]:
+def _front_line(
+    members: list[Candidate], results: Results, across: Axis, up: Axis
+) -> list[tuple[float, float, float, float]]:
     """A front as steps, each from a point to a point: an accuracy holds until the next member beats it."""
-    places = [(across.at(c.macs), up.down(known_score(c))) for c in members]
+    places = [(across.at(c.cost(results.measure)), up.down(known_score(c))) for c in members]
     lines = []
     for (x, y), (next_x, next_y) in pairwise([*places, *((100.0, y) for _, y in places[-1:])]):
         lines.append((x, y, next_x, y))
@@ -75,35 +81,35 @@ def _front_line(members: list[Candidate], across: Axis, up: Axis) -> list[tuple[
 
 
 def cost_chart(results: Results) -> dict[str, Any] | None:
-    """Accuracy against MACs, with budget, baselines and both fronts; None while no candidate is complete."""
+    """Accuracy against cost, with budget, baselines and both fronts; None while no candidate is complete."""
     complete = [(c, a) for c in results.candidates if (a := score(c)) is not None]
     if not complete:
         return None
-    accuracies, macs = [a for _, a in complete], [c.macs for c, _ in complete]
+    accuracies, known = [a for _, a in complete], [c.cost(results.measure) for c, _ in complete]
     members, plain = front(results), front(results, pooled=False)
-    base, best, budget = find(results, 0), find(results, results.best), results.budget_macs
-    if budget is not None and budget > 1.5 * max(macs):
-        # Its line would squeeze the dots.
-        budget = None
+    base, best, limit = find(results, 0), find(results, results.best), next(iter(limits_of(results)), None)
+    # Further away its line would squeeze the dots.
+    budget = limit.most if limit is not None and limit.most <= 1.5 * max(known) else None
     keep, kept = results.keep_accuracy, []
     if base is not None and keep is not None and base.trained is None:
         # Else it is one after trainings of their own, which this axis can't show.
         kept = [known_score(base) - keep]
     lowest = lowest_shown(accuracies, [known_score(c) for c in (*members, base, best) if c is not None])
     up = spread([lowest, max(accuracies), *kept], pad=0.12, least=1.0)
-    costs = [*macs, *([] if budget is None else [budget])]
-    across = spread(costs, pad=0.06, least=max(1.0, 0.1 * max(costs)))
+    costs = [*known, *([] if budget is None else [budget])]
+    across = spread(costs, pad=0.06, least=0.1 * max(costs) or 1.0)
 
     partial = [(c, a) for c in results.candidates if (a := partial_score(c)) is not None]
     # Those off the axes would pile up at the edge.
-    stopped = [(c, a) for c, a in partial if up.low < a < up.high and across.low <= c.macs <= across.high]
-    marks = [_mark(c, results, across.at(c.macs), up.down(a), "stopped") for c, a in stopped]
+    low, high = across.low, across.high
+    stopped = [(c, a) for c, a in partial if up.low < a < up.high and low <= c.cost(results.measure) <= high]
+    marks = [_mark(c, results, across.at(c.cost(results.measure)), up.down(a), "stopped") for c, a in stopped]
     # What is drawn last is on top: the front over the rest, base and winner over all.
     on_front = {c.number for c in members}
     for c, a in sorted(complete, key=lambda s: (s[0].number == results.best, s[0].is_base, s[0].number in on_front)):
         solid = c.number in on_front or c.number in (0, results.best)
         classes = [*(["solid"] if solid else []), *(["below"] if a < lowest else [])]
-        marks.append(_mark(c, results, across.at(c.macs), up.down(a), *classes))
+        marks.append(_mark(c, results, across.at(c.cost(results.measure)), up.down(a), *classes))
 
     gap, areas = find_gap(results, across.high if budget is None else budget), []
     for left, right, low, high in gap:
@@ -114,19 +120,21 @@ def cost_chart(results: Results) -> dict[str, Any] | None:
         words = percent(known_score(best), 1)
         if shared(results) and best.trained is not None:
             words += f", trained {percent(own_score(best), 1)}"
-        callout = {"x": across.at(best.macs), "y": up.down(known_score(best)), "words": words}
-    factor, letter = unit_of(max(macs))
+        callout = {"x": across.at(best.cost(results.measure)), "y": up.down(known_score(best)), "words": words}
+    factor, letter = unit_of(max(known))
     return {
         "accuracies": accuracies,
         "rows": up.rows(0, 100),
         "columns": across.columns(factor),
         "letter": letter,
         "edge": None if budget is None else across.at(budget),
+        "cost": COSTS[results.measure],
         # As the user wrote it: one of several.
-        "budget": next((limit.text for limit in results.limits if limit.measure == "macs"), results.budget),
+        "budget": None if limit is None else limit.text,
+        "allowed": None if limit is None else amount(limit.measure, limit.most),
         "floor": up.down(kept[0]) if kept else None,
-        "front": _front_line(members, across, up),
-        "plain": _front_line(plain, across, up),
+        "front": _front_line(members, results, across, up),
+        "plain": _front_line(plain, results, across, up),
         "members": len(members),
         "gap": areas,
         "most": max((high - low for _, _, low, high in gap), default=0.0),

@@ -79,6 +79,7 @@ def render_report(results: Results) -> str:
         accuracy_name=words.accuracy_name(results),
         baselines=baselines(results),
         chart=cost_chart(results),
+        cost=words.COSTS[results.measure],
         shares=shares(results),
         latency=latency_chart(results),
         losses=losses_chart(results),

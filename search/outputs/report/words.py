@@ -9,6 +9,11 @@ from .figures import partial_score, score, shared
 
 MINUS = "\N{MINUS SIGN}"
 UNITS: dict[Measure, str] = {"macs": "MACs", "params": "parameters", "latency": "ms"}
+COSTS: dict[Measure, str] = {
+    "macs": "MACs for one image",
+    "params": "parameters",
+    "latency": "predicted time of one image in ms",
+}
 ACCURACIES = {
     "supernet": "validation accuracy with shared weights",
     "sensitivity": "validation accuracy, untrained",
@@ -142,6 +147,11 @@ def _number(measure: Measure, value: float) -> str:
     return milliseconds(value).removesuffix(" ms") if measure == "latency" else count(value)
 
 
+def amount(measure: Measure, value: float) -> str:
+    """A cost with its unit: ``5.60 M MACs``."""
+    return f"{_number(measure, value)} {UNITS[measure]}"
+
+
 def limit_as_written(limit: Limit) -> str:
     """A budget as the user wrote it, and what it comes to: ``0.7x (5.60 M of 8.00 M MACs)``."""
     most, base = (_number(limit.measure, value) for value in (limit.most, limit.base))
@@ -150,4 +160,4 @@ def limit_as_written(limit: Limit) -> str:
 
 def limit_in_short(limit: Limit) -> str:
     """A budget in its measure's unit: ``5.60 M MACs (0.70x)``."""
-    return f"{_number(limit.measure, limit.most)} {UNITS[limit.measure]} ({ratio(limit.most, limit.base)})"
+    return f"{amount(limit.measure, limit.most)} ({ratio(limit.most, limit.base)})"

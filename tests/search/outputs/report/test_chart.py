@@ -37,11 +37,29 @@ def test_front_line_passes_through_the_front() -> None:
     assert corners[-1][0] == "100.0%"
 
 
-def test_without_a_budget_of_macs_there_is_no_line() -> None:
-    text = render_report(replace(RICH, budget="params=0.8x", budget_macs=None, limits=RICH.limits[1:2]))
-    assert not re.search('class="(budget|budget-label|over)"', text)
-    assert "budget</li>" not in text
-    assert "208 K parameters" in Page(text).text
+@pytest.mark.parametrize(
+    ("limits", "axis", "allowed"),
+    [
+        (RICH.limits[:1], "MACs for one image", None),
+        (RICH.limits[1:2], "parameters", "208 K parameters"),
+        (RICH.limits[2:3], "predicted time of one image in ms", None),
+        ((), "MACs for one image", None),
+    ],
+)
+def test_the_axis_is_in_the_measure_of_the_first_budget(limits, axis, allowed) -> None:
+    candidates = tuple(replace(c, latency=c.macs / 800_000) for c in RICH.candidates)
+    text = render_report(replace(RICH, candidates=candidates, budget_macs=None, limits=limits))
+    (title,) = re.findall(r'<title id="chart-title">.* against (.*)</title>', text)
+    assert title == axis
+    assert bool(re.search('class="(budget|budget-label|over)"', text)) == bool(limits)
+    assert ("budget</li>" in text) == bool(limits)
+    assert allowed is None or allowed in Page(text).text
+    # Along the front cost and accuracy both rise.
+    measure = limits[0].measure if limits else "macs"
+    members = pareto_front(candidates, measure)
+    costs, where = [candidates[n].cost(measure) for n in members], [spots(text)[n] for n in members]
+    assert costs == sorted(costs)
+    assert [float(x[:-1]) for x, _ in where] == sorted(float(x[:-1]) for x, _ in where)
 
 
 @pytest.mark.parametrize("budget", [9_000_000, 100_000_000])
@@ -78,7 +96,8 @@ def test_the_gap_between_the_fronts_is_what_pooling_buys() -> None:
     where = spots(text)
     lines = re.findall(r'<line class="plain" x1="(\S+)" y1="(\S+)"', text)
     assert lines[0] == where[2]
-    assert where[0] in lines
+    # The base is over the budget, so it is on no front.
+    assert where[0] not in lines
     (area,) = re.findall(r'<rect class="gap" x="(\S+)" y="(\S+)" width="([\d.]+)%" height="([\d.]+)%"', text)
     assert area[:2] == where[1]
     assert float(area[1][:-1]) + float(area[3]) == pytest.approx(float(where[2][1][:-1]), abs=0.01)
@@ -86,7 +105,7 @@ def test_the_gap_between_the_fronts_is_what_pooling_buys() -> None:
     assert budget is not None
     assert float(area[0][:-1]) + float(area[2]) == pytest.approx(float(budget[1]), abs=0.01)
     page = Page(text).text
-    assert "Shaded is what pooling buys: up to +1.12 points at equal MACs." in page
+    assert "Shaded is what pooling buys: up to +1.12 points at equal cost." in page
     for label in ("front of all", "front without pools", "what pooling buys"):
         assert label in page
 
