@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config.schema import SearchConfig
     from .config.space_options import SpaceOptions, load_space_options
+    from .evaluators.base import Evaluator, NotKeptError, OnEpoch, Score, StoppedEarly
     from .observer import Observer
     from .runner import Proposal, Search, run
     from .samplers.registry import register_sampler
@@ -28,13 +29,18 @@ _HOMES = {
     "BlockCost": "types",
     "Candidate": "types",
     "SpaceOptions": "config.space_options",
+    "Evaluator": "evaluators.base",
     "Limit": "types",
+    "NotKeptError": "evaluators.base",
     "Observer": "observer",
+    "OnEpoch": "evaluators.base",
     "Proposal": "runner",
     "Results": "types",
     "Search": "runner",
     "SearchConfig": "config.schema",
+    "Score": "evaluators.base",
     "Space": "space.space",
+    "StoppedEarly": "evaluators.base",
     "load_space_options": "config.space_options",
     "measure_space": "space.cost_model",
     "pareto_front": "selection",
@@ -46,14 +52,19 @@ _HOMES = {
 __all__ = [
     "BlockCost",
     "Candidate",
+    "Evaluator",
     "Limit",
+    "NotKeptError",
     "Observer",
+    "OnEpoch",
     "Proposal",
     "Results",
+    "Score",
     "Search",
     "SearchConfig",
     "Space",
     "SpaceOptions",
+    "StoppedEarly",
     "load_space_options",
     "measure_space",
     "pareto_front",

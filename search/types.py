@@ -172,3 +172,18 @@ class Results:
     def measure(self) -> Measure:
         """What counts as cost where one figure must: that of the first budget, MACs where there is none."""
         return self.limits[0].measure if self.limits else "macs"
+
+    def __str__(self) -> str:
+        """A table of the candidates, the most accurate first, then those without an accuracy."""
+        roles = {0: "base", self.best_drops_only: "best that only drops", self.best: "winner"}
+        order = sorted(self.candidates, key=lambda c: (c.accuracy is None, -(c.accuracy or 0.0), c.macs, c.number))
+        rows = [("number", "accuracy", "MACs", "pools", "drops", "")]
+        for c in order:
+            accuracy = "-" if c.accuracy is None else f"{c.accuracy:.2f}"
+            role = ", ".join([*([c.state] if c.state != "complete" else []), *filter(None, [roles.get(c.number)])])
+            share = f"{c.macs / self.base_macs:.3f}x"
+            rows.append((str(c.number), accuracy, share, " ".join(c.pools) or "-", " ".join(c.drops) or "-", role))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )

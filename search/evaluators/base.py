@@ -48,7 +48,8 @@ class Score:
 class Evaluator(Protocol):
     """Scores one architecture; raises ``RuntimeError`` with a one-line reason where that fails.
 
-    A :class:`NotKeptError` ends the search, and the candidate is tried again when it goes on.
+    A :class:`NotKeptError` ends the search, and the candidate is tried again when it goes on. One of your own goes into
+    ``Search(config).run(evaluator=...)``.
     """
 
     def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:

@@ -31,3 +31,15 @@ def test_the_front_is_in_the_measure_of_the_first_budget_everywhere(budget, tmp_
         assert {int(row["number"]) for row in csv.DictReader(file) if row["front"] == "1"} == expected
     costs = [results.candidates[number].cost(measure) for number in front]
     assert costs == sorted(costs)
+
+
+def test_results_print_as_a_table(tmp_path):
+    results = Search(SearchConfig(base="test_vit2", trials=6, output=tmp_path)).run(evaluator=FakeEvaluator())
+    head, *rows = str(results).splitlines()
+    assert head.split() == ["number", "accuracy", "MACs", "pools", "drops"]
+    assert sorted(int(row.split()[0]) for row in rows) == [c.number for c in results.candidates]
+    scores = [float(row.split()[1]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    (winner,) = (row for row in rows if "winner" in row)
+    assert int(winner.split()[0]) == results.best
+    assert "base" in next(row for row in rows if row.split()[0] == "0")
