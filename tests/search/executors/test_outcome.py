@@ -5,7 +5,6 @@ import contextlib
 import pytest
 from fake_evaluator import EndingEvaluator
 from optuna.exceptions import OptunaError
-from ray_here import ray_cluster, search_environment  # noqa: F401 - fixtures
 
 from cp_vision import UserError
 from cp_vision.search import Observer, Search, SearchConfig
@@ -157,7 +156,7 @@ def test_a_study_that_is_away_is_no_fault_of_the_candidate(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-def test_what_runs_beside_the_end_of_a_search_ends_too(ray_cluster, tmp_path):  # noqa: F811
+def test_what_runs_beside_the_end_of_a_search_ends_too(ray_cluster, tmp_path):
     with opened("ray", tmp_path, parallel=2) as (config, store, _):
         choices = choices_of(store.space, 2)
         with pytest.raises(UserError, match="no such file"):

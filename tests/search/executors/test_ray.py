@@ -12,7 +12,6 @@ import psutil
 import pytest
 import torch
 from fake_evaluator import FakeEvaluator
-from ray_here import ray_cluster, search_environment  # noqa: F401 - fixtures
 from search_process import start
 
 from cp_vision import UserError
@@ -237,7 +236,7 @@ def test_a_candidate_that_kills_its_worker_is_given_up(tmp_path):
 
 
 @real
-def test_a_node_dies_and_nothing_is_lost(ray_cluster, tmp_path):  # noqa: F811
+def test_a_node_dies_and_nothing_is_lost(ray_cluster, tmp_path):
     node = ray_cluster.add_node(num_cpus=1)
     finished = []
 
@@ -258,7 +257,7 @@ def test_a_node_dies_and_nothing_is_lost(ray_cluster, tmp_path):  # noqa: F811
 
 
 @real
-def test_a_resource_of_one_node_is_asked_for(ray_cluster, tmp_path):  # noqa: F811
+def test_a_resource_of_one_node_is_asked_for(ray_cluster, tmp_path):
     node = ray_cluster.add_node(num_cpus=1, resources={"slot": 2})
     try:
         shared = {"parallel": None, "trials": 3, "cpus": 0.5}
@@ -284,7 +283,7 @@ def test_recipe_and_space_are_those_of_the_folder_where_it_was_begun(tmp_path, m
 
 
 @real
-def test_killed_again_and_again_it_goes_on(ray_cluster, tmp_path):  # noqa: F811
+def test_killed_again_and_again_it_goes_on(ray_cluster, tmp_path):
     values = {**CONFIG, "address": ray_cluster.address, "output": str(tmp_path / "x"), "trials": 60}
     table, seen = tmp_path / "x" / "pareto.csv", 0
     waiting, rng = threading.Event(), random.Random(3)
