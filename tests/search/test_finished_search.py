@@ -225,6 +225,7 @@ def test_a_file_where_a_folder_belongs_is_one_line(name, world, capsys):
     assert (world.output / name).read_text() == "hi"
 
 
+@pytest.mark.slow
 def test_of_two_folders_on_one_storage_each_has_its_study_or_both_the_one_that_is_named(world, capsys):
     address = f"sqlite:///{world.root / 'shared.db'}"
     for user in ("anna", "bert"):

@@ -9,7 +9,9 @@ from fake_evaluator import FakeEvaluator
 from cp_vision.search import Search, SearchConfig, pareto_front
 
 
-@pytest.mark.parametrize("budget", ["0.7x", "params=0.8x", "latency=0.8x,params=1x"])
+@pytest.mark.parametrize(
+    "budget", ["0.7x", "params=0.8x", pytest.param("latency=0.8x,params=1x", marks=pytest.mark.slow)]
+)
 def test_the_front_is_in_the_measure_of_the_first_budget_everywhere(budget, tmp_path):
     search = Search(SearchConfig(base="test_vit2", budget=budget, trials=16, sampler="random", output=tmp_path))
     results = search.run(evaluator=FakeEvaluator())

@@ -107,6 +107,7 @@ for file in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_a_pickled_models_hooks_keep_their_numbers(tmp_path):
     """A new process counts anew, and a hook that got the number of a pool's would stand in its place."""
     for i, (name, args) in enumerate(

@@ -259,6 +259,7 @@ class StopError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [[], ["recovery_interval=1", "model_ema=true", "model_ema_decay=0.9"]])
 def test_stopped_anywhere_the_training_ends_with_the_same_weights(overrides, tmp_path):
     expected = evaluator(tmp_path / "straight", overrides=overrides).prepare().model.state_dict()

@@ -211,6 +211,7 @@ def test_starting_points_keep_the_budget_and_only_drop(base, budget):
         assert without_pools(choice) == choice
 
 
+@pytest.mark.slow
 def test_pools_stay_in_the_race_under_a_tight_budget():
     space = measure_space(Architecture("resnet50"), (3, 224, 224))
     space = dataclasses.replace(space, limits=parse_budgets("0.5x", space.base_costs))

@@ -171,6 +171,7 @@ def test_several_budgets_all_hold():
     assert max(space.constraints(space.choice()).values()) > 0
 
 
+@pytest.mark.slow
 def test_latency_is_measured_once_and_kept(tmp_path):
     config = SearchConfig(base="test_vit2", budget="latency=0.7x", output=tmp_path, trials=8)
     first = Search(config)
@@ -189,6 +190,7 @@ def test_latency_is_measured_once_and_kept(tmp_path):
     assert [c.number for c in again.run(evaluator=FakeEvaluator()).candidates] == [c.number for c in results.candidates]
 
 
+@pytest.mark.slow
 def test_a_search_over_settings(tmp_path):
     space = {"modes": ["gated", "pre_attn"], "support_range": [0.1, 0.3], "img_size": [32, 24], "max_pools": 3}
     results = Search(SearchConfig(base="test_vit2", space=space, trials=25, output=tmp_path)).run(

@@ -104,6 +104,7 @@ def test_from_any_folder_it_is_the_same_study(storage, names_weights, tmp_path, 
     assert not any((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path):
     processes = [start(tmp_path / "shared", 0.05, trials=20) for _ in range(2)]
     for process in processes:
@@ -239,6 +240,7 @@ def test_what_is_handed_back_is_begun_again_by_anybody(tmp_path):
         assert first.candidates()[0].state == "complete"
 
 
+@pytest.mark.slow
 def test_of_a_killed_process_all_others_hear_at_once(tmp_path):
     # Whoever sees it first removes its file; that is no reason for the next to wait until it has long been silent.
     process, waiting = start(tmp_path, 60.0), threading.Event()
@@ -267,6 +269,7 @@ def test_of_another_machine_the_heartbeat_counts(tmp_path):
         assert worker.is_alive(name) == alive
 
 
+@pytest.mark.slow
 def test_two_that_begin_together_have_the_latencies_of_the_first(tmp_path):
     both = [Search(config(tmp_path, budget="latency=0.8x", trials=4)) for _ in range(2)]
     results = [search.run(evaluator=FakeEvaluator()) for search in both]
@@ -274,6 +277,7 @@ def test_two_that_begin_together_have_the_latencies_of_the_first(tmp_path):
     assert results[1].limits == results[0].limits
 
 
+@pytest.mark.slow
 def test_hyperband_stops_the_same_each_time(tmp_path):
     # Nothing is over this budget, so most of what is drawn has pools.
     shared = {"trials": 24, "sampler": "random", "early_stop": "hyperband", "budget": "2x"}
