@@ -18,7 +18,7 @@ SHOWN = {
     ): "a formula",
     (
         "README.md",
-        "30 candidates tried, 9 stopped early",
+        "30 candidates tried, 7 stopped early",
     ): "what make demo prints",
     ("README.md", "@inproceedings{huang2022contextpool,"): "a reference",
     ("own-data.md", "pets/"): "what an image folder looks like; the commands of the page run on such a one",
