@@ -16,7 +16,7 @@ from .allowed import allowed
 from .checks import problems
 from .yaml_text import parse_yaml
 
-__all__ = ["Recipe", "bundled_recipes", "load_recipe"]
+__all__ = ["Recipe", "bundled_recipes", "load_recipe", "parse_overrides"]
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
@@ -229,16 +229,26 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     values = parse_yaml(path.read_bytes(), f"recipe {path} is not YAML")
     if not isinstance(values, dict):
         raise UserError(f"recipe {path} must be a mapping of keys to values")
-    own, replaced = (values.get("model"), values.get("model_kwargs")), set()
+    own, replaced = (values.get("model"), values.get("model_kwargs")), parse_overrides(overrides)
+    values |= replaced
+    if values.get("model") != own[0] and values.get("model_kwargs") is own[1]:
+        values.pop("model_kwargs", None)
+    return _checked(values, f"recipe {path}", replaced)
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` texts, the value in YAML.
+
+    Raises:
+        UserError: a text without ``=``, or a value that is not YAML.
+    """
+    values: dict[str, Any] = {}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text!r} must be key=value, for example --set epochs=10")
-        replaced.add(key.strip())
         values[key.strip()] = parse_yaml(value, f"--set {text!r}: the value is not YAML")
-    if values.get("model") != own[0] and values.get("model_kwargs") is own[1]:
-        values.pop("model_kwargs", None)
-    return _checked(values, f"recipe {path}", replaced)
+    return values
 
 
 def _lists(value: Any) -> Any:

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 import cp_vision
 from cp_vision.shared.errors import UserError
+from cp_vision.shared.validation import first_mistake
 
-from ...recipes.recipe.keys import Recipe
-from ...recipes.recipe.yaml_text import parse_yaml
+from ...recipes.recipe.keys import Recipe, parse_overrides
 from ..config.recipe import recipe_source
 from ..config.schema import SearchConfig
 from ..space.space import Space
@@ -102,11 +102,9 @@ class StudyContents:
         try:
             return Recipe(**{key: value for key, value in self.recipe.items() if key in Recipe.model_fields})
         except ValidationError as error:
-            wrong = error.errors()[0]
-            key = ".".join(map(str, wrong["loc"]))
             raise UserError(
-                f"the study was made by cp-vision {self.version}, whose recipe value {key} = {wrong['input']!r} this "
-                f"version ({cp_vision.__version__}) refuses: {wrong['msg']}; go on with that version"
+                f"the study was made by cp-vision {self.version}, whose recipe this version ({cp_vision.__version__}) "
+                f"refuses: {first_mistake(error, Recipe.model_fields)}; go on with that version"
             ) from error
 
     def recipe_if_gone(self, config: SearchConfig) -> Recipe | None:
@@ -118,10 +116,7 @@ class StudyContents:
         source = Path(recipe_source(config))
         if str(source.resolve()) != self.recipe_source or source.exists():
             return None
-        changes: dict[str, Any] = {}
-        for text in config.overrides:
-            key, _, value = text.partition("=")
-            changes[key.strip()] = parse_yaml(value, f"--set {text!r}: the value is not YAML")
+        changes = parse_overrides(config.overrides)
         changes |= {key: getattr(config, key) for key in ("dataset", "data_dir") if getattr(config, key) is not None}
         return self.make_recipe().with_values(**changes)
 

@@ -22,6 +22,8 @@ MAINS = {
     "cp-train": "cp_vision.recipes.cli",
 }
 
+# The one server of a test process: multiprocessing has but one list of what it imports. Not Ray, which a search imports
+# in an environment of its own.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["cp_vision.recipes.run.training_run", "cp_vision.recipes.progress", "cp_vision.search.runner"]

@@ -1,17 +1,12 @@
 """A search with a scorer that trains nothing, as a process of its own, which can be killed."""
 
-import multiprocessing
 import os
 from typing import Any
 
+from commands import SERVER
 from fake_evaluator import FakeEvaluator
 
 from cp_vision.search import Search, SearchConfig
-
-# Its processes have what takes seconds to import already, so that twenty of them start in the time of one. Not Ray,
-# which a search imports in an environment of its own.
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["cp_vision.search.runner"])
 
 
 def start(values: dict[str, Any], seconds: float = 0.0, deadly: list[str] | None = None) -> Any:
@@ -25,7 +20,7 @@ def start(values: dict[str, Any], seconds: float = 0.0, deadly: list[str] | None
     Returns:
         The process; killed where this one ends.
     """
-    process = _SERVER.Process(target=_search, args=(dict(os.environ), values, seconds, deadly), daemon=True)
+    process = SERVER.Process(target=_search, args=(dict(os.environ), values, seconds, deadly), daemon=True)
     process.start()
     return process
 

@@ -60,7 +60,7 @@ def what_pooling_buys(results: Results) -> dict[str, Any] | None:
     complete = [c for c in results.candidates if score(c) is not None]
     # The base is among those without pools, over the budget or not: it sets the accuracy to keep.
     rivals = [c for c in complete if (not c.pools if best.pools else c.pools and c.within_budget)]
-    rival = leaders(rivals, results.keep_accuracy, results.limits[0].measure if results.limits else "macs").best
+    rival = leaders(rivals, results.keep_accuracy, results.measure).best
     if rival is None:
         return None
     one, other = (best, rival) if best.pools else (rival, best)
