@@ -12,7 +12,7 @@ from torch import nn
 
 from ..layers.context_pool_2d import ContextPool2d
 from ..pooling.context_pool import coarse_grid, uses_linear
-from ..pooling.linear import count_linear_scales, linear_macs
+from ..pooling.linear import count_linear_levels, linear_macs, linear_pool_macs
 from .input_size import input_size_of
 from .on_meta_device import meta_copy
 
@@ -60,8 +60,8 @@ def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
     tokens = grid[0] * grid[1]
     height, width = coarse_grid(grid, pool.stride)
     if pool.backend == "linear" or (pool.backend == "auto" and uses_linear(grid, pool.stride)):
-        count = count_linear_scales(grid, pool.stride, pool.largest_support(grid))
-        macs = linear_macs(pool.channels, grid, height * width, count)
+        count = count_linear_levels(grid, pool.largest_support(grid))
+        macs = linear_macs(pool.channels, grid, height * width, pool.stride, count)
     else:
         macs = height * width * tokens * pool.channels
     if pool.mapping is not None:
@@ -83,7 +83,12 @@ def count_module(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     # ptflops prints what goes wrong and returns None.
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), torch.no_grad():
         macs, _ = get_model_complexity_info(
-            module, input_shape, backend="aten", as_strings=False, print_per_layer_stat=False
+            module,
+            input_shape,
+            backend="aten",
+            as_strings=False,
+            print_per_layer_stat=False,
+            custom_modules_hooks={torch.ops.cp_vision.linear_pool: linear_pool_macs},
         )
     if macs is None:
         reason = printed.getvalue().strip().splitlines()[-1]

@@ -6,11 +6,12 @@ Shapes: B batch, C channels, H x W grid of the input, h x w = ceil(H/stride) x c
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from .exact import exact_pool
-from .image_groups import map_groups
 from .linear import linear_pool
 
 __all__ = ["BACKENDS", "check_backend", "context_pool", "gated_context_pool", "uses_linear"]
@@ -18,7 +19,7 @@ __all__ = ["BACKENDS", "check_backend", "context_pool", "gated_context_pool", "u
 BACKENDS = ("auto", "exact", "linear")
 
 # With larger strides an output may lie so far beyond the map's edge that its window reaches nothing.
-_LINEAR_STRIDES = 4
+_LINEAR_STRIDES = 8
 
 # Up to this many products per channel, as on a map of 12 x 12, "auto" takes the exact product.
 _EXACT_PRODUCTS = 144 * 144
@@ -45,17 +46,15 @@ def context_pool(
     Args:
         x: tokens, (B, C, H, W).
         log_weight: logarithm of each token's pooling weight, (B, H, W). ``-inf`` leaves a token out; at least
-            one token of every image must stay. An output further from all that stay than the linear backend's
-            window reaches is zero there.
+            one token of every image must stay.
         sigma: support of each output token, standard deviation in input pixels, at least 0,
             (B, ceil(H / stride), ceil(W / stride)). Zero gives the nearest token itself; with an even stride
             that is the weighted mean of those equally near.
         stride: pixels between outputs.
         backend: ``"exact"`` computes the formula, in time quadratic in pixels; ``"linear"`` approximates it in
-            time and memory linear in pixels, at strides up to 4; with equal weights its kernels are within 5 % of
-            the Gaussian's (7 % where, at stride 4, an output lies beyond the map's corner). ``"auto"`` is
-            exact on small maps, up to 12 x 12 pixels at stride 1, where that is as fast, and at strides above 4, and
-            linear on larger ones.
+            time and memory linear in pixels, at strides up to 8; its kernels are within BOUND of the Gaussian's.
+            ``"auto"`` is exact on small maps, up to 12 x 12 pixels at stride 1, where that is as fast, and at
+            strides above 8, and linear on larger ones.
         sigma_max: the largest support there can be, in pixels, where it is known beforehand: the linear backend
             then makes no coarser grids than it needs. Larger supports count as this one there. The exact backend
             doesn't use it.
@@ -65,8 +64,9 @@ def context_pool(
         float32 at least, also under autocast.
 
     Raises:
-        ValueError: shapes that don't fit together, tensors that are not floating point, a stride below 1, an
-            unknown backend, or the linear one with a stride above 4, a ``sigma_max`` that is not above 0.
+        ValueError: shapes that don't fit together, tensors that are not floating point, a stride that is no whole
+            number or below 1, an unknown backend, or the linear one with a stride above 8, a ``sigma_max`` that is
+            not above 0 or not finite.
 
     Source: Huang et al., Efficient Representation Learning via Adaptive Context Pooling, ICML 2022 (the
     learned weight and support). The stride and the linear backend are our extensions.
@@ -82,27 +82,25 @@ def gated_context_pool(
     stride: int,
     backend: str,
     sigma_max: float | None,
+    masked: bool = True,
 ) -> Tensor:
     """``x + gate * (context_pool(x) - x)``, in fewer passes than that.
 
     Args:
         gate: of every channel, (C,), with stride 1; None for the pool alone.
+        masked: whether log weights may be ``-inf``.
 
     The other arguments, the result and the errors are those of :func:`context_pool`.
     """
     _check(x, log_weight, sigma, stride, backend, sigma_max)
     if backend == "linear" or (backend == "auto" and uses_linear((x.shape[2], x.shape[3]), stride)):
-        return linear_pool(x, log_weight, sigma, gate, stride, sigma_max)
-
-    def pool(x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
-        pooled = exact_pool(x, log_weight, sigma, stride)
-        if gate is None:
-            return pooled
-        # Without gradients the result overwrites the pooled map, which nothing else refers to.
-        out = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else pooled
-        return torch.lerp(x, pooled, gate.to(x.dtype)[:, None, None], out=out)
-
-    return map_groups(pool, x, log_weight, sigma)
+        return linear_pool(x, log_weight, sigma, gate, stride, sigma_max, masked)
+    pooled = exact_pool(x, log_weight, sigma, stride)
+    if gate is None:
+        return pooled
+    # Without gradients the result overwrites the pooled map, which nothing else refers to.
+    out = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else pooled
+    return torch.lerp(x, pooled, gate.to(x.dtype)[:, None, None], out=out)
 
 
 def uses_linear(grid: tuple[int, int], stride: int = 1) -> bool:
@@ -138,11 +136,11 @@ def check_backend(backend: str, stride: int) -> None:
 
 
 def _check(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, backend: str, sigma_max: float | None) -> None:
+    if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
+        raise ValueError(f"stride {stride!r} must be a whole number, 1 or more")
     check_backend(backend, stride)
-    if stride < 1:
-        raise ValueError(f"stride {stride} must be 1 or more")
-    if sigma_max is not None and not sigma_max > 0:
-        raise ValueError(f"sigma_max {sigma_max} must be above 0")
+    if sigma_max is not None and not 0 < sigma_max < math.inf:
+        raise ValueError(f"sigma_max {sigma_max} must be above 0 and finite")
     if x.ndim != 4 or 0 in x.shape[1:]:
         raise ValueError(f"x must be (B, C, H, W) with at least one channel and pixel, got {tuple(x.shape)}")
     batch, _, height, width = x.shape

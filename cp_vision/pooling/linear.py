@@ -1,126 +1,174 @@
-"""Context pooling in time and memory linear in the number of pixels, by the scale space of ``scale_space``.
+"""Context pooling in time and memory linear in the number of pixels.
 
-The map and its weights are blurred into a few grids; every output token then picks the grid that suits its support
-and averages a window of that grid's cells. The average is one ``embedding_bag``, which reads the cells where they lie.
+The map and its weights are filtered into a pyramid of coarser grids (``pyramid``); every output token picks the level
+that suits its support and averages a window of that level's cells (``windows``). As one operator,
+``cp_vision::linear_pool``, that is the same eagerly, compiled and counted: on the CPU by a compiled kernel where there
+is a compiler (``cpu_kernel``), otherwise in PyTorch's own operators (``linear_plain``), which is also what is exported.
+
+Shapes: B batch, C channels, H x W grid of the input, h x w grid of the output. ``x_BCHW`` tokens, ``log_weight_BHW`` u,
+``weight_BHW`` exp(u), ``sigma_Bhw`` supports in pixels, ``gate_C``; the result is ``y_BChw``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .linear_average import average_windows
-from .scale_space import BLUR, REDUCE, axis_cells, count_scales, is_shifted, window_taps
-from .scales import make_mass
-from .windows import Windows, find_windows
+from . import cpu_kernel
+from .layout import memory_format
+from .linear_plain import linear_average, linear_average_gradients
+from .pyramid import FILTER, axis_cells, count_levels, level_ends
+from .windows import window_taps
 
-__all__ = ["count_linear_scales", "linear_macs", "linear_pool"]
+__all__ = ["count_linear_levels", "linear_macs", "linear_pool", "linear_pool_macs"]
 
 # Tokens that weigh less than exp(-40) of the image's heaviest count as that: a window of such tokens alone still
 # has a float32 sum, and no weight is denormal.
 _WEIGHT_CUT = -40.0
 
-# Smallest support of an output beyond the map's edge, as a share of its distance from the map.
-_REACH = 0.2
-
 
 def linear_pool(
-    x: Tensor, log_weight: Tensor, sigma: Tensor, gate: Tensor | None, stride: int, sigma_max: float | None
+    x: Tensor,
+    log_weight: Tensor,
+    sigma: Tensor,
+    gate: Tensor | None,
+    stride: int,
+    sigma_max: float | None,
+    masked: bool,
 ) -> Tensor:
     """Approximate :func:`.gated_context_pool` in linear time; arguments as there, unchecked."""
-    count = count_linear_scales((x.shape[2], x.shape[3]), stride, sigma_max)
-    windows, slopes = _find_windows(x, sigma, stride, count)
+    levels = count_linear_levels((x.shape[2], x.shape[3]), sigma_max)
     dtype = torch.promote_types(x.dtype, torch.float32)
     # Autocast would run the filters in half precision, where weights lose their digits.
     with _without_autocast(x.device.type):
-        weight = _token_weights(log_weight.to(dtype))
-        tokens = x.permute(0, 2, 3, 1).to(dtype).contiguous()
-        support, gate = sigma.to(dtype), None if gate is None else gate.to(dtype)
-        if stride > 2:
-            support = support.maximum(_least_support(x, sigma, stride))
-        pooled = average_windows(tokens, weight, make_mass(weight, count), support, gate, windows, slopes)
-        return _to_map(pooled, x)
+        relative = log_weight.to(dtype) - log_weight.detach().to(dtype).amax((1, 2), keepdim=True)
+        weight = relative.clamp_min(_WEIGHT_CUT).exp().masked_fill(log_weight == -torch.inf, 0.0)
+        support = sigma.to(dtype).clamp(max=level_ends(levels)[-1] if sigma_max is None else sigma_max)
+        arguments = (x.to(dtype), weight, support, None if gate is None else gate.to(dtype), stride, levels)
+        if torch.compiler.is_exporting():
+            # An exported graph runs without this package.
+            return linear_average(*arguments, full=stride <= 2 and not masked).to(x.dtype)
+        return torch.ops.cp_vision.linear_pool(*arguments).to(x.dtype)
 
 
-def count_linear_scales(grid: tuple[int, int], stride: int, sigma_max: float | None) -> int:
-    """How many scales a map needs.
+def count_linear_levels(grid: tuple[int, int], sigma_max: float | None) -> int:
+    """How many levels a map needs.
 
     Args:
         grid: its height and width.
-        stride: pixels between outputs.
         sigma_max: largest support in pixels; None stands for four times the longer side, where nearly every
             token weighs the same.
     """
-    return count_scales(4.0 * max(grid) if sigma_max is None else sigma_max, stride % 2 == 0)
+    return count_levels(4.0 * max(grid) if sigma_max is None else sigma_max)
 
 
-def linear_macs(channels: int, grid: tuple[int, int], outputs: int, count: int) -> int:
-    """MACs of one image: the filters that make the scales, and the windows' sums for tokens and mass.
+def linear_macs(channels: int, grid: tuple[int, int], outputs: int, stride: int, levels: int) -> int:
+    """MACs of one image: the filters that make the levels, along one axis after the other, and full windows' sums.
 
     Args:
-        channels: channels of the map.
+        channels: channels of the map; the weights count as one more.
         grid: its height and width.
         outputs: number of output tokens.
-        count: number of scales.
+        stride: pixels between them.
+        levels: number of levels.
     """
-    filters = 0
-    height, width = (axis_cells(size, count) for size in grid)
-    for scale in range(1, count):
-        length = len(BLUR if is_shifted(scale) else REDUCE)
-        kernel = (1 if grid[0] == 1 else length) * (1 if grid[1] == 1 else length)
-        filters += height[scale][1] * width[scale][1] * kernel
-    taps, _ = window_taps(count)
-    window = (1 if grid[0] == 1 else taps) * (1 if grid[1] == 1 else taps)
-    return filters * channels + outputs * window * (channels + 1)
-
-
-def _token_weights(log_weight: Tensor) -> Tensor:
-    relative = log_weight - log_weight.detach().amax((1, 2), keepdim=True)
-    return relative.clamp_min(_WEIGHT_CUT).exp().masked_fill(log_weight == float("-inf"), 0.0)
-
-
-def _find_windows(x: Tensor, sigma: Tensor, stride: int, count: int) -> tuple[Windows, Windows]:
-    outputs, (taps, slope_taps) = (sigma.shape[1], sigma.shape[2]), window_taps(count)
-    return (
-        find_windows(x, outputs, stride, count, taps),
-        find_windows(x, outputs, stride, count, slope_taps, signed=True),
+    height, width = ([number for _, number in axis_cells(size, levels)] for size in grid)
+    down, across = (0 if size == 1 else len(FILTER) for size in grid)
+    window = math.prod(window_taps(size, stride) for size in grid)
+    filters = sum(
+        rows * (down * width[level] + across * columns)
+        for level, (rows, columns) in enumerate(zip(height[1:], width[1:], strict=True))
     )
+    return (filters + outputs * window) * (channels + 1)
 
 
-def _least_support(x: Tensor, sigma: Tensor, stride: int) -> Tensor:
-    """Supports, (height, width) of the outputs, with which windows reach the map where an output lies beyond its edge.
-
-    Smaller ones would give the nearest token, and nearly so do these.
-    """
-    rows, columns = (
-        (torch.arange(out, device=x.device) * stride + ((stride - 1) / 2 - (size - 1))).clamp_min(0.0)
-        for size, out in zip(x.shape[2:], sigma.shape[1:], strict=True)
-    )
-    return _REACH * torch.maximum(rows[:, None], columns)
+def linear_pool_macs(inputs: Any, outputs: Any) -> int:
+    """MACs of a call of ``cp_vision::linear_pool``, by its arguments and results."""
+    x, *_, stride, levels = inputs
+    grid, (y, *_) = (x.shape[2], x.shape[3]), outputs
+    return len(x) * linear_macs(x.shape[1], grid, y.shape[2] * y.shape[3], stride, levels)
 
 
-def _is_planar(x: Tensor) -> bool:
-    return x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
+@torch.library.custom_op("cp_vision::linear_pool", mutates_args=())
+def _linear_pool(x: Tensor, weight: Tensor, sigma: Tensor, gate: Tensor | None, stride: int, levels: int) -> Tensor:
+    kernel = _find_kernel(x, weight, sigma, gate)
+    if kernel is not None:
+        return cpu_kernel.average(kernel, x, weight, sigma, gate, stride, levels)
+    full = stride <= 2 and bool((weight > 0).all())
+    return linear_average(x, weight, sigma, gate, stride, levels, full).contiguous(memory_format=memory_format(x))
 
 
-def _to_map(pooled: Tensor, x: Tensor) -> Tensor:
-    """(B, H, W, C) -> (B, C, H, W), in the memory format and type of x.
+@torch.library.custom_op("cp_vision::linear_pool_gradients", mutates_args=())
+def _linear_pool_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, sigma: Tensor, gate: Tensor | None, stride: int, levels: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    kernel = _find_kernel(gradient, x, weight, sigma, gate)
+    arguments = (gradient, x, weight, sigma, gate, stride, levels)
+    found = linear_average_gradients(*arguments) if kernel is None else cpu_kernel.average_gradients(kernel, *arguments)
+    for_x, for_weight, for_sigma, for_gate = found
+    for_x = for_x.contiguous(memory_format=memory_format(x))
+    return for_x, for_weight, for_sigma, x.new_empty(0) if for_gate is None else for_gate
 
-    To planar maps in two steps that each move whole cache lines; the plain transposition takes up to four times as
-    long.
-    """
-    tokens = pooled.to(x.dtype)
-    if not _is_planar(x):
-        return tokens.permute(0, 3, 1, 2)
-    batch, height, width, channels = tokens.shape
-    block = 32
-    if channels % block:
-        return tokens.permute(0, 3, 1, 2).contiguous()
-    blocks = tokens.view(batch, height * width, channels // block, block).transpose(1, 2).contiguous()
-    return blocks.mT.contiguous().view(batch, channels, height, width)
+
+def _find_kernel(*tensors: Tensor | None) -> ctypes.CDLL | None:
+    fits = all(each is None or (each.device.type == "cpu" and each.dtype == torch.float32) for each in tensors)
+    return cpu_kernel.find_kernel() if fits else None
+
+
+@_linear_pool.register_fake
+def _(x: Tensor, weight: Tensor, sigma: Tensor, gate: Tensor | None, stride: int, levels: int) -> Tensor:
+    shape = (x.shape[0], x.shape[1], sigma.shape[1], sigma.shape[2])
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
+
+
+@_linear_pool_gradients.register_fake
+def _(
+    gradient: Tensor, x: Tensor, weight: Tensor, sigma: Tensor, gate: Tensor | None, stride: int, levels: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    for_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
+    return for_x, _plain(weight), _plain(sigma), x.new_empty(0) if gate is None else _plain(gate)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.stride, ctx.levels = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors
+    *found, for_gate = torch.ops.cp_vision.linear_pool_gradients(gradient, *tensors, ctx.stride, ctx.levels)
+    return *found, None if tensors[3] is None else for_gate, None, None
+
+
+_linear_pool.register_autograd(_differentiate, setup_context=_save)
+
+
+def _map_samples(operator: Any) -> Any:
+    """Run an operator on one sample of a batch of vmap's after the other."""
+
+    def run(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        samples = [
+            operator(*(a if d is None else a.select(d, i) for a, d in zip(arguments, in_dims, strict=True)))
+            for i in range(info.batch_size)
+        ]
+        if isinstance(samples[0], Tensor):
+            return torch.stack(samples), 0
+        return tuple(torch.stack(each) for each in zip(*samples, strict=True)), (0,) * len(samples[0])
+
+    return run
+
+
+_linear_pool.register_vmap(_map_samples(_linear_pool))
+_linear_pool_gradients.register_vmap(_map_samples(_linear_pool_gradients))
 
 
 def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:

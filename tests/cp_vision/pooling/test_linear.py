@@ -1,20 +1,31 @@
 """The linear backend against the exact one, and what both must bear."""
 
+import contextlib
 import copy
 import pickle
 
 import pytest
 import torch
 from sklearn.datasets import load_sample_image
+from torch import nn
 from torch.nn import functional as F
 
 from cp_vision import ContextPool1d, ContextPool2d, context_pool
-from cp_vision.pooling import exact
-from cp_vision.pooling import image_groups as groups
-from cp_vision.pooling.context_pool import coarse_grid, uses_linear
-from cp_vision.pooling.exact import axis_distances
-from cp_vision.pooling.exact_on_gpu import fused_pool
-from cp_vision.pooling.linear import count_linear_scales, linear_macs
+from cp_vision.pooling import cpu_kernel
+from cp_vision.pooling.context_pool import coarse_grid, gated_context_pool, uses_linear
+from cp_vision.pooling.linear import count_linear_levels, linear_macs
+
+from .fuzz import BOUND, worst_cases
+
+
+# The compiled kernel, and PyTorch's operators in its place.
+@pytest.fixture(params=["kernel", "plain"])
+def operators(request, monkeypatch):
+    """Which of the two computes the linear backend on the CPU."""
+    if request.param == "plain":
+        monkeypatch.setattr(cpu_kernel, "find_kernel", lambda: None)
+    elif cpu_kernel.find_kernel() is None:
+        pytest.skip("there is no C++ compiler")
 
 
 def features(name, channels, side):
@@ -29,10 +40,21 @@ def relative(a, b):
     return float((a.detach() - b.detach()).norm() / b.detach().norm())
 
 
+@contextlib.contextmanager
+def threads_of(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def leaves(*tensors):
     return [tensor.detach().clone().requires_grad_() for tensor in tensors]
 
 
+@pytest.mark.usefixtures("operators")
 @pytest.mark.parametrize(("grid", "stride", "sigma_max"), [((41, 47), 1, 7.0), ((14, 14), 1, 1.5), ((40, 46), 2, 7.0)])
 def test_kernels_are_close_to_the_gaussian(grid, stride, sigma_max):
     # With a channel for every token, the output is the kernel.
@@ -72,7 +94,8 @@ def test_zero_support_gives_the_token_itself(sigma_max):
     torch.testing.assert_close(y, x, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("stride", [2, 3, 4])
+@pytest.mark.usefixtures("operators")
+@pytest.mark.parametrize("stride", [2, 3, 4, 8])
 @pytest.mark.parametrize("side", range(25, 30))
 def test_outputs_beyond_the_edge_see_the_nearest_tokens(side, stride):
     x = torch.eye(side * side).view(1, -1, side, side)
@@ -92,7 +115,12 @@ def test_large_support_gives_the_weighted_mean():
     assert (y - mean).abs().max() <= 0.02 * x.abs().max()
 
 
-@pytest.mark.parametrize("backend", ["exact", "linear"])
+# What the linear backend must bear, by either of its operators; and the exact one.
+BACKENDS = ["exact", "linear"]
+
+
+@pytest.mark.usefixtures("operators")
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("sigma_max", [None, 2.0])
 def test_wild_weights_and_supports_give_averages_of_tokens(backend, sigma_max):
     for weight in (-1e4, 1e4):
@@ -107,7 +135,8 @@ def test_wild_weights_and_supports_give_averages_of_tokens(backend, sigma_max):
             assert all(tensor.grad.isfinite().all() for tensor in tensors), (weight, support)
 
 
-@pytest.mark.parametrize("backend", ["exact", "linear"])
+@pytest.mark.usefixtures("operators")
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_what_is_no_number_stays_where_it_reaches(backend):
     x, weight, sigma = torch.randn(1, 2, 16, 16), torch.zeros(1, 16, 16), torch.full((1, 16, 16), 0.8)
     sigma[0, 3, 4] = float("nan")
@@ -131,29 +160,6 @@ def test_any_size_and_stride(grid, stride):
     assert relative(tensors[0].grad.sum(), torch.tensor(float(y.numel()))) <= 1e-5
 
 
-def test_the_batch_in_groups_is_the_batch_at_once(monkeypatch):
-    monkeypatch.setattr(groups, "_GROUP_BYTES", 2 * 4 * 8 * 20 * 17)
-    for options in ({}, {"mode": "replace", "stride": 2}):
-        for memory_format in (torch.contiguous_format, torch.channels_last):
-            pool = ContextPool2d(8, backend="linear", **options)
-            with torch.no_grad():
-                for parameter in pool.parameters():
-                    parameter.add_(0.3 * torch.randn_like(parameter))
-            x = torch.randn(5, 8, 20, 17).contiguous(memory_format=memory_format)
-            results = []
-            for most in (1 << 30, 1):
-                monkeypatch.setattr(groups, "_BATCH_BYTES", most)
-                (leaf,) = leaves(x)
-                pool.zero_grad()
-                y = pool(leaf)
-                y.square().sum().backward()
-                with torch.no_grad():
-                    results.append([y, pool(x), leaf.grad, *(p.grad.clone() for p in pool.parameters())])
-                assert all(each.is_contiguous(memory_format=memory_format) for each in (y, results[-1][1]))
-            for one, other in zip(*results, strict=True):
-                torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_rounds_only_the_result(dtype):
     x, weight, sigma = torch.randn(1, 4, 20, 20), torch.randn(1, 20, 20), 2 * torch.rand(1, 20, 20)
@@ -165,6 +171,7 @@ def test_half_precision_rounds_only_the_result(dtype):
         torch.testing.assert_close(context_pool(x, weight, sigma, backend="linear"), full)
 
 
+@pytest.mark.usefixtures("operators")
 def test_float64_empty_batches_and_subsets_of_gradients():
     x, weight, sigma = torch.randn(2, 3, 20, 15), torch.randn(2, 20, 15), 2 * torch.rand(2, 20, 15)
     full = context_pool(x, weight, sigma, backend="linear")
@@ -178,6 +185,7 @@ def test_float64_empty_batches_and_subsets_of_gradients():
         assert [t.grad is not None for t in tensors] == [bool(wanted >> i & 1) for i in range(3)]
 
 
+@pytest.mark.usefixtures("operators")
 def test_first_use_in_inference_mode_leaves_training_possible():
     pool, x = ContextPool2d(4, backend="linear"), torch.randn(1, 4, 23, 19)
     with torch.inference_mode():
@@ -186,7 +194,7 @@ def test_first_use_in_inference_mode_leaves_training_possible():
     assert x.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("backend", ["exact", "linear"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_copies_pickles_and_padding(backend):
     pool = ContextPool1d(6, mode="replace", support_range=0.05, backend=backend)
     with torch.no_grad():
@@ -201,38 +209,6 @@ def test_copies_pickles_and_padding(backend):
         assert torch.equal(twin(x, mask), y)
 
 
-def test_exact_in_blocks_is_exact(monkeypatch):
-    x, weight, sigma = torch.randn(2, 3, 11, 9), torch.randn(2, 11, 9), 2 * torch.rand(2, 6, 5)
-    results = []
-    for most in (exact._BLOCK_WEIGHTS, 2 * 11 * 9 * 5 * 2):
-        monkeypatch.setattr(exact, "_BLOCK_WEIGHTS", most)
-        tensors = leaves(x, weight, sigma)
-        y = context_pool(*tensors, stride=2, backend="exact")
-        y.square().sum().backward()
-        results.append([y, *(tensor.grad for tensor in tensors)])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_exact_keeps_its_digits_on_large_maps():
-    x, weight = torch.randn(1, 4, 40, 40), torch.randn(1, 40, 40)
-    for support in (0.3, 1.0, 4.0, 100.0):
-        sigma = support * (0.5 + torch.rand(1, 40, 40))
-        wanted = context_pool(x.double(), weight.double(), sigma.double(), backend="exact")
-        got = context_pool(x, weight, sigma, backend="exact")
-        assert (got - wanted).abs().max() <= 1e-5 * wanted.abs().max(), support
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("stride", [1, 2, 3])
-def test_the_fused_kernel_computes_the_formula(stride):
-    grid, coarse = (9, 11), coarse_grid((9, 11), stride)
-    x, weight, sigma = torch.randn(2, 32, *grid), torch.randn(2, *grid), 0.1 + 2 * torch.rand(2, *coarse)
-    nearest = [axis.amin(1) for axis in axis_distances(grid, coarse, stride, x.device, x.dtype)]
-    got = fused_pool(x, weight, 0.5 / sigma.square(), stride, tuple(nearest))
-    torch.testing.assert_close(got, context_pool(x, weight, sigma, stride=stride, backend="exact"))
-
-
 def test_auto_is_exact_on_small_maps_and_linear_on_large_ones():
     for grid, linear in (((7, 7), False), ((12, 12), False), ((14, 14), True), ((56, 56), True)):
         assert uses_linear(grid) == linear
@@ -242,29 +218,139 @@ def test_auto_is_exact_on_small_maps_and_linear_on_large_ones():
 
 
 def test_cost_is_linear_in_pixels():
-    counts = [count_linear_scales((side, side), 1, 0.1 + 0.1 * side) for side in (56, 112, 224)]
+    counts = [count_linear_levels((side, side), 0.1 + 0.1 * side) for side in (56, 112, 224)]
     macs = [
-        linear_macs(64, (side, side), side * side, count) for side, count in zip((56, 112, 224), counts, strict=True)
+        linear_macs(64, (side, side), side * side, 1, count) for side, count in zip((56, 112, 224), counts, strict=True)
     ]
     assert macs[1] / macs[0] < 4.2
     assert macs[2] / macs[1] < 4.2
 
 
-@pytest.mark.parametrize("backend", ["exact", "linear"])
-def test_compiled_in_one_graph(backend):
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("grid", "stride", "sigma_max", "channels"),
+    [
+        ((33, 29), 1, 5.0, 20),
+        ((14, 14), 1, 1.5, 16),
+        ((1, 50), 1, 5.0, 5),
+        ((40, 1), 2, 3.0, 33),
+        ((17, 16), 3, 2.0, 7),
+        ((1, 1), 1, 1.0, 3),
+        ((37, 61), 4, 9.0, 16),
+        ((61, 37), 8, 12.0, 2),
+    ],
+)
+def test_the_compiled_kernel_computes_what_pytorch_does(grid, stride, sigma_max, channels, memory_format, monkeypatch):
+    if cpu_kernel.find_kernel() is None:
+        pytest.skip("there is no C++ compiler")
+    x = torch.randn(3, channels, *grid).contiguous(memory_format=memory_format)
+    weight = torch.randn(3, *grid)
+    # Tokens that are left out, far enough for supports to be widened.
+    weight[0, : grid[0] // 2] = weight[1, :, ::2] = -torch.inf
+    weight[:, -1, -1] = 0.0
+    sigma = sigma_max * torch.rand(3, *coarse_grid(grid, stride))
+    gate = torch.randn(channels) if stride == 1 else None
+    results = []
+    for threads in (1, 3, None):
+        tensors = [each if each is None else each.clone().requires_grad_() for each in (x, weight, sigma, gate)]
+        if threads is None:
+            monkeypatch.setattr(cpu_kernel, "find_kernel", lambda: None)
+        with threads_of(threads or 1):
+            y = gated_context_pool(*tensors, stride, "linear", sigma_max)
+            y.backward(torch.linspace(-1, 1, y.numel()).sin().view_as(y))
+        assert y.is_contiguous(memory_format=memory_format)
+        results.append([y, *(each.grad for each in tensors if each is not None)])
+    for one, other, plain in zip(*results, strict=True):
+        assert torch.equal(one, other) or relative(one, other) <= 1e-6
+        assert relative(one, plain) <= 1e-5 or (one - plain).abs().max() <= 1e-6
+
+
+@pytest.mark.usefixtures("operators")
+def test_left_out_tokens_are_filled_by_their_neighbours():
+    x, log_weight = torch.randn(1, 3, 20, 20), torch.zeros(1, 20, 20)
+    log_weight[0, 7, 7] = log_weight[0, 12:16, 3] = -torch.inf
+    for support in (0.0, 0.05, 0.15, 0.2, 0.3):
+        tensors = leaves(x, log_weight, torch.full((1, 20, 20), support))
+        y = context_pool(*tensors, backend="linear", sigma_max=2.0)
+        expected = context_pool(*tensors, backend="exact")
+        torch.testing.assert_close(y[0, :, 7, 7], expected[0, :, 7, 7], atol=1e-3, rtol=0)
+        torch.testing.assert_close(y[0, :, 13, 3], expected[0, :, 13, 3], atol=1e-3, rtol=0)
+        y.square().sum().backward()
+        assert all(tensor.grad.isfinite().all() for tensor in tensors), support
+
+
+@pytest.mark.usefixtures("operators")
+def test_every_input_that_is_promised():
+    worst = worst_cases(40)
+    assert {case.error: case for case in worst.values() if case.error > BOUND} == {}
+
+
+@pytest.mark.slow
+def test_every_input_that_is_promised_many_times():
+    worst = worst_cases(600, first=1000)
+    assert {case.error: case for case in worst.values() if case.error > BOUND} == {}
+
+
+def test_default_types_and_devices_change_nothing():
+    x, weight, sigma = torch.randn(1, 4, 23, 25), torch.randn(1, 23, 25), 5 * torch.rand(1, 23, 25)
+    arguments = (x, weight, sigma)
+    expected = context_pool(*arguments, backend="linear")
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        assert torch.equal(context_pool(*arguments, backend="linear"), expected)
+        torch.set_default_device("meta")
+        assert torch.equal(context_pool(*arguments, backend="linear"), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert torch.equal(context_pool(*arguments, backend="linear"), expected)
+
+
+@pytest.mark.usefixtures("operators")
+def test_vmap_takes_one_sample_after_the_other():
+    x, weight, sigma = torch.randn(3, 2, 4, 15, 13), torch.randn(3, 2, 15, 13), 2 * torch.rand(2, 15, 13)
+
+    def loss(*arguments):
+        return context_pool(*arguments, backend="linear").square().sum()
+
+    samples = [loss(x[i], weight[i], sigma) for i in range(3)]
+    torch.testing.assert_close(torch.func.vmap(loss, in_dims=(0, 0, None))(x, weight, sigma), torch.stack(samples))
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(0, 0, None))(x, weight, sigma)
+    torch.testing.assert_close(
+        gradients, torch.stack([torch.func.grad(loss)(x[i], weight[i], sigma) for i in range(3)])
+    )
+
+
+def test_a_second_derivative_is_refused():
+    x = torch.randn(1, 2, 14, 14, requires_grad=True)
+    y = context_pool(x, torch.zeros(1, 14, 14), torch.ones(1, 14, 14), backend="linear")
+    (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(gradient.sum(), x)
+
+
+# Tracing and differentiation as the compiler does them; with its C++, in the slow test.
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_compiled_at_several_sizes(backend, memory_format, compiler):
     torch.compiler.reset()
-    pool = ContextPool2d(4, backend=backend)
+    pool = ContextPool2d(8, backend=backend)
     with torch.no_grad():
         for parameter in pool.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    # The tracer and the differentiation of the compiler, without its C++.
-    compiled = torch.compile(pool, fullgraph=True, backend="aot_eager")
-    results = []
-    for module in (pool, compiled):
-        (x,) = leaves(torch.linspace(-1, 1, 2 * 4 * 15 * 13).view(2, 4, 15, 13).sin())
-        pool.zero_grad()
-        y = module(x)
-        y.square().sum().backward()
-        results.append([y, x.grad, *(parameter.grad.clone() for parameter in pool.parameters())])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other)
+    around = nn.Sequential(nn.Conv2d(3, 8, 3), pool, nn.Conv2d(8, 4, 3)).to(memory_format=memory_format)
+    compiled = torch.compile(around, fullgraph=True, backend=compiler)
+    for size in ((24, 24), (20, 27), (33, 16)):
+        x = torch.randn(2, 3, *size).contiguous(memory_format=memory_format)
+        results = []
+        for module in (around, compiled):
+            (leaf,) = leaves(x)
+            around.zero_grad()
+            y = module.train()(leaf)
+            y.square().sum().backward()
+            results.append([y, leaf.grad, *(parameter.grad.clone() for parameter in around.parameters())])
+            with torch.no_grad():
+                results[-1].append(module.eval()(x))
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,151 @@
+"""The linear backend in PyTorch's own operators: its result and its gradients, on any device and in any float type.
+
+Shapes: B batch, C channels, H x W pixels, h x w outputs, T = B h w output tokens, N cells of all levels and images,
+t x t cells of a window. ``x_BCHW``, ``weight_BHW``, ``sigma_Bhw``, ``gate_C``, ``cells_NC``, ``mass_N``, ``y_BChw``.
+
+``y_i = sum_t h_it c_t / sum_t h_it m_t`` over the cells t of a window: h its weights, c the cells' sums of weighted
+tokens, m the cells' sums of weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .pyramid import axis_cells, build_pyramid, level_ends, pyramid_gradient
+from .windows import Windows, find_windows, outer
+
+__all__ = ["linear_average", "linear_average_gradients"]
+
+# Windows whose cells weigh less than this together have nothing within reach of their support, as where tokens are
+# left out. Then the least support of a ladder of them counts that reaches something.
+_LEAST_TOTAL = 1e-30
+_FIRST_FLOOR = 0.25
+_FLOOR_STEP = 2**0.5
+
+
+def linear_average(
+    x_BCHW: Tensor, weight_BHW: Tensor, sigma_Bhw: Tensor, gate_C: Tensor | None, stride: int, levels: int, full: bool
+) -> Tensor:
+    """Average the tokens around every output, and mix them with the tokens themselves where there is a gate.
+
+    Args:
+        x_BCHW: tokens, float32 or float64.
+        weight_BHW: their weights, not negative.
+        sigma_Bhw: supports in pixels, at most those that the levels serve.
+        gate_C: how far each channel goes from the tokens to the averages, with stride 1; None: all the way.
+        stride: pixels between outputs.
+        levels: number of levels.
+        full: whether every output has a token within reach; if not, that is seen to.
+    """
+    cells_NC, mass_N = _cells(x_BCHW, weight_BHW, levels)
+    windows, inverse_T = _windows(x_BCHW, mass_N, sigma_Bhw, stride, levels, full)
+    weights = outer(windows.rows * inverse_T[:, None], windows.columns)
+    y_BChw = _to_map(_sum_windows(cells_NC, windows.cells, weights), sigma_Bhw)
+    return y_BChw if gate_C is None else torch.lerp(x_BCHW, y_BChw, gate_C[:, None, None])
+
+
+def linear_average_gradients(
+    gradient_BChw: Tensor,
+    x_BCHW: Tensor,
+    weight_BHW: Tensor,
+    sigma_Bhw: Tensor,
+    gate_C: Tensor | None,
+    stride: int,
+    levels: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients by the four tensors of :func:`linear_average`, given that by its result."""
+    cells_NC, mass_N = _cells(x_BCHW, weight_BHW, levels)
+    windows, inverse_T = _windows(x_BCHW, mass_N, sigma_Bhw, stride, levels, False)
+    index, inverse = windows.cells, inverse_T[:, None]
+    weights = outer(windows.rows * inverse, windows.columns)
+    slopes = outer(windows.row_slopes * inverse, windows.columns) + outer(windows.rows * inverse, windows.column_slopes)
+    given_TC = gradient_BChw.permute(0, 2, 3, 1).flatten(0, 2)
+    average_TC = _sum_windows(cells_NC, index, weights)
+    gated_TC = given_TC if gate_C is None else given_TC * gate_C
+    along_T = (gated_TC * average_TC).sum(1)
+    mass_slope_T = _sum_windows(mass_N[:, None], index, slopes).squeeze(1)
+    for_sigma_T = (gated_TC * _sum_windows(cells_NC, index, slopes)).sum(1) - along_T * mass_slope_T
+    for_cells_NC = _scatter(index, weights, gated_TC, len(cells_NC))
+    for_mass_N = _scatter(index, weights, -along_T[:, None], len(cells_NC))
+    for_tokens = _map_gradient(for_cells_NC, x_BCHW.shape, levels)
+    for_weight = _map_gradient(for_mass_N, (len(x_BCHW), 1, *x_BCHW.shape[2:]), levels).squeeze(1)
+    for_x, for_gate = for_tokens * weight_BHW[:, None], None
+    if gate_C is not None:
+        for_x = for_x + gradient_BChw * (1 - gate_C)[:, None, None]
+        for_gate = (given_TC * average_TC).sum(0) - (gradient_BChw * x_BCHW).sum((0, 2, 3))
+    return for_x, for_weight + (for_tokens * x_BCHW).sum(1), for_sigma_T.view_as(sigma_Bhw), for_gate
+
+
+def _cells(x_BCHW: Tensor, weight_BHW: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """The cells of all levels: sums of weighted tokens (N, C) and of weights (N,)."""
+    weight = weight_BHW[:, None]
+    tokens, mass = (build_pyramid(each, levels) for each in (x_BCHW * weight, weight))
+    cells = torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in tokens])
+    return cells, torch.cat([level.flatten() for level in mass])
+
+
+def _windows(
+    x_BCHW: Tensor, mass_N: Tensor, sigma_Bhw: Tensor, stride: int, levels: int, full: bool
+) -> tuple[Windows, Tensor]:
+    """The windows of all outputs, and one over the mass in each, (T,)."""
+    grid = (x_BCHW.shape[2], x_BCHW.shape[3])
+
+    def place(support: Tensor) -> tuple[Windows, Tensor]:
+        windows = find_windows(support, grid, stride, levels)
+        return windows, _sum_windows(mass_N[:, None], windows.cells, outer(windows.rows, windows.columns)).squeeze(1)
+
+    windows, total = place(sigma_Bhw)
+    floor, support = _FIRST_FLOOR, sigma_Bhw
+    while not full and floor <= level_ends(levels)[-1]:
+        short = total.view_as(support) < _LEAST_TOTAL
+        if not torch.compiler.is_exporting() and not short.any():
+            break
+        support = torch.where(short, support.clamp_min(floor), support)
+        windows, total = place(support)
+        floor *= _FLOOR_STEP
+    if not full:
+        moved = (support != sigma_Bhw).view(-1, 1)
+        slopes = (slope.masked_fill(moved, 0.0) for slope in (windows.row_slopes, windows.column_slopes))
+        windows = Windows(*windows[:3], *slopes)
+    nothing = total < _LEAST_TOTAL
+    return windows, total.masked_fill(nothing, 1.0).reciprocal().masked_fill(nothing, 0.0)
+
+
+def _sum_windows(cells_NC: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    """``sum_t weights_it cells[index_it]``, (T, C)."""
+    if torch.onnx.is_in_onnx_export():
+        # ONNX has no bags; a few cells at a time keep the products small.
+        total = cells_NC.new_zeros(())
+        for rows, shares in zip(index.split(10, 1), weights.split(10, 1), strict=True):
+            total = total + (shares[:, None, :] @ F.embedding(rows, cells_NC)).squeeze(1)
+        return total
+    return F.embedding_bag(index, cells_NC, per_sample_weights=weights, mode="sum")
+
+
+def _scatter(index: Tensor, weights: Tensor, values_TC: Tensor, cells: int) -> Tensor:
+    """Add every token's values to the cells of its window, (N, C).
+
+    Sorted by cell these are sums over bags again, which is faster than adding to places in any order.
+    """
+    found, order = index.flatten().sort()
+    tokens = order.div(index.shape[1], rounding_mode="floor")
+    starts = torch.searchsorted(found, torch.arange(cells, device=found.device, dtype=found.dtype))
+    return F.embedding_bag(tokens, values_TC, starts, per_sample_weights=weights.flatten()[order], mode="sum")
+
+
+def _map_gradient(for_cells_NC: Tensor, shape: tuple[int, ...], levels: int) -> Tensor:
+    """What the gradient by the cells gives to the map that they were made of, (B, C, H, W)."""
+    batch, channels, height, width = shape
+    rows, columns = ([number for _, number in axis_cells(size, levels)] for size in (height, width))
+    parts = for_cells_NC.split([batch * down * across for down, across in zip(rows, columns, strict=True)])
+    for_levels = [
+        part.view(batch, down, across, channels).permute(0, 3, 1, 2)
+        for part, down, across in zip(parts, rows, columns, strict=True)
+    ]
+    return pyramid_gradient(for_levels, (height, width))
+
+
+def _to_map(tokens_TC: Tensor, sigma_Bhw: Tensor) -> Tensor:
+    return tokens_TC.unflatten(0, sigma_Bhw.shape).permute(0, 3, 1, 2)
