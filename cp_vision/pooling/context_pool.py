@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .exact import exact_pool
+from .exact import exact_pool, under_transform
 from .image_groups import map_groups
 from .linear import linear_pool
 
@@ -54,8 +54,8 @@ def context_pool(
         backend: ``"exact"`` computes the formula, in time quadratic in pixels; ``"linear"`` approximates it in
             time and memory linear in pixels, at strides up to 4; with equal weights its kernels are within 5 % of
             the Gaussian's (7 % where, at stride 4, an output lies beyond the map's corner). ``"auto"`` is
-            exact on small maps, up to 12 x 12 pixels at stride 1, where that is as fast, and at strides above 4, and
-            linear on larger ones.
+            exact on small maps, up to 12 x 12 pixels at stride 1, where that is as fast, at strides above 4, and under
+            the transforms of ``torch.func`` (vmap, grad), and linear on larger ones.
         sigma_max: the largest support there can be, in pixels, where it is known beforehand: the linear backend
             then makes no coarser grids than it needs. Larger supports count as this one there. The exact backend
             doesn't use it.
@@ -91,7 +91,8 @@ def gated_context_pool(
     The other arguments, the result and the errors are those of :func:`context_pool`.
     """
     _check(x, log_weight, sigma, stride, backend, sigma_max)
-    if backend == "linear" or (backend == "auto" and uses_linear((x.shape[2], x.shape[3]), stride)):
+    large = backend == "auto" and uses_linear((x.shape[2], x.shape[3]), stride)
+    if backend == "linear" or (large and not under_transform()):
         return linear_pool(x, log_weight, sigma, gate, stride, sigma_max)
 
     def pool(x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
@@ -99,7 +100,8 @@ def gated_context_pool(
         if gate is None:
             return pooled
         # Without gradients the result overwrites the pooled map, which nothing else refers to.
-        out = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else pooled
+        new = torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform()
+        out = None if new else pooled
         return torch.lerp(x, pooled, gate.to(x.dtype)[:, None, None], out=out)
 
     return map_groups(pool, x, log_weight, sigma)
