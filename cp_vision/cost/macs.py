@@ -11,8 +11,7 @@ from timm import create_model
 from torch import nn
 
 from ..layers.context_pool_2d import ContextPool2d
-from ..pooling.context_pool import coarse_grid, uses_linear
-from ..pooling.linear import count_linear_levels, linear_macs, linear_pool_macs
+from ..pooling.linear import linear_pool_macs
 from .input_size import input_size_of
 from .on_meta_device import meta_copy
 
@@ -46,27 +45,8 @@ def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None =
 
 
 def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
-    """Cost of one pool in MACs, in closed form: its mapping network and the product with its weights.
-
-    Args:
-        pool: the pool.
-        grid: height and width of its input, in pixels of the feature map.
-
-    Returns:
-        ``N (C h + h) + N o (k h + 1)`` and, where the backend is exact, ``M N C``, for N input and M output
-        tokens, C channels, hidden width h, o predicted maps and k kernel taps. Where the backend is linear, the
-        filters of its scales and ``M w (C + 1)``, for windows of w cells, stand in place of ``M N C``.
-    """
-    tokens = grid[0] * grid[1]
-    height, width = coarse_grid(grid, pool.stride)
-    if pool.backend == "linear" or (pool.backend == "auto" and uses_linear(grid, pool.stride)):
-        count = count_linear_levels(grid, pool.largest_support(grid))
-        macs = linear_macs(pool.channels, grid, height * width, pool.stride, count)
-    else:
-        macs = height * width * tokens * pool.channels
-    if pool.mapping is not None:
-        macs += tokens * sum(parameter.numel() for parameter in pool.mapping.parameters())
-    return macs
+    """Cost of one pool in MACs on a map of this height and width: :meth:`ContextPool2d.macs`."""
+    return pool.macs(grid)
 
 
 def count_module(module: nn.Module, input_shape: tuple[int, ...]) -> int:

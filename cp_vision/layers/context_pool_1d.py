@@ -6,9 +6,9 @@ Shapes: B batch, N tokens, C channels: ``x_BNC``, pooled as a map of height 1, `
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from .context_pool_2d import ContextPool2d
+from .context_pool_2d import ContextPool2d, record_call
 
 __all__ = ["ContextPool1d"]
 
@@ -35,16 +35,19 @@ class ContextPool1d(ContextPool2d):
         Args:
             x: (B, N, C).
             padding_mask: (B, N), True where a token is padding. Padding gives to no other token, and comes
-                out as it went in with stride 1. Every sequence needs at least one token that is not padding.
+                out as it went in with stride 1. A sequence may be padding alone; it comes out as zeros with larger
+                strides.
 
         Returns:
             (B, ceil(N/stride), C).
 
         Raises:
-            ValueError: x has another number of dimensions or channels, the mask another shape or type.
+            ValueError: x has another number of dimensions or channels or no tokens, the mask another shape or type.
         """
-        if x.ndim != 3 or x.shape[2] != self.channels:
-            raise ValueError(f"expected (B, N, {self.channels}), got {tuple(x.shape)}")
+        if isinstance(x, fx.Proxy):
+            return record_call(self, x, padding_mask)
+        if x.ndim != 3 or x.shape[2] != self.channels or x.shape[1] == 0:
+            raise ValueError(f"expected (B, N, {self.channels}) with at least one token, got {tuple(x.shape)}")
         if padding_mask is None:
             return super().forward(x.mT.unsqueeze(2)).squeeze(2).mT
         if padding_mask.shape != x.shape[:2] or padding_mask.dtype != torch.bool:
@@ -53,6 +56,8 @@ class ContextPool1d(ContextPool2d):
             )
         image = x.masked_fill(padding_mask[..., None], 0).mT.unsqueeze(2)
         log_weight, sigma = self.weight_and_support(image)
-        log_weight = log_weight.masked_fill(padding_mask[:, None], float("-inf"))
+        # A sequence of padding alone has equal weights, since no average of nothing has a gradient.
+        left_out = padding_mask & ~padding_mask.all(1, keepdim=True)
+        log_weight = log_weight.masked_fill(left_out[:, None], float("-inf"))
         pooled = self.pool(image, log_weight, sigma).squeeze(2).mT
         return torch.where(padding_mask[..., None], x, pooled) if self.stride == 1 else pooled

@@ -1,7 +1,7 @@
 """ContextPool as a module: a small mapping network predicts weight and support; a gate mixes input and result.
 
 Shapes: B batch, C channels, H x W grid of the input, h x w = ceil(H/stride) x ceil(W/stride) grid of the output.
-``x_BCHW`` the input, ``log_weight_BHW`` u, ``sigma_Bhw`` supports in pixels, ``gate_C`` g.
+``x_BCHW`` the input, ``log_weight_BHW``, ``sigma_Bhw`` supports in pixels, ``gate_C`` g.
 """
 
 from __future__ import annotations
@@ -10,27 +10,36 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ..pooling.context_pool import check_backend, gated_context_pool
+from ..pooling.context_pool import check_backend, coarse_grid, gated_context_pool, uses_linear
+from ..pooling.linear import count_linear_levels, linear_macs
 from .mapping import hidden_width, make_mapping, run_mapping
 
 __all__ = ["ContextPool2d"]
 
 LAYER_MODES = ("gated", "replace")
 
-# Longer side of the largest map that a model exported with open sizes serves in full.
-_DYNAMIC_SIDE = 512
+# Longer side of the largest map that a model exported with open sizes serves in full: the grids that serve a support
+# have to be counted before a size is known.
+_OPEN_SIDE = 512
+
+# Predicted log weights lie between minus and plus this, so that the heaviest token of a map weighs e^6 = 403 times the
+# lightest at most: the linear backend's error grows with that ratio, and weights of a deviation of 5 made it 20 %.
+_LOG_WEIGHT_BOUND = 3.0
 
 
 class ContextPool2d(nn.Module):
     """Adaptive context pooling of a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)).
 
-    A mapping of two convolutions predicts for every token a log weight ``u`` and a support
-    ``sigma = sigma_min + support_range * L * sigmoid(v)`` in pixels, L being the longer side of the grid;
-    :func:`cp_vision.context_pool` does the rest. A new pool starts with equal weights and the middle of the
+    A mapping of two convolutions predicts two numbers u and v for every token: its log weight is ``3 tanh(u / 3)``
+    and its support ``sigma = sigma_min + support_range * L * sigmoid(v)`` in pixels, L being the longer side of the
+    grid; :func:`cp_vision.context_pool` does the rest. So the heaviest token weighs at most e^6 = 403 times the
+    lightest, which bounds the error of the linear backend. A new pool starts with equal weights and the middle of the
     support range.
+
+    In a graph that ``torch.fx`` traces a pool is one node, as the modules of ``torch.nn`` are.
 
     Args:
         channels: number of channels C.
@@ -52,8 +61,8 @@ class ContextPool2d(nn.Module):
     Raises:
         ValueError: an argument outside its range.
 
-    Source: Huang et al., ICML 2022; r, the sigmoid and the two convolutions are our reading of it. The gate
-    and the stride are our extensions.
+    Source: Huang et al., ICML 2022; r, the sigmoid, the bounded log weight and the two convolutions are our reading of
+    it. The gate and the stride are our extensions.
     """
 
     _kernel = (3, 3)
@@ -100,7 +109,7 @@ class ContextPool2d(nn.Module):
     def weight_and_support(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the log weight (B, H, W) and the support sigma in pixels (B, ceil(H/stride), ceil(W/stride)).
 
-        Both are float32 at least.
+        Both are float32 at least. Log weights lie between -3 and 3.
 
         Args:
             x: (B, C, H, W), unchecked.
@@ -110,6 +119,7 @@ class ContextPool2d(nn.Module):
         equal = x.new_zeros(batch, height, width)
         dtype = torch.promote_types(x.dtype, torch.float32)
         log_weight = (learned[0] if self.learned_weight else equal).to(dtype)
+        log_weight = _LOG_WEIGHT_BOUND * torch.tanh(log_weight / _LOG_WEIGHT_BOUND)
         support = (learned[-1] if self.learned_support else equal).to(dtype)
         if self.stride > 1:
             support = F.avg_pool2d(support[:, None], self.stride, ceil_mode=True, count_include_pad=False).squeeze(1)
@@ -125,10 +135,30 @@ class ContextPool2d(nn.Module):
     def largest_support(self, grid: tuple[int, int]) -> float:
         """Largest support in pixels on a map of this height and width.
 
-        Exported with dynamic sizes, no size is known: then that of a map of 512 pixels a side.
+        In a graph with open sizes it is that of a map of 512 pixels a side: larger maps pool with supports up to that.
         """
-        symbolic = any(isinstance(size, torch.SymInt) for size in grid)
-        return self.sigma_min + self.support_range * (_DYNAMIC_SIDE if symbolic else max(grid))
+        is_open = any(isinstance(size, torch.SymInt) for size in grid)
+        return self.sigma_min + self.support_range * (_OPEN_SIDE if is_open else max(grid))
+
+    def macs(self, grid: tuple[int, int]) -> int:
+        """Cost of one map in MACs, in closed form: the mapping network and the product with the weights.
+
+        Args:
+            grid: height and width of the map, in pixels.
+
+        Returns:
+            ``N (C h + h) + N o (k h + 1)`` and, where the backend is exact, ``M N C``, for N input and M output
+            tokens, C channels, hidden width h, o predicted maps and k kernel taps. Where the backend is linear, the
+            filters of its levels and ``M w (C + 1)``, for windows of w cells, stand in place of ``M N C``.
+        """
+        tokens, outputs = math.prod(grid), math.prod(coarse_grid(grid, self.stride))
+        if self.backend == "linear" or (self.backend == "auto" and uses_linear(grid, self.stride)):
+            count = count_linear_levels(grid, self.largest_support(grid))
+            average = linear_macs(self.channels, grid, outputs, self.stride, count)
+        else:
+            average = outputs * tokens * self.channels
+        mapping = 0 if self.mapping is None else sum(parameter.numel() for parameter in self.mapping.parameters())
+        return tokens * mapping + average
 
     def pool(self, x: Tensor, log_weight: Tensor, sigma: Tensor) -> Tensor:
         """Pool x with the given weights and supports, in this module's mode.
@@ -144,23 +174,41 @@ class ContextPool2d(nn.Module):
         Raises:
             ValueError: as :func:`cp_vision.context_pool`.
         """
+        return self._pool(x, log_weight, sigma, masked=True)
+
+    def _pool(self, x: Tensor, log_weight: Tensor, sigma: Tensor, *, masked: bool) -> Tensor:
         sigma_max = self.largest_support((x.shape[2], x.shape[3]))
-        return gated_context_pool(x, log_weight, sigma, self.gate, self.stride, self.backend, sigma_max)
+        return gated_context_pool(x, log_weight, sigma, self.gate, self.stride, self.backend, sigma_max, masked)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)).
 
         Raises:
-            ValueError: x has another number of dimensions or channels.
+            ValueError: x has another number of dimensions or channels, or no pixels.
         """
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ValueError(f"expected (B, {self.channels}, H, W), got {tuple(x.shape)}")
+        if isinstance(x, fx.Proxy):
+            return record_call(self, x)
+        if x.ndim != 4 or x.shape[1] != self.channels or 0 in x.shape[2:]:
+            raise ValueError(f"expected (B, {self.channels}, H, W) with at least one pixel, got {tuple(x.shape)}")
         log_weight, sigma = self.weight_and_support(x)
-        return self.pool(x, log_weight, sigma)
+        return self._pool(x, log_weight, sigma, masked=False)
 
     def extra_repr(self) -> str:
         """Show what tells this pool from another."""
         return f"{self.channels}, stride={self.stride}, mode={self.mode!r}, support_range={self.support_range}"
+
+
+def record_call(pool: nn.Module, *args: Any) -> Any:
+    """Record the call of a pool as one node of the graph that ``torch.fx`` traces, whoever's the tracer.
+
+    Tracers take a module outside of ``torch.nn`` apart unless they are told not to, and a pool's sizes are no symbols.
+
+    Args:
+        pool: a module within the one that is traced.
+        args: what it is called with; the first is a ``torch.fx.Proxy``.
+    """
+    tracer = args[0].tracer
+    return tracer.create_proxy("call_module", tracer.path_of_module(pool), args, {})
 
 
 def _check_options(

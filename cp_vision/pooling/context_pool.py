@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from .exact import exact_pool
+from .exact import exact_pool, under_transform
 from .linear import linear_pool
 
 __all__ = ["BACKENDS", "check_backend", "context_pool", "gated_context_pool", "uses_linear"]
@@ -99,8 +99,8 @@ def gated_context_pool(
     if gate is None:
         return pooled
     # Without gradients the result overwrites the pooled map, which nothing else refers to.
-    out = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else pooled
-    return torch.lerp(x, pooled, gate.to(x.dtype)[:, None, None], out=out)
+    keep = torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform()
+    return torch.lerp(x, pooled, gate.to(x.dtype)[:, None, None], out=None if keep else pooled)
 
 
 def uses_linear(grid: tuple[int, int], stride: int = 1) -> bool:

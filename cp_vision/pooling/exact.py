@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .exact_on_gpu import can_fuse, fused_pool
 
-__all__ = ["axis_distances", "exact_pool", "squared_distances"]
+__all__ = ["axis_distances", "exact_pool", "squared_distances", "under_transform"]
 
 # Smaller weights, which change no digit of the result, are made exact zeros: many of them are denormal numbers, which
 # some CPUs multiply 10 to 60 times slower.
@@ -30,12 +30,13 @@ _BLOCK_WEIGHTS = 1 << 26
 def exact_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int) -> Tensor:
     """Compute :func:`cp_vision.context_pool` exactly; arguments as there, unchecked."""
     batch, _, height, width = x.shape
-    rows = sigma.shape[1]
-    if x.is_cuda and can_fuse(x, rows * sigma.shape[2]):
+    rows, transformed = sigma.shape[1], under_transform()
+    if x.is_cuda and not transformed and can_fuse(x, rows * sigma.shape[2]):
         coarse, float32 = (rows, sigma.shape[2]), torch.float32
         nearest = [axis.amin(1) for axis in axis_distances((height, width), coarse, stride, x.device, float32)]
         return fused_pool(x, log_weight.float(), _precision(sigma.float()), stride, (nearest[0], nearest[1]))
-    if type(x) is not Tensor or torch.compiler.is_compiling():
+    # Neither graphs nor transforms can make the weights again for the backward pass.
+    if transformed or type(x) is not Tensor or torch.compiler.is_compiling():
         return _pool_rows(x, log_weight, sigma, stride, 0)
     block = max(1, _BLOCK_WEIGHTS // max(1, batch * height * width * sigma.shape[2]))
     if block >= rows:
@@ -45,6 +46,11 @@ def exact_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int) -> Ten
         for index, part in enumerate(sigma.split(block, 1))
     ]
     return torch.cat(parts, 2)
+
+
+def under_transform() -> bool:
+    """Whether a transform of ``torch.func`` (vmap, grad, ...) is running."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _pool_rows(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, first: int) -> Tensor:
@@ -61,10 +67,8 @@ def _pool_rows(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, first:
     logits = log_weight.to(dtype).flatten(1)[:, None, :] - distance * precision[:, :, None]
     weights = F.threshold(logits.softmax(-1), _LEAST_WEIGHT, 0.0).to(x.dtype)
     tokens = x.flatten(2)
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        pooled = (weights @ tokens.mT).mT
-    else:
-        pooled = tokens @ weights.mT
+    # With channels last the product of the other order; its strides say so under vmap, too.
+    pooled = (weights @ tokens.mT).mT if tokens.stride(1) == 1 else tokens @ weights.mT
     return pooled.unflatten(2, coarse).to(x.dtype)
 
 

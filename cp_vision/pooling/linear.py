@@ -21,7 +21,7 @@ from torch import Tensor
 
 from . import cpu_kernel
 from .layout import memory_format
-from .linear_plain import linear_average, linear_average_gradients
+from .linear_plain import is_traced, linear_average, linear_average_gradients
 from .pyramid import FILTER, axis_cells, count_levels, level_ends
 from .windows import window_taps
 
@@ -50,8 +50,8 @@ def linear_pool(
         weight = relative.clamp_min(_WEIGHT_CUT).exp().masked_fill(log_weight == -torch.inf, 0.0)
         support = sigma.to(dtype).clamp(max=level_ends(levels)[-1] if sigma_max is None else sigma_max)
         arguments = (x.to(dtype), weight, support, None if gate is None else gate.to(dtype), stride, levels)
-        if torch.compiler.is_exporting():
-            # An exported graph runs without this package.
+        if is_traced():
+            # An exported graph runs without this package; and torch.func can't differentiate operators of others.
             return linear_average(*arguments, full=stride <= 2 and not masked).to(x.dtype)
         return torch.ops.cp_vision.linear_pool(*arguments).to(x.dtype)
 
@@ -150,25 +150,6 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _linear_pool.register_autograd(_differentiate, setup_context=_save)
-
-
-def _map_samples(operator: Any) -> Any:
-    """Run an operator on one sample of a batch of vmap's after the other."""
-
-    def run(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-        samples = [
-            operator(*(a if d is None else a.select(d, i) for a, d in zip(arguments, in_dims, strict=True)))
-            for i in range(info.batch_size)
-        ]
-        if isinstance(samples[0], Tensor):
-            return torch.stack(samples), 0
-        return tuple(torch.stack(each) for each in zip(*samples, strict=True)), (0,) * len(samples[0])
-
-    return run
-
-
-_linear_pool.register_vmap(_map_samples(_linear_pool))
-_linear_pool_gradients.register_vmap(_map_samples(_linear_pool_gradients))
 
 
 def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:

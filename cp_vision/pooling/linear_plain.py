@@ -13,16 +13,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .exact import under_transform
 from .pyramid import axis_cells, build_pyramid, level_ends, pyramid_gradient
 from .windows import Windows, find_windows, outer
 
-__all__ = ["linear_average", "linear_average_gradients"]
+__all__ = ["is_traced", "linear_average", "linear_average_gradients"]
 
 # Windows whose cells weigh less than this together have nothing within reach of their support, as where tokens are
 # left out. Then the least support of a ladder of them counts that reaches something.
 _LEAST_TOTAL = 1e-30
 _FIRST_FLOOR = 0.25
 _FLOOR_STEP = 2**0.5
+
+
+def is_traced() -> bool:
+    """Whether what runs is being exported or transformed by ``torch.func``, so that no branch may look at values."""
+    return torch.compiler.is_exporting() or under_transform()
 
 
 def linear_average(
@@ -100,7 +106,7 @@ def _windows(
     floor, support = _FIRST_FLOOR, sigma_Bhw
     while not full and floor <= level_ends(levels)[-1]:
         short = total.view_as(support) < _LEAST_TOTAL
-        if not torch.compiler.is_exporting() and not short.any():
+        if not is_traced() and not short.any():
             break
         support = torch.where(short, support.clamp_min(floor), support)
         windows, total = place(support)

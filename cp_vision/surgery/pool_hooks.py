@@ -34,6 +34,10 @@ def attach_pools(model: nn.Module, pools: Sequence[tuple[Block, nn.Module, bool]
         block.module.add_module(CHILD, pool)
         child, side = block.attention if before_attention and block.attention else ("", "output")
         place = block.module.get_submodule(child)
+        if child:
+            # Tracers of torch.fx go by this name: a module of torch.nn would be one node with its hooks, in a graph
+            # that doesn't hold the pool.
+            place.__module__ = __name__
         if side == "input":
             PoolInput(block.module, block.layout, tokens, block.prefix).attach(place)
         else:

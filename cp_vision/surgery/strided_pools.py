@@ -92,14 +92,15 @@ class PooledProjection(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Halve a map, (B, C, H, W) -> (B, D, H // 2, W // 2)."""
-        *norms, conv, pool = self.children()
+        children: Any = self.children()
+        *norms, conv, pool = children
         for norm in norms:
             x = norm(x)
         pooled = pool(x)[:, :, : x.shape[2] // 2, : x.shape[3] // 2]
         if not is_plain(conv):
             return conv(F.interpolate(pooled, scale_factor=2.0, mode="nearest"))
         # The four places of the kernel see one pixel, so their weights add up.
-        return F.conv2d(pooled, conv.get_parameter("weight").sum((2, 3), keepdim=True), getattr(conv, "bias", None))
+        return F.conv2d(pooled, conv.weight.sum((2, 3), keepdim=True), conv.bias)
 
 
 def _rounds_down(pooling: Pooling) -> bool:

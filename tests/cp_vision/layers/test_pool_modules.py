@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from cp_vision import ContextPool1d, ContextPool2d, context_pool
-from cp_vision.cost.macs import count_module, pool_macs
+from cp_vision import ContextPool1d, ContextPool2d, context_pool, pool_macs
+from cp_vision.cost.macs import count_module
 from cp_vision.cost.on_meta_device import meta_copy
 
 OPTIONS = [
@@ -62,7 +62,8 @@ def test_gradients_are_those_of_the_parts(backend, memory_format, mode):
 
     def by_parts(x):
         hidden = pool.mapping[1](torch.nn.functional.conv2d(x, pool.mapping[0].weight, pool.mapping[0].bias))
-        log_weight, support = pool.mapping[2](hidden).unbind(1)
+        weight, support = pool.mapping[2](hidden).unbind(1)
+        log_weight = 3 * (weight / 3).tanh()
         sigma = pool.sigma_min + pool.support_range * 15 * support.sigmoid()
         pooled = context_pool(x, log_weight, sigma, backend=backend, sigma_max=pool.largest_support((15, 14)))
         return pooled if pool.gate is None else x + pool.gate[:, None, None] * (pooled - x)
@@ -173,7 +174,7 @@ def test_a_mapping_that_others_have_changed_is_called(change):
 @pytest.mark.parametrize("grid", [(5, 7), (1, 1), (8, 8), (15, 14), (40, 33), (1, 150)])
 def test_cost_has_a_closed_form(options, grid):
     pool = ContextPool2d(6, **options)
-    assert count_module(meta_copy(pool), (6, *grid)) == pool_macs(pool, grid)
+    assert count_module(meta_copy(pool), (6, *grid)) == pool.macs(grid) == pool_macs(pool, grid)
 
 
 @pytest.mark.parametrize(
@@ -182,9 +183,9 @@ def test_cost_has_a_closed_form(options, grid):
 def test_a_pool_costs_a_small_share_of_a_resnet50_block(channels, grid, share):
     # 1 x 1, 3 x 3 and 1 x 1 convolutions with a quarter of the channels between.
     block = channels**2 // 4 * 2 + (channels // 4) ** 2 * 9
-    mapping = pool_macs(ContextPool2d(channels, backend="exact"), (grid, grid)) - grid**4 * channels
+    mapping = ContextPool2d(channels, backend="exact").macs((grid, grid)) - grid**4 * channels
     assert mapping < 0.01 * block * grid**2
-    assert pool_macs(ContextPool2d(channels), (grid, grid)) <= share * block * grid**2
+    assert ContextPool2d(channels).macs((grid, grid)) <= share * block * grid**2
 
 
 def test_sequence_is_a_map_of_height_one():
@@ -204,6 +205,86 @@ def test_padding_gives_to_no_other_token():
     assert torch.equal(pool(other, mask)[~mask], y[~mask])
     assert torch.equal(y[mask], x[mask])
     assert torch.equal(pool(x, torch.zeros_like(mask)), pool(x))
+
+
+@pytest.mark.parametrize("backend", ["exact", "linear", "auto"])
+@pytest.mark.parametrize("options", [{}, {"mode": "replace"}, {"mode": "replace", "stride": 2}])
+def test_a_sequence_of_padding_alone(options, backend):
+    pool = shake(ContextPool1d(6, backend=backend, **options))
+    x, mask = torch.randn(3, 20, 6).requires_grad_(), torch.zeros(3, 20, dtype=torch.bool)
+    mask[1], mask[2, 5:] = True, True
+    y = pool(x, mask)
+    assert torch.equal(y[1], x[1] if pool.stride == 1 else torch.zeros(10, 6))
+    tensors = [x, *pool.parameters()]
+    gradients = torch.autograd.grad(y.square().sum(), tensors)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    # Its parameters learn what they learn without that sequence.
+    kept = x.detach()[[0, 2]].requires_grad_()
+    others = torch.autograd.grad(pool(kept, mask[[0, 2]]).square().sum(), [kept, *tensors[1:]])
+    torch.testing.assert_close((gradients[0][[0, 2]], *gradients[1:]), others)
+
+
+@pytest.mark.parametrize("backend", ["exact", "linear"])
+@pytest.mark.parametrize("options", [{}, {"mode": "replace", "stride": 2}])
+def test_a_batch_of_nothing(options, backend):
+    length = 10 // options.get("stride", 1)
+    pool, x = ContextPool1d(6, backend=backend, **options), torch.randn(0, 10, 6).requires_grad_()
+    for mask in (None, torch.zeros(0, 10, dtype=torch.bool)):
+        assert pool(x, mask).shape == (0, length, 6)
+    image = ContextPool2d(6, backend=backend, **options)(torch.randn(0, 6, 10, 10))
+    assert image.shape == (0, 6, length, length)
+    pool(x).sum().backward()
+    assert x.grad.shape == x.shape
+
+
+def test_weights_differ_by_a_bounded_factor():
+    pool, x = ContextPool2d(6), 1e3 * torch.randn(2, 6, 9, 9)
+    with torch.no_grad():
+        pool.mapping[2].weight.normal_()
+    log_weight, _ = pool.weight_and_support(x)
+    assert log_weight.amin() >= -3
+    assert log_weight.amax() <= 3
+    assert log_weight.amax() - log_weight.amin() > 5
+    # Small ones are what the mapping says.
+    small = x / 1e5
+    said = pool.mapping(small)[:, 0].detach()
+    off = (pool.weight_and_support(small)[0] - said).abs()
+    assert off.max() <= said.abs().max() ** 3 / 9
+
+
+def loss(parameters, pool, *inputs):
+    return torch.func.functional_call(pool, parameters, inputs).square().sum()
+
+
+# On the largest map "auto" is linear.
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: ContextPool2d(4), (4, 3, 4)),
+        (lambda: ContextPool2d(4), (4, 15, 15)),
+        (lambda: ContextPool2d(4, mode="replace", stride=2, backend="exact"), (4, 5, 4)),
+        (lambda: ContextPool1d(4, mode="replace"), (7, 4)),
+    ],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_vmap(make, shape, last):
+    """Per-sample gradients are those of each sample, and an ensemble of pools is each of its pools."""
+    pools, x = [shake(make()) for _ in range(3)], torch.randn(3, 2, *shape)
+    if last and len(shape) == 3:
+        x = x.movedim(2, -1).contiguous().movedim(-1, 2)
+    parameters = dict(pools[0].named_parameters())
+    per_sample = torch.func.vmap(torch.func.grad(loss), (None, None, 0))(parameters, pools[0], x)
+    for i, sample in enumerate(x):
+        expected = torch.autograd.grad(pools[0](sample).square().sum(), list(parameters.values()))
+        for name, wanted in zip(parameters, expected, strict=True):
+            torch.testing.assert_close(per_sample[name][i], wanted, atol=1e-4, rtol=1e-4)
+    stacked, _ = torch.func.stack_module_state(pools)
+    call = torch.func.vmap(lambda parameters, x: torch.func.functional_call(pools[0], parameters, (x,)))
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            ensemble = call(stacked, x)
+            expected = torch.stack([pool(sample) for pool, sample in zip(pools, x, strict=True)])
+        torch.testing.assert_close(ensemble, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_copies_and_pickles():
@@ -227,17 +308,25 @@ def test_float64_and_channels_last():
         (lambda: ContextPool2d(6, mode="soft"), "mode 'soft'.*gated, replace"),
         (lambda: ContextPool2d(6, stride=2), "stride 2"),
         (lambda: ContextPool2d(6, stride=0, mode="replace"), "stride 0"),
+        (lambda: ContextPool2d(6, stride=2.0, mode="replace"), "stride 2.0"),
+        (lambda: ContextPool2d(6, stride=1.0), "stride 1.0"),
+        (lambda: ContextPool1d(6, stride=True, mode="replace"), "stride True"),
         (lambda: ContextPool2d(0), "channels 0"),
         (lambda: ContextPool2d(True), "channels True"),
         (lambda: ContextPool2d(6, support_range=True), "support_range True"),
-        (lambda: ContextPool2d(6, 5, "replace", backend="linear"), "'linear'.* 5"),
+        (lambda: ContextPool2d(6, 9, "replace", backend="linear"), "'linear'.* 9"),
         (lambda: ContextPool2d("six"), "channels 'six'"),
         (lambda: ContextPool2d(6, hidden=0), "hidden 0"),
+        (lambda: ContextPool2d(6, hidden=2.0), "hidden 2.0"),
         (lambda: ContextPool2d(6, support_range=0), "support_range 0"),
+        (lambda: ContextPool2d(6, support_range=float("inf")), "support_range inf"),
         (lambda: ContextPool2d(6, sigma_min=-1), "sigma_min -1"),
         (lambda: ContextPool2d(6, backend="gpu"), "backend 'gpu'"),
         (lambda: ContextPool2d(6)(torch.zeros(1, 5, 4, 4)), r"\(B, 6, H, W\).*\(1, 5, 4, 4\)"),
         (lambda: ContextPool1d(6)(torch.zeros(1, 6, 5)), r"\(B, N, 6\).*\(1, 6, 5\)"),
+        (lambda: ContextPool1d(6)(torch.zeros(2, 0, 6)), r"\(2, 0, 6\)"),
+        (lambda: ContextPool1d(6)(torch.zeros(2, 0, 6), torch.zeros(2, 0, dtype=torch.bool)), r"\(2, 0, 6\)"),
+        (lambda: ContextPool2d(6)(torch.zeros(2, 6, 0, 4)), r"\(2, 6, 0, 4\)"),
         (
             lambda: ContextPool1d(6)(torch.zeros(1, 5, 6), torch.zeros(1, 4, dtype=torch.bool)),
             r"padding_mask.*\(1, 4\)",
