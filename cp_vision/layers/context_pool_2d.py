@@ -25,17 +25,17 @@ LAYER_MODES = ("gated", "replace")
 # have to be counted before a size is known.
 _OPEN_SIDE = 512
 
-# Predicted log weights lie between minus and plus this, so that the heaviest token of a map weighs e^6 = 403 times the
-# lightest at most: the linear backend's error grows with that ratio, and weights of a deviation of 5 made it 20 %.
-_LOG_WEIGHT_BOUND = 3.0
+# Predicted log weights lie between minus and plus this, so that the heaviest token of a map weighs e^4 = 55 times the
+# lightest at most: the linear backend's error grows with that ratio, and few heavy tokens among light ones are its worst case.
+_LOG_WEIGHT_BOUND = 2.0
 
 
 class ContextPool2d(nn.Module):
     """Adaptive context pooling of a feature map, (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)).
 
-    A mapping of two convolutions predicts two numbers u and v for every token: its log weight is ``3 tanh(u / 3)``
+    A mapping of two convolutions predicts two numbers u and v for every token: its log weight is ``2 tanh(u / 2)``
     and its support ``sigma = sigma_min + support_range * L * sigmoid(v)`` in pixels, L being the longer side of the
-    grid; :func:`cp_vision.context_pool` does the rest. So the heaviest token weighs at most e^6 = 403 times the
+    grid; :func:`cp_vision.context_pool` does the rest. So the heaviest token weighs at most e^4 = 55 times the
     lightest, which bounds the error of the linear backend. A new pool starts with equal weights and the middle of the
     support range.
 
@@ -109,7 +109,7 @@ class ContextPool2d(nn.Module):
     def weight_and_support(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the log weight (B, H, W) and the support sigma in pixels (B, ceil(H/stride), ceil(W/stride)).
 
-        Both are float32 at least. Log weights lie between -3 and 3.
+        Both are float32 at least. Log weights lie between -2 and 2.
 
         Args:
             x: (B, C, H, W), unchecked.
