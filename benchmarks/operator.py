@@ -61,9 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SECTIONS, help="one section")
     parser.add_argument("--quick", action="store_true", help="small maps, single images, two turns")
-    parser.add_argument(
-        "--output", type=Path, help="folder to write to (default: benchmarks/results if all is measured)"
-    )
+    parser.add_argument("--output", type=Path, help="folder to write to (default, for a whole run: benchmarks/results)")
     arguments = parser.parse_args()
     if os.environ.get("CP_VISION_CPU_KERNEL") == "0":
         parser.error("CP_VISION_CPU_KERNEL=0 leaves out the compiled kernel, which is to be measured; unset it")
@@ -158,9 +156,8 @@ def measure_models(effort: Effort) -> Iterator[Figure]:
         pair = {name: timm.create_model(name) for name in (base, f"cp_{base}")}
         images = torch.randn(effort.batch, 3, 224, 224)
         phases = {"evaluation": forward, "training step": training_step}
-        yield from compare(
-            ("models", base, "planar"), pair, images, phases, effort._replace(seconds=15 * effort.seconds)
-        )
+        longer = effort._replace(seconds=15 * effort.seconds)
+        yield from compare(("models", base, "planar"), pair, images, phases, longer)
         for name, model in pair.items():
             macs = cp_vision.count_macs(model, (3, 224, 224))
             yield Figure("models", base, "planar", name, "MMACs", spread([macs / 1e6]))
