@@ -33,9 +33,9 @@ POOLS = """## A pool beside the block at its place
 
 Forward: in evaluation, without gradients. Forward + backward: in training, gradients of input and parameters. The block
 is the second of its stage in timm's ResNet-50, in the same layout; at 14x14x384 that of ViT-S/16. The pool is a whole
-`ContextPool2d` with default options. Memory is the peak of forward + backward beyond input and output, the input's
-gradient included, in maps: what the input takes. Without kernel: in a process of its own, beside the block there.
-200x336x256 is a single image.
+`ContextPool2d` with default options. Memory is the peak of forward + backward beyond input and output, in maps (a map:
+what the input takes); gradients of input and parameters are part of it. No kernel: in a process of its own, beside the
+block there. 200x336x256 is a single image.
 """
 CROSSING = """## Where the linear backend overtakes the exact one
 
