@@ -53,7 +53,7 @@ class Effort(NamedTuple):
 
 
 FULL = Effort(8, 15, 5, 4.0, PLACES, range(10, 30, 2))
-QUICK = Effort(1, 2, 2, 0.0, PLACES[2:5], (10, 20))
+QUICK = Effort(1, 2, 2, 0.0, PLACES[3:5], (10, 20))
 
 
 def main() -> None:
