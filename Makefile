@@ -33,7 +33,7 @@ test-oldest: build/oldest/installed
 	OMP_NUM_THREADS=1 build/oldest/bin/python $(PYTEST) -m "not slow and not nightly" tests/cp_vision tests/recipes tests/search
 
 benchmark: .venv/installed
-	$(BIN)/python benchmarks/pool_cost.py
+	$(BIN)/python benchmarks/operator.py
 
 # The documentation site, into build/site; a dead link is an error.
 docs: .venv/installed

@@ -10,15 +10,17 @@ none are loaded.
 
 from __future__ import annotations
 
+import os
+import sys
+
+# Modules are searched in the root of the checkout, not in this file's folder.
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 import datetime
 import json
-import os
-import sys
 from functools import partial
 from pathlib import Path
-
-sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import timm
 import torch

@@ -13,16 +13,18 @@ training.
 
 from __future__ import annotations
 
+import os
+import sys
+
+# Modules are searched in the root of the checkout, not in this file's folder.
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 import csv
 import datetime
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import torch
 

@@ -6,32 +6,60 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["median_times", "peak_memory"]
+__all__ = ["Spread", "median_times", "peak_memory", "spread", "times_in_turn"]
 
 
-def median_times(functions: dict[str, Callable[[], object]], repeats: int, seconds: float) -> dict[str, float]:
-    """Median time of each function in seconds, the functions taking turns so that all meet the same machine.
+class Spread(NamedTuple):
+    """A median, the quartiles about it, and how many values they are of."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and quartiles; of a single value, which is counted rather than measured, all are that."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * list(values)
+    return Spread(median, low, high, len(values))
+
+
+def times_in_turn(
+    functions: Mapping[str, Callable[[], object]], repeats: int, seconds: float, least: int = 3
+) -> dict[str, list[float]]:
+    """Times of each function in seconds, the functions taking turns so that all meet the same machine.
+
+    Every turn begins with another one. Before the first, each function is called once without a clock.
 
     Args:
         functions: what to time, by name.
-        repeats: turns at most; at least three.
+        repeats: turns at most.
         seconds: after this much time no new turn begins.
+        least: turns at least, whatever time they take.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         function()
+    names = list(functions)
     began = time.perf_counter()
     for turn in range(repeats):
-        if turn >= 3 and time.perf_counter() - began > seconds:
+        if turn >= least and time.perf_counter() - began > seconds:
             break
-        for name, function in functions.items():
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
             start = time.perf_counter()
-            function()
+            functions[name]()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
+
+
+def median_times(functions: Mapping[str, Callable[[], object]], repeats: int, seconds: float) -> dict[str, float]:
+    """Median time of each function in seconds; the arguments are those of :func:`times_in_turn`."""
+    return {name: statistics.median(times) for name, times in times_in_turn(functions, repeats, seconds).items()}
 
 
 def peak_memory(function: Callable[[], object]) -> int | None:

@@ -9,19 +9,21 @@ ResNet-50 that keep a budget, by processor time.
 
 from __future__ import annotations
 
+import os
+import sys
+
+# Modules are searched in the root of the checkout, not in this file's folder.
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[0] = ROOT
+
 import argparse
 import datetime
 import json
-import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[0] = ROOT
 
 import optuna
 

@@ -9,16 +9,18 @@ of the budget's cost and the lowest accuracy within it, as a share of that of th
 
 from __future__ import annotations
 
+import os
+import sys
+
+# Modules are searched in the root of the checkout, not in this file's folder.
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 import csv
-import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-
-sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import optuna
 

@@ -9,15 +9,17 @@ digits by the bundled recipe at a third of its length. About 20 minutes of one c
 
 from __future__ import annotations
 
+import os
+import sys
+
+# Modules are searched in the root of the checkout, not in this file's folder.
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 import csv
 import itertools
-import os
-import sys
 import tempfile
 from pathlib import Path
-
-sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import torch
 
