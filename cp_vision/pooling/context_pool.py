@@ -52,7 +52,9 @@ def context_pool(
             that is the weighted mean of those equally near.
         stride: pixels between outputs.
         backend: ``"exact"`` computes the formula, in time quadratic in pixels; ``"linear"`` approximates it in
-            time and memory linear in pixels, at strides up to 8; its kernels are within BOUND of the Gaussian's.
+            time and memory linear in pixels, at strides up to 8. With equal weights its kernels are within 5 % of
+            the Gaussian's in L1 (7 % at strides above 4), and results of log weights between -2 and 2 nearly so;
+            the error grows with the spread of the weights, without a bound.
             ``"auto"`` is exact on small maps, up to 12 x 12 pixels at stride 1, where that is as fast, and at
             strides above 8, and linear on larger ones.
         sigma_max: the largest support there can be, in pixels, where it is known beforehand: the linear backend

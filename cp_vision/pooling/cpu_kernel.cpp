@@ -18,7 +18,7 @@ constexpr int kLanes = 16;
 typedef float Lanes __attribute__((vector_size(4 * kLanes)));
 
 // So many blocks of channels are read and written at once: with channels last, short pieces of memory are slow.
-constexpr int64_t kGroup = 4;
+constexpr int64_t kGroup = 8;
 
 constexpr double kReach = 4.5;  // cells up to this distance belong to a window
 constexpr int kTaps = 10;
@@ -473,11 +473,12 @@ struct Images {
 
 // What one thread needs for a few blocks of channels.
 struct Workspace {
-  std::vector<Lanes> tokens, outputs;  // (blocks, pixels) and (blocks, outputs)
+  // (blocks, pixels) and (blocks, outputs); forward, with stride 1, outputs take the place of tokens.
+  std::vector<Lanes> tokens, outputs;
   std::vector<Lanes> table, gradient, scratch;
   Workspace(const Problem& problem, const Pyramid& pyramid, bool backward)
       : tokens(kGroup * problem.pixels()),
-        outputs(kGroup * problem.outputs()),
+        outputs(backward || problem.stride > 1 ? kGroup * problem.outputs() : 0),
         table(pyramid.cells),
         gradient(backward ? pyramid.cells : 0),
         scratch(scratch_cells(problem)) {}
@@ -514,10 +515,11 @@ void cp_vision_forward(const Problem* given, const float* ends, const float* x, 
   const Images images(problem, ends, weight, sigma);
   run_blocks(problem, images.pyramid, false, [&](const Blocks& blocks, int64_t, Workspace& space) {
     const Window* windows = images.windows.data() + blocks.image * problem.outputs();
+    Lanes* all_outputs = problem.stride == 1 ? space.tokens.data() : space.outputs.data();
     read_blocks(problem, x, blocks, problem.pixels(), space.tokens.data());
     for (int64_t block = 0; block < blocks.count; ++block) {
       const Lanes* tokens = space.tokens.data() + block * problem.pixels();
-      Lanes* outputs = space.outputs.data() + block * problem.outputs();
+      Lanes* outputs = all_outputs + block * problem.outputs();
       build_block(problem, images.pyramid, tokens, weight + blocks.image * problem.pixels(), &space);
       const Lanes mix = read_gate(problem, gate, blocks.first + block);
       for (int64_t output = 0; output < problem.outputs(); ++output) {
@@ -525,7 +527,7 @@ void cp_vision_forward(const Problem* given, const float* ends, const float* x, 
         outputs[output] = gate ? tokens[output] + mix * (average - tokens[output]) : average;
       }
     }
-    write_blocks(problem, y, blocks, problem.outputs(), space.outputs.data());
+    write_blocks(problem, y, blocks, problem.outputs(), all_outputs);
   });
 }
 

@@ -90,7 +90,7 @@ def _axis_windows(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Indices, weights and squared distances past the nearest cell's along one axis, (B, h, w, t) each."""
     device = level.device
-    position = torch.arange(outputs, device=device, dtype=torch.float64) * stride + (stride - 1) / 2
+    position = torch.arange(outputs, device=device, dtype=spare.dtype) * stride + (stride - 1) / 2
     window = torch.arange(window_taps(size, stride), device=device)
     indices, squares = [], []
     for number, (first, count) in enumerate(cells):
@@ -105,7 +105,7 @@ def _axis_windows(
         indices.append((cell - first).clamp(min=0).clamp(max=count - 1))
         squares.append(squared - squared.amin(-1, keepdim=True))
     which = level * outputs + torch.arange(outputs, device=device).view(-1, *[1] * (2 - dim))
-    index, squared = F.embedding(which, torch.cat(indices)), F.embedding(which, torch.cat(squares).to(spare.dtype))
+    index, squared = F.embedding(which, torch.cat(indices)), F.embedding(which, torch.cat(squares))
     outside = squared.isinf()
     squared = squared.masked_fill(outside, 0.0)
     exponent = squared / (-2 * spare)[..., None]

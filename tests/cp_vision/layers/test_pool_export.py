@@ -22,13 +22,20 @@ def exportable(request):
     return pool, torch.randn(SHAPES[0]), ({0: batch, 2: height, 3: width},)
 
 
-@torch.no_grad()
-def test_export_with_open_sizes(exportable):
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_export_with_open_sizes(exportable, memory_format):
     pool, example, sizes = exportable
+    example = example.contiguous(memory_format=memory_format)
     program = torch.export.export(pool, (example,), dynamic_shapes=sizes).module()
     for shape in SHAPES:
-        x = torch.randn(shape)
-        torch.testing.assert_close(program(x), pool(x), atol=1e-5, rtol=1e-5)
+        x = torch.randn(shape).contiguous(memory_format=memory_format)
+        results = []
+        for module in (program, pool):
+            leaf = x.clone().requires_grad_()
+            y = module(leaf)
+            y.square().sum().backward()
+            results += [y.detach(), leaf.grad]
+        torch.testing.assert_close(results[:2], results[2:], atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
