@@ -26,7 +26,7 @@ LAYER_MODES = ("gated", "replace")
 _OPEN_SIDE = 512
 
 # Predicted log weights lie between minus and plus this, so that the heaviest token of a map weighs e^4 = 55 times the
-# lightest at most: the linear backend's error grows with that ratio, and few heavy tokens among light ones are its worst case.
+# lightest at most: the linear backend's error grows with that ratio.
 _LOG_WEIGHT_BOUND = 2.0
 
 
