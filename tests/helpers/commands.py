@@ -42,10 +42,10 @@ class Done:
 class Running:
     """A command that was started."""
 
-    def __init__(self, words: list[str], cwd: Path | None, environment: dict[str, str] | None, read: bool) -> None:
+    def __init__(self, words: list[str], cwd: Path | None, environment: dict[str, str] | None) -> None:
         self._folder = tempfile.TemporaryDirectory()
         variables = {**os.environ, **(environment or {})}
-        given = (words[0], words[1:], str(cwd or Path.cwd()), variables, self._folder.name, read)
+        given = (words[0], words[1:], str(cwd or Path.cwd()), variables, self._folder.name)
         # Not a daemon, as these may have no loading workers.
         self.process: Any = SERVER.Process(target=_command, args=given)
         self.process.start()
@@ -68,30 +68,25 @@ class Running:
         return Done(self.process.exitcode, out, err)
 
 
-def start(
-    words: list[str], cwd: Path | None = None, environment: dict[str, str] | None = None, read: bool = True
-) -> Running:
+def start(words: list[str], cwd: Path | None = None, environment: dict[str, str] | None = None) -> Running:
     """Start a console command.
 
     Args:
         words: its name, such as ``cp-search``, and its arguments.
         cwd: the folder that it starts in; by default this process's.
         environment: variables that it has beside this process's.
-        read: whether what it prints is read; else it prints into a pipe that its reader has closed.
     """
-    return Running(words, cwd, environment, read)
+    return Running(words, cwd, environment)
 
 
-def run(
-    words: list[str], cwd: Path | None = None, environment: dict[str, str] | None = None, read: bool = True
-) -> Done:
+def run(words: list[str], cwd: Path | None = None, environment: dict[str, str] | None = None) -> Done:
     """Run a console command to its end; arguments as of ``start``."""
-    done = start(words, cwd, environment, read).wait()
+    done = start(words, cwd, environment).wait()
     assert done is not None
     return done
 
 
-def _command(name: str, arguments: list[str], cwd: str, environment: dict[str, str], folder: str, read: bool) -> None:
+def _command(name: str, arguments: list[str], cwd: str, environment: dict[str, str], folder: str) -> None:
     # Loading workers are forks, as in a process that was started by itself: they end where this one is killed.
     multiprocessing.set_start_method(None, force=True)
     # A fork has the environment, the folder and the streams that the server began with.
@@ -101,10 +96,6 @@ def _command(name: str, arguments: list[str], cwd: str, environment: dict[str, s
     for stream, path in ((1, "out"), (2, "err")):
         with open(os.path.join(folder, path), "wb") as file:
             os.dup2(file.fileno(), stream)
-    if not read:
-        end, closed = os.pipe()
-        os.close(end)
-        os.dup2(closed, 1)
     # Tests that a shell runs in the background inherit that Ctrl-C is ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [name, *arguments]
