@@ -17,6 +17,7 @@ from torch import nn
 from cp_vision.models.build import STORED, check_base
 from cp_vision.shared.errors import UserError, one_line
 from cp_vision.shared.files import replace_folder
+from cp_vision.shared.on_meta import on_meta
 
 from .recipe.checks import NOT_MODEL_KWARGS
 from .recipe.keys import Recipe
@@ -47,7 +48,7 @@ def model_args(name: str, recipe: Recipe, num_classes: int, model_kwargs: Mappin
         if key in model_kwargs:
             raise UserError(f"model argument {key} comes from the recipe and the data; set {instead} of the recipe")
     args.update(model_kwargs)
-    with torch.device("meta"):
+    with on_meta():
         model = build_model(name, args)
     # Models of a fixed grid (transformers) are built for the image size; ConvNets take any.
     if recipe.img_size is not None and hasattr(model, "set_input_size"):

@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
 from timm.models import split_model_name_tag
 
 from cp_vision import Architecture
 from cp_vision.models.build import check_base
 from cp_vision.shared.errors import UserError
+from cp_vision.shared.on_meta import on_meta
 
 from ..recipes.data.open import count_classes, hold_out, open_splits
 from ..recipes.models import data_config, label_names, model_args
@@ -63,7 +63,7 @@ class SearchContext:
         self.train_set, self.held_out = hold_out(whole, config.val_fraction)
         self.num_classes = count_classes(whole, self.recipe)
         base = _base(config, self.recipe, self.num_classes)
-        with torch.device("meta"):
+        with on_meta():
             self.input_size: tuple[int, int, int] = data_config(base.build(), self.recipe)["input_size"]
         space = measure_space(base, self.input_size, options, ("macs", *measures), config.compiled, known)
         self.space = dataclasses.replace(space, limits=parse_budgets(config.budget_text, space.base_costs))

@@ -5,6 +5,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ OUTSIDE = {
 EXTRAS = {"cp_vision": ("plot",), "cp_vision.recipes": ("plot", "data"), "cp_vision.search": ("search", "plot")}
 
 
+@cache
+def imports_of(module):
+    """Full names of what a module of ours imports."""
+    return list(imports(module, MODULES))
+
+
+@cache
+def owners():
+    """The distributions that each top-level name comes from."""
+    return importlib.metadata.packages_distributions()
+
+
 def room_of(module, package):
     """Place of a module's room in the order of its package; None for the package itself."""
     name = module.removeprefix(package).removeprefix(".")
@@ -70,7 +83,7 @@ def chain(start, end):
                 found.append(module)
                 module = before[module]
             return " -> ".join(reversed(found))
-        for other in imports(module, MODULES):
+        for other in imports_of(module):
             if other in MODULES and other not in before:
                 before[other] = module
                 queue.append(other)
@@ -82,7 +95,7 @@ def test_dependencies_run_one_way(package):
     wrong = []
     for module in (module for module in MODULES if package_of(module) == package):
         own = room_of(module, package)
-        for other in imports(module, MODULES):
+        for other in imports_of(module):
             theirs = package_of(other)
             if theirs is None:
                 assert other.partition(".")[0] not in OUTSIDE[package], f"{module} imports {other}"
@@ -105,13 +118,24 @@ def requirements(*sections):
 
 @pytest.mark.parametrize("package", EXTRAS)
 def test_what_a_package_imports_is_declared(package):
-    owners = importlib.metadata.packages_distributions()
     declared = requirements(*EXTRAS[package])
     for module in (module for module in MODULES if package_of(module) == package):
-        for other in imports(module, MODULES):
+        for other in imports_of(module):
             top = other.partition(".")[0]
             if package_of(other) is None and top not in sys.stdlib_module_names:
-                assert declared & {owner.lower() for owner in owners[top]}, f"{module} imports {top}: not in setup.cfg"
+                assert declared & {owner.lower() for owner in owners()[top]}, (
+                    f"{module} imports {top}: not in setup.cfg"
+                )
+
+
+# What others import for us: torch.utils.tensorboard, and timm's readers of data sets.
+IMPORTED_BY_OTHERS = {"tensorboard", "datasets", "webdataset"}
+
+
+def test_what_is_declared_is_imported():
+    tops = {other.partition(".")[0] for module in MODULES for other in imports_of(module)}
+    imported = {owner.lower() for top in tops for owner in owners().get(top, ())}
+    assert requirements("search", "plot", "data") - imported == IMPORTED_BY_OTHERS
 
 
 def test_importing_the_library_needs_no_search():

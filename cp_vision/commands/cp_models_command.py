@@ -164,9 +164,9 @@ def _sites(name: str, model: Any) -> list[Site]:
 
 
 def _build_meta(name: str, model_args: dict[str, Any]) -> Any:
-    import torch
+    from ..shared.on_meta import on_meta
 
-    with torch.device("meta"):
+    with on_meta():
         return _build(name, model_args)
 
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from timm import create_model
 from timm.models import is_model
 from torch import nn
 
 from ..cost.macs import count_macs, format_macs
 from ..shared.errors import UserError, listed
+from ..shared.on_meta import on_meta
 from .build import check_base
 
 __all__ = ["Architecture"]
@@ -98,7 +98,7 @@ class Architecture:
             TypeError: as :meth:`build`.
             RuntimeError: an unknown pretrained tag, or the model doesn't run on this input size.
         """
-        with torch.device("meta"):
+        with on_meta():
             model = self.build()
         return count_macs(model, input_size)
 

@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import torch
 from timm.models import model_entrypoint
 from torch import nn
 
@@ -16,6 +15,7 @@ from cp_vision import Architecture, ContextPool2d, Site, count_macs, find_sites,
 from cp_vision.anatomy.default_pools import default_pools, is_read_by_token
 from cp_vision.models.build import check_base
 from cp_vision.shared.errors import UserError, listed
+from cp_vision.shared.on_meta import on_meta
 from cp_vision.surgery.insert_pools import check_pool_options
 
 from ..config.space_options import SpaceOptions, matching
@@ -89,7 +89,7 @@ def _measure(
     options = dict(base.pool_options)
     options |= {name: values[0] for name, values in settings.items() if len(values) == 1 and name != "img_size"}
     base = dataclasses.replace(base, pool_options=options)
-    with torch.device("meta"):
+    with on_meta():
         plain = base.build()
     fixed_grid = hasattr(plain, "set_input_size")
     costs: dict[tuple[Any, ...], dict[Measure, PartCosts]] = {}
@@ -145,7 +145,7 @@ class _Counted:
 
     def __init__(self, base: Architecture, input_size: tuple[int, int, int], choices: SpaceOptions) -> None:
         self.base, self.input_size = base, input_size
-        with torch.device("meta"):
+        with on_meta():
             self.plain = base.build()
         try:
             sites = find_sites(self.plain, input_size)
@@ -171,7 +171,7 @@ class _Counted:
             self.droppable = tuple(name for name in self.droppable if name in droppable)
         # A site that may neither be pooled nor dropped is no choice, but a block of it still costs.
         self.sites = [site for site in sites if site.kind == "block" or site.name in self.pooled]
-        with torch.device("meta"):
+        with on_meta():
             self.model = base.build()
             insert_pools(self.model, self.pooled, **base.pool_options)
         self.pools: dict[str, tuple[ContextPool2d, Site]] = {
@@ -214,7 +214,7 @@ class _Counted:
         if site.kind == "block":
             return float(pool_macs(pool, site.grid))
         # A strided pool changes what the block after it costs.
-        with torch.device("meta"):
+        with on_meta():
             model = insert_pools(self.base.build(), [site.name], **self.base.pool_options)
         return float(count_macs(model, self.input_size) - base_macs)
 

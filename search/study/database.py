@@ -176,7 +176,7 @@ class StudyDatabase:
                 unfinished = path.with_name(f".{path.name}.unfinished")
                 unfinished.unlink(missing_ok=True)
                 try:
-                    new = _rdb(sqlite_address(unfinished))
+                    new = _rdb(sqlite_address(unfinished), is_new=True)
                     _create(new, self.name, attrs)
                     new.remove_session()
                     new.engine.dispose()
@@ -303,10 +303,11 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _rdb(address: str) -> RDBStorage:
+def _rdb(address: str, is_new: bool = False) -> RDBStorage:
     # Several processes write to one file in turn.
     options = {"connect_args": {"timeout": _PATIENCE}} if address.startswith("sqlite") else None
-    return RDBStorage(address, engine_kwargs=options)
+    # Optuna reads all its earlier schemas to compare; tables that it makes now have none of these.
+    return RDBStorage(address, engine_kwargs=options, skip_compatibility_check=is_new)
 
 
 def _create(storage: BaseStorage, name: str, attrs: dict[str, Any]) -> optuna.Study:

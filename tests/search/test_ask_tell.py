@@ -20,8 +20,13 @@ def key(results):
     return [(c.number, c.pools, c.drops, c.accuracy) for c in results.candidates]
 
 
-def test_asking_and_telling_is_the_same_search(tmp_path):
-    whole = Search(config(tmp_path / "run")).run(evaluator=FakeEvaluator())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The results of a search that nobody asked."""
+    return Search(config(tmp_path_factory.mktemp("whole"))).run(evaluator=FakeEvaluator())
+
+
+def test_asking_and_telling_is_the_same_search(whole, tmp_path):
     told = []
     with Search(config(tmp_path / "asked")) as search:
         while (proposal := search.ask()) is not None:
@@ -34,8 +39,7 @@ def test_asking_and_telling_is_the_same_search(tmp_path):
     assert (tmp_path / "asked" / "pareto.csv").exists()
 
 
-def test_begun_by_one_and_finished_by_the_other(tmp_path):
-    whole = Search(config(tmp_path / "run")).run(evaluator=FakeEvaluator())
+def test_begun_by_one_and_finished_by_the_other(whole, tmp_path):
     search = Search(config(tmp_path / "both"))
     first = search.ask()
     # The base comes alone.
@@ -61,22 +65,19 @@ def test_told_by_a_later_process(tmp_path):
         assert (failed.state, failed.reason, failed.accuracy) == ("failed", "out of memory", None)
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
-        {"number": 5, "accuracy": 1.0},
-        {"number": -1, "accuracy": 1.0},
-        {"number": 0},
-        {"number": 0, "accuracy": float("nan")},
-        {"number": 0, "accuracy": 1.0, "failed": "both"},
-    ],
-)
-def test_what_cant_be_told_is_one_line(told, tmp_path):
+def test_what_cant_be_told_is_one_line(tmp_path):
     with Search(config(tmp_path)) as search:
         search.ask()
-        with pytest.raises(UserError, match=f"candidate {told['number']}") as caught:
-            search.tell(**told)
-        assert "\n" not in str(caught.value)
+        for told in (
+            {"number": 5, "accuracy": 1.0},
+            {"number": -1, "accuracy": 1.0},
+            {"number": 0},
+            {"number": 0, "accuracy": float("nan")},
+            {"number": 0, "accuracy": 1.0, "failed": "both"},
+        ):
+            with pytest.raises(UserError, match=f"candidate {told['number']}") as caught:
+                search.tell(**told)
+            assert "\n" not in str(caught.value)
         assert search.tell(0, 50.0).state == "complete"
         with pytest.raises(UserError, match="candidate 0 is finished"):
             search.tell(0, 50.0)

@@ -16,7 +16,7 @@ from cp_vision import UserError
 from cp_vision.recipes import load_recipe, open_splits
 from cp_vision.recipes.cli import main
 
-SETTINGS = ["model=cp_test_vit", "img_size=32", "batch_size=8", "epochs=2", "opt=muon", "lr=0.02", "workers=1"]
+SETTINGS = ["model=cp_test_vit", "img_size=32", "batch_size=12", "epochs=2", "opt=adamw", "lr=0.002", "workers=1"]
 
 
 def images():

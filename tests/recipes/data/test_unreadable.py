@@ -14,6 +14,8 @@ from cp_vision import UserError
 from cp_vision.recipes import Recipe, Training, load_recipe, open_splits, score_model
 from cp_vision.recipes.cli import main
 
+QUICK = ["epochs=2", "opt=adamw", "lr=0.002"]
+
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_unreadable_images_are_counted_reported_and_skipped_up_to_a_limit(workers, image_folder, tmp_path, capsys):
@@ -30,7 +32,7 @@ def test_unreadable_images_are_counted_reported_and_skipped_up_to_a_limit(worker
             Path(path).write_bytes(content)
     with pytest.raises(OSError, match=r"0/\d+\.png"):
         test_split[0]
-    settings = [*FOLDER, "epochs=2", f"workers={workers}"]
+    settings = [*FOLDER, *QUICK, f"workers={workers}"]
     arguments = ["default", *sets(settings), "--data-dir", str(root), "--output", str(tmp_path / "out")]
     assert main([*arguments, "--max-unreadable", "1"]) == 1
     (error,) = capsys.readouterr().err.splitlines()
@@ -73,7 +75,7 @@ def half_way(image_folder, tmp_path_factory):
 
 def half_way_recipe(data):
     # All sixty images are seen in each epoch.
-    return load_recipe("default", [*FOLDER, "epochs=2", "batch_size=15", f"data_dir={data}"])
+    return load_recipe("default", [*FOLDER, *QUICK, "batch_size=15", f"data_dir={data}"])
 
 
 def replaced(bad, good):

@@ -22,7 +22,7 @@ from cp_vision.shared.command_line import CommandError
 @pytest.fixture
 def tiny(image_folder):
     """A training of three updates."""
-    return [*FOLDER, "epochs=1", "warmup_epochs=0", f"data_dir={image_folder}"]
+    return [*FOLDER, "epochs=1", "warmup_epochs=0", "opt=adamw", f"data_dir={image_folder}"]
 
 
 def files_of(folder):

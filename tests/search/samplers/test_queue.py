@@ -1,6 +1,7 @@
 """What comes next in a search, whoever asks, and what is always in its race."""
 
 import hashlib
+import shutil
 
 import pytest
 import timm
@@ -51,7 +52,7 @@ def test_a_winner_that_drops_nothing_has_its_like_without_pools_beside_it(budget
         base="test_vit",
         budget=budget,
         space=space,
-        trials=24,
+        trials=16,
         objective="single",
         output=tmp_path,
         model_kwargs={"patch_size": 8},
@@ -65,14 +66,27 @@ def test_a_winner_that_drops_nothing_has_its_like_without_pools_beside_it(budget
     assert f"the winner against the {'base' if twin.is_base else 'best without pools'}, #{twin.number}." in told
 
 
-@pytest.mark.parametrize(("keep", "rng"), [(None, ""), (2.0, ""), (None, "a")])
-def test_finalists(keep, rng, tmp_path):
-    """After shared weights the winner's like without pools is trained, too, and of those that keep the cheapest."""
-    config = SearchConfig(
-        base="test_vit2", evaluator="supernet", finalists=4, keep_accuracy=keep, trials=30, output=tmp_path
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """Folders of searches that are scored and have no finalists yet, by how far accuracy may fall."""
+    folders = {keep: tmp_path_factory.mktemp("scored") for keep in (None, 2.0)}
+    for keep, folder in folders.items():
+        Search(with_finalists(folder, keep)).run(evaluator=Scorer(0.8, 0.4))
+    return folders
+
+
+def with_finalists(folder, keep):
+    return SearchConfig(
+        base="test_vit2", evaluator="supernet", finalists=4, keep_accuracy=keep, trials=24, output=folder
     )
+
+
+@pytest.mark.parametrize(("keep", "rng"), [(None, ""), (2.0, ""), (None, "a")])
+def test_finalists(keep, rng, scored, tmp_path):
+    """After shared weights the winner's like without pools is trained, too, and of those that keep the cheapest."""
+    shutil.copytree(scored[keep], tmp_path / "x")
+    config = with_finalists(tmp_path / "x", keep)
     search = Search(config)
-    search.run(evaluator=Scorer(0.8, 0.4))
     study, storage = search.open_study()
     record = TrialStore(study, storage, search.space, Worker(study, search.output))
     record.sync()
@@ -98,7 +112,7 @@ def test_a_head_that_knows_nothing_is_refused_whatever_it_guesses(tmp_path):
     args = {"img_size": 32, "patch_size": 8, "init_values": 1.0}
     torch.save(timm.create_model("test_vit2", num_classes=1000, **args).state_dict(), tmp_path / "weights.pth")
     overlay = {"file": str(tmp_path / "weights.pth"), "num_classes": 1000}
-    for seed in range(4):
+    for seed in range(2):
         overrides = (f"initial_checkpoint={tmp_path / 'weights.pth'}",)
         config = SearchConfig(
             base="test_vit2", evaluator="sensitivity", seed=seed, overrides=overrides, output=tmp_path / "out"

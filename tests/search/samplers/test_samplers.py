@@ -85,7 +85,7 @@ def test_every_proposal_is_new_within_the_budget_and_the_same_for_the_same_study
         seen.add(genotype_key(choice))
         if state != TrialState.RUNNING:
             study.tell(study.trials[-1].number, state=state)
-    for number in range(12 if sampler == "gp" else 22):
+    for number in range(12 if sampler == "gp" else 15):
         if number % 7 == 0:
             # Another process, or a later one, has the trials and the seed alone.
             other = new_study(make_sampler(sampler, space, 5, objective, keep))
@@ -222,13 +222,13 @@ def test_pools_stay_in_the_race_under_a_tight_budget():
     assert sum(POOL in trial.params.values() for trial in study.trials) > 100
 
 
-def test_ten_thousand_repairs_in_seconds():
+def test_thousands_of_repairs_are_within_the_budget():
     space = measure_space(Architecture("resnet50"), (3, 224, 224))
     space = dataclasses.replace(space, limits=parse_budgets("0.7x", space.base_costs))
     repair, rng = BudgetRepair(space), random.Random(0)
-    drawn = [repair.draw(rng) for _ in range(10_000)]
+    drawn = [repair.draw(rng) for _ in range(3_000)]
     assert all(choice is not None and space.excess(choice) <= 0 for choice in drawn)
-    assert len({genotype_key(choice) for choice in drawn}) > 3_000
+    assert len({genotype_key(choice) for choice in drawn}) > 900
 
 
 def test_a_sampler_of_ones_own(tmp_path, monkeypatch):

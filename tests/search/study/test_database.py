@@ -30,9 +30,31 @@ def search(output, **changes):
 ODD = ["a%20b", "a%2Fb", "a?b", "a{b}", "{SCHEMA_VERSION}", "a'b", "a#b", "a@b:c", "ünï 中", "a&b;c", "100%"]
 
 
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory):
+    """What a study holds of its search."""
+    return Search(config(tmp_path_factory.mktemp("contents") / "x")).contents()
+
+
 @pytest.mark.parametrize("kept", ["in the folder", "by its address"])
 @pytest.mark.parametrize("name", ODD)
-def test_a_folder_may_have_any_name(name, kept, tmp_path):
+def test_a_study_may_lie_under_any_name(name, kept, contents, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    place = StudyDatabase(folder, None if kept == "in the folder" else sqlite_address(folder / f"{name}.db"))
+    study, _, held = place.load(contents)
+    study.set_user_attr("mark", name)
+    assert [path.name for path in folder.iterdir()] == ["study.db" if kept == "in the folder" else f"{name}.db"]
+    assert not list(held.differences(contents))
+    # Nothing lies beside the folder, and it goes on.
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert place.held()[0]["mark"] == place.open_study()[0].user_attrs["mark"] == name
+
+
+@pytest.mark.parametrize("kept", ["in the folder", "by its address"])
+def test_a_search_may_write_into_a_folder_of_any_name(kept, tmp_path):
+    # All that may be in a name at once.
+    name = "".join(ODD)
     output, other = tmp_path / name, tmp_path / "other"
     other.mkdir()
     file = output / "study.db" if kept == "in the folder" else other / f"{name}.db"

@@ -58,24 +58,24 @@ STORAGES = {
 }
 
 
-@pytest.mark.parametrize("storage", STORAGES)
-def test_every_storage_holds_the_same_study_and_goes_on(storage, tmp_path):
-    address = STORAGES[storage](tmp_path)
-    plain = Search(config(tmp_path / "plain")).run(evaluator=FakeEvaluator())
-
+def test_every_storage_holds_the_same_study_and_goes_on(tmp_path):
     def interrupt(architecture, call):
         if call == 5:
             raise KeyboardInterrupt
 
-    before = sorted(tmp_path.iterdir())
-    Search(config(tmp_path / "x", storage=address))
-    assert sorted(tmp_path.iterdir()) == before
-    with pytest.raises(KeyboardInterrupt):
-        Search(config(tmp_path / "x", storage=address)).run(evaluator=FakeEvaluator(interrupt))
-    results = Search(config(tmp_path / "x", storage=address)).run(evaluator=FakeEvaluator())
-    key = [(c.number, c.pools, c.drops, c.accuracy) for c in results.candidates]
-    assert key == [(c.number, c.pools, c.drops, c.accuracy) for c in plain.candidates]
-    assert (tmp_path / "x" / "study.db").exists() == (address is None)
+    plain = Search(config(tmp_path / "plain", trials=9)).run(evaluator=FakeEvaluator())
+    for storage, address_in in STORAGES.items():
+        folder = tmp_path / storage
+        folder.mkdir()
+        again = config(folder / "x", storage=address_in(folder), trials=9)
+        Search(again)
+        assert not any(folder.iterdir())
+        with pytest.raises(KeyboardInterrupt):
+            Search(again).run(evaluator=FakeEvaluator(interrupt))
+        results = Search(again).run(evaluator=FakeEvaluator())
+        key = [(c.number, c.pools, c.drops, c.accuracy) for c in results.candidates]
+        assert key == [(c.number, c.pools, c.drops, c.accuracy) for c in plain.candidates], storage
+        assert (folder / "x" / "study.db").exists() == (storage == "file")
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_early_stopping_spends_less_and_is_the_same_when_it_goes_on(tmp_path):
 
 
 def test_keeping_the_accuracy_finds_the_cheapest(tmp_path):
-    results = Search(config(tmp_path, keep_accuracy=1.0, trials=40)).run(evaluator=FakeEvaluator())
+    results = Search(config(tmp_path, keep_accuracy=1.0, trials=25)).run(evaluator=FakeEvaluator())
     base = results.candidates[0]
     kept = [c for c in results.candidates if c.accuracy >= base.accuracy - 1.0 and c.within_budget]
     best = results.candidates[results.best]
