@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -44,7 +45,8 @@ class Place:
         """What is measured here: the block, the pool by ``"auto"`` and by the other backend if it may, and rivals."""
         auto = "linear" if uses_linear((self.height, self.width)) else "exact"
         large = self.batch * (self.height * self.width) ** 2 > MOST_WEIGHTS
-        return [name for name in METHODS if name != auto and not (name == "exact" and large)]
+        left_out = {auto, *(("exact", "five fixed Gaussians") if large else ())}
+        return [name for name in METHODS if name not in left_out]
 
 
 PLACES = (
@@ -102,11 +104,52 @@ def _pool(backend: str) -> Callable[[Place, Tensor], nn.Module]:
     return make
 
 
+class _Exported(nn.Module):
+    """A default pool as the graph that ``torch.export`` makes."""
+
+    def __init__(self, place: Place, x: Tensor) -> None:
+        super().__init__()
+        self.graph = torch.export.export(_pool("auto")(place, x), (x,)).module()
+
+    def train(self, mode: bool = True) -> _Exported:
+        return self  # A graph has no such modes.
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.graph(x)
+
+
+class _FixedGaussians(nn.Module):
+    """What blending fixed Gaussians of the weighted map takes at least: its filters and sums, without coefficients.
+
+    Five Gaussians up to the largest support of a default pool, as depthwise convolutions of three deviations each side.
+    """
+
+    def __init__(self, place: Place, x: Tensor) -> None:
+        super().__init__()
+        largest, count = 0.1 + 0.1 * max(place.height, place.width), 5
+        sizes = [2 * math.ceil(3 * largest ** ((number + 1) / count)) + 1 for number in range(count)]
+        self.filters = nn.ModuleList(
+            nn.Conv2d(place.channels, place.channels, size, padding=size // 2, groups=place.channels, bias=False)
+            for size in sizes
+        )
+        self.mapping = nn.Conv2d(place.channels, 2 + count, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, gate, *shares = self.mapping(x).sigmoid().split(1, 1)
+        weighted = x * weight
+        blended = weighted
+        for blur, share in zip(self.filters, shares, strict=True):
+            blended = torch.addcmul(blended, blur(weighted), share)
+        return torch.lerp(x, blended, gate)
+
+
 METHODS: dict[str, Callable[[Place, Tensor], nn.Module]] = {
     "block": _block,
     "auto": _pool("auto"),
     "exact": _pool("exact"),
     "linear": _pool("linear"),
+    "auto, exported": _Exported,
+    "five fixed Gaussians": _FixedGaussians,
     "depthwise 7x7": lambda place, x: nn.Conv2d(place.channels, place.channels, 7, padding=3, groups=place.channels),
     "average 7x7": lambda place, x: nn.AvgPool2d(7, 1, 3),
     "squeeze and excite": lambda place, x: create_attn("se", place.channels),

@@ -329,10 +329,18 @@ def test_a_second_derivative_is_refused():
         torch.autograd.grad(gradient.sum(), x)
 
 
-# Tracing and differentiation as the compiler does them; with its C++, in the slow test.
-@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("backend", BACKENDS)
+# Tracing and differentiation as the compiler does them; with its C++, in the slow tests.
+@pytest.mark.parametrize(
+    ("backend", "memory_format", "compiler"),
+    [
+        ("linear", torch.channels_last, "aot_eager"),
+        *(
+            pytest.param(backend, memory_format, "inductor", marks=pytest.mark.slow)
+            for backend in BACKENDS
+            for memory_format in (torch.contiguous_format, torch.channels_last)
+        ),
+    ],
+)
 def test_compiled_at_several_sizes(backend, memory_format, compiler):
     torch.compiler.reset()
     pool = ContextPool2d(8, backend=backend)
