@@ -19,8 +19,8 @@ from cp_vision.pooling.context_pool import uses_linear
 __all__ = ["LAYOUTS", "METHODS", "PLACES", "Place", "make_input", "make_method"]
 
 LAYOUTS = {"channels last": torch.channels_last, "planar": torch.contiguous_format}
-# The most weights of all images that the exact backend is given: 2 GiB of float32.
-MOST_WEIGHTS = 1 << 29
+# The most weights of all images that the exact backend is given; with more it takes tens of times as long as the block.
+MOST_WEIGHTS = 1 << 25
 
 
 @dataclass(frozen=True)
