@@ -78,7 +78,7 @@ def tables(figures: Sequence[Figure], batch: int) -> Iterator[str]:
         head = "| | forward, ms | of block | forward + backward, ms | of block | memory, maps | MMACs | of block |"
         for at in places["pools"]:
             yield f"### {at[1]}, {at[2]}\n"
-            yield from _table(head, (_method(found, at, name) for name in names if (*at, name, "MMACs") in found))
+            yield from _table(head, (_method(found, at, name) for name in names if (*at, name, "maps") in found))
     if "crossing" in places:
         yield CROSSING
         heads = (f"exact, {phase} | linear, {phase} | linear / exact" for phase in PHASES)
@@ -103,9 +103,10 @@ def _goals(found: Found) -> Iterator[Sequence[str]]:
 def _method(found: Found, at: tuple[str, str, str], name: str) -> Sequence[str]:
     quantities = [f"{phase}, {unit}" for phase in PHASES for unit in ("ms", "ratio")]
     cells = [_show(found.get((*at, name, quantity))) for quantity in (*quantities, "maps")]
-    macs, share = found[*at, name, "MMACs"].median, found[*at, "block", "MMACs"].median
+    macs, share = found.get((*at, name, "MMACs")), found[*at, "block", "MMACs"].median
+    counted = ("-", "-") if macs is None else (f"{macs.median:.3g}", f"{macs.median / share:.3g}")
     shown = f"auto: {_auto(at[1])}" if name == "auto" else name
-    return shown, *cells, f"{macs:.3g}", f"{macs / share:.3g}"
+    return shown, *cells, *counted
 
 
 def _crossing(found: Found, at: tuple[str, str, str]) -> Sequence[str]:
