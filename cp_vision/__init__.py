@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from .anatomy.known_families import register_family
     from .anatomy.sites import Site, find_sites
     from .cost.macs import count_macs, pool_macs
+    from .fitting.fit_blocks import fit_blocks
     from .layers.context_pool_1d import ContextPool1d
     from .layers.context_pool_2d import ContextPool2d
+    from .layers.context_pool_block import ContextPoolBlock
     from .models import cp_models, torchvision_models
     from .models.architecture import Architecture
     from .pooling.context_pool import context_pool
     from .surgery.drop_blocks import drop_blocks
     from .surgery.insert_pools import insert_pools
+    from .surgery.replace_blocks import replace_blocks
+    from .surgery.stand_ins import register_stand_in
 
 __version__ = "0.1.0"
 
@@ -34,6 +38,7 @@ __all__ = [
     "Architecture",
     "ContextPool1d",
     "ContextPool2d",
+    "ContextPoolBlock",
     "Site",
     "UserError",
     "context_pool",
@@ -41,9 +46,12 @@ __all__ = [
     "cp_models",
     "drop_blocks",
     "find_sites",
+    "fit_blocks",
     "insert_pools",
     "pool_macs",
     "register_family",
+    "register_stand_in",
+    "replace_blocks",
     "torchvision_models",
 ]
 
@@ -51,14 +59,18 @@ _HOMES = {
     "Architecture": "models.architecture",
     "ContextPool1d": "layers.context_pool_1d",
     "ContextPool2d": "layers.context_pool_2d",
+    "ContextPoolBlock": "layers.context_pool_block",
     "Site": "anatomy.sites",
     "context_pool": "pooling.context_pool",
     "count_macs": "cost.macs",
     "drop_blocks": "surgery.drop_blocks",
     "find_sites": "anatomy.sites",
+    "fit_blocks": "fitting.fit_blocks",
     "insert_pools": "surgery.insert_pools",
     "pool_macs": "cost.macs",
     "register_family": "anatomy.known_families",
+    "register_stand_in": "surgery.stand_ins",
+    "replace_blocks": "surgery.replace_blocks",
 }
 _MODULES = {"cp_models": "models.cp_models", "torchvision_models": "models.torchvision_models"}
 

@@ -17,7 +17,7 @@ MODULES = find_modules(ROOT)
 # Each package's rooms (folders, and files in no folder) from the lowest to the highest: a room imports itself and what
 # stands before it.
 ORDER = {
-    "cp_vision": ("shared", "pooling", "layers", "cost", "anatomy", "surgery", "models", "commands"),
+    "cp_vision": ("shared", "pooling", "layers", "cost", "anatomy", "surgery", "fitting", "models", "commands"),
     "cp_vision.recipes": (
         *("recipe", "processes", "precision", "data", "models", "evaluation", "training", "run", "progress", "cli"),
     ),

@@ -20,13 +20,14 @@ from torchvision.models.vision_transformer import VisionTransformer as Torchvisi
 
 from ..shared.errors import UserError, closest, listed
 from .block import Attention, Block, DroppedBlock
+from .replacement import Replacement
 from .unknown_families import discover_blocks
 
 __all__ = ["check_names", "is_known", "list_blocks", "register_family"]
 
 
 def list_blocks(model: nn.Module, input_size: tuple[int, int, int] | None = None) -> list[Block]:
-    """List the model's blocks from input to output, without those that were dropped.
+    """List the model's blocks from input to output, without those that were dropped or replaced.
 
     Args:
         model: a timm or torchvision model, with or without pools. For families other than ResNet, RegNet,
@@ -43,7 +44,7 @@ def list_blocks(model: nn.Module, input_size: tuple[int, int, int] | None = None
         except UserError:
             _check_wrapper(model)
             raise
-    return [block for block in find(model) if not isinstance(block.module, DroppedBlock)]
+    return [block for block in find(model) if not isinstance(block.module, DroppedBlock | Replacement)]
 
 
 def register_family(model_class: type[nn.Module], finder: Callable[[Any], Iterator[Block]]) -> None:

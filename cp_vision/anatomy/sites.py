@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..cost.input_size import input_size_of
-from ..cost.macs import count_module, format_macs, pool_macs
+from ..cost.macs import format_macs, pool_macs
 from ..cost.on_meta_device import meta_copy, run_on_meta
 from .block import Layout, has_pool
+from .call import Call
 from .downsamplings import Pooling, list_poolings
 from .known_families import list_blocks
 from .token_grid import TokenGrid
@@ -64,9 +65,9 @@ def find_sites(model: nn.Module, input_size: tuple[int, int, int] | None = None)
     size = input_size_of(model, input_size)
     trial = meta_copy(model)
     names = [*(block.name for block in blocks), *(pooling.name for pooling in poolings)]
-    calls = {name: _Call(trial.get_submodule(name)) for name in names}
+    calls = {name: Call(trial.get_submodule(name)) for name in names}
     # A stage's down-sampling is that of its first block, whose input the pool gets.
-    inputs = {p.name: _Call(trial.get_submodule(_owner(p))) for p in poolings}
+    inputs = {p.name: Call(trial.get_submodule(_owner(p))) for p in poolings}
     try:
         run_on_meta(trial, size)
     except (RuntimeError, AssertionError) as error:
@@ -126,33 +127,3 @@ def _owner(pooling: Pooling) -> str:
 
 def _pool_macs(module: Any, grid: tuple[int, int]) -> int:
     return pool_macs(module.context_pool, grid) if has_pool(module) else 0
-
-
-class _Call(nn.Module):
-    """A module as its model calls it: with the other arguments that it got there, it runs on its own."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.input: tuple[int, ...] = ()
-        self.output: tuple[int, ...] = ()
-        self.rest: tuple[Any, ...] = ()
-        self.named: dict[str, Any] = {}
-        before = module.register_forward_pre_hook(self._before, prepend=True, with_kwargs=True)
-        self.handles = [before, module.register_forward_hook(self._after)]
-
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.input, self.rest, self.named = tuple(args[0].shape[1:]), args[1:], kwargs
-
-    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self.output = tuple(output.shape[1:])
-
-    def macs(self) -> int:
-        """Cost of the call for one image."""
-        for handle in self.handles:
-            handle.remove()
-        return count_module(self, self.input)
-
-    def forward(self, x: Tensor) -> Any:
-        """Call the module again."""
-        return self.module(x, *self.rest, **self.named)

@@ -19,6 +19,7 @@ from ..cost.input_size import input_size_of
 from ..cost.on_meta_device import meta_copy, run_on_meta
 from ..shared.errors import UserError, one_line
 from .block import Block, Layout
+from .replacement import Replacement
 
 __all__ = ["discover_blocks", "run_trial"]
 
@@ -75,7 +76,7 @@ def _candidates(module: nn.Module, prefix: str) -> Iterator[str]:
     """Members of rows that have parts of their own, without rows inside of members."""
     for name, child in module.named_children():
         path = f"{prefix}{name}"
-        if path in _NOT_BLOCKS:
+        if path in _NOT_BLOCKS or isinstance(child, Replacement):
             continue
         # What a stage keeps as its blocks may have rows of its own inside.
         inner = not prefix.endswith(".blocks.") and any(isinstance(getattr(child, r, None), _ROWS) for r in _ROW_NAMES)

@@ -106,6 +106,28 @@ class ContextPool2d(nn.Module):
         if self.gate is not None:
             self.gate.zero_()
 
+    def can_start_at(self, sigma: float, grid: tuple[int, int]) -> bool:
+        """Whether the pool learns its support, and a support in pixels lies well within its range on such a map."""
+        share = (sigma - self.sigma_min) / (self.support_range * max(grid))
+        return self.learned_support and 0.02 < share < 0.98
+
+    @torch.no_grad()
+    def start_at(self, sigma: float, grid: tuple[int, int]) -> None:
+        """Begin anew, with equal weights, this support everywhere and a closed gate.
+
+        Args:
+            sigma: in pixels, as :meth:`can_start_at` allows.
+            grid: height and width of the map.
+
+        Raises:
+            ValueError: a support that it can't start at.
+        """
+        if not self.can_start_at(sigma, grid):
+            raise ValueError(f"support {sigma!r} lies outside of what this pool learns on a map of {grid}")
+        self.reset_parameters()
+        share = (sigma - self.sigma_min) / (self.support_range * max(grid))
+        self.mapping[-1].bias[-1] = math.log(share / (1 - share))  # type: ignore[index, operator]
+
     def weight_and_support(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the log weight (B, H, W) and the support sigma in pixels (B, ceil(H/stride), ceil(W/stride)).
 
@@ -140,11 +162,12 @@ class ContextPool2d(nn.Module):
         is_open = any(isinstance(size, torch.SymInt) for size in grid)
         return self.sigma_min + self.support_range * (_OPEN_SIDE if is_open else max(grid))
 
-    def macs(self, grid: tuple[int, int]) -> int:
+    def macs(self, grid: tuple[int, int], pooled: int | None = None) -> int:
         """Cost of one map in MACs, in closed form: the mapping network and the product with the weights.
 
         Args:
             grid: height and width of the map, in pixels.
+            pooled: channels that are pooled, where :meth:`pool` gets another map than the mapping network.
 
         Returns:
             ``N (C h + h) + N o (k h + 1)`` and, where the backend is exact, ``M N C``, for N input and M output
@@ -152,11 +175,12 @@ class ContextPool2d(nn.Module):
             filters of its levels and ``M w (C + 1)``, for windows of w cells, stand in place of ``M N C``.
         """
         tokens, outputs = math.prod(grid), math.prod(coarse_grid(grid, self.stride))
+        channels = self.channels if pooled is None else pooled
         if self.backend == "linear" or (self.backend == "auto" and uses_linear(grid, self.stride)):
             count = count_linear_levels(grid, self.largest_support(grid))
-            average = linear_macs(self.channels, grid, outputs, self.stride, count)
+            average = linear_macs(channels, grid, outputs, self.stride, count)
         else:
-            average = outputs * tokens * self.channels
+            average = outputs * tokens * channels
         mapping = 0 if self.mapping is None else sum(parameter.numel() for parameter in self.mapping.parameters())
         return tokens * mapping + average
 
@@ -164,7 +188,7 @@ class ContextPool2d(nn.Module):
         """Pool x with the given weights and supports, in this module's mode.
 
         Args:
-            x: (B, C, H, W), with this module's number of channels, unchecked.
+            x: (B, C, H, W), unchecked; without a gate it may have any number of channels.
             log_weight: (B, H, W).
             sigma: in pixels, (B, ceil(H/stride), ceil(W/stride)).
 

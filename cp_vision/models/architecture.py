@@ -29,6 +29,8 @@ class Architecture:
         pools: sites with a pool.
         drops: blocks left out.
         pool_options: options of every pool, see :func:`cp_vision.insert_pools`.
+        replaces: runs of blocks and halves with a stand-in, and the options of each, see
+            :func:`cp_vision.replace_blocks`; a list of names is taken as well.
         model_args: further arguments of the base (``img_size``, ``patch_size``, ``num_classes``); JSON values.
 
     Raises:
@@ -40,6 +42,7 @@ class Architecture:
     drops: tuple[str, ...] = ()
     pool_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     model_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    replaces: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name in ("pools", "drops"):
@@ -47,7 +50,9 @@ class Architecture:
             if not isinstance(value, list | tuple):
                 raise UserError(f"{name} {value!r} must be a list of block names, such as ['blocks.5']")
             object.__setattr__(self, name, tuple(value))
-        for name in ("pool_options", "model_args"):
+        if isinstance(self.replaces, list | tuple):
+            object.__setattr__(self, "replaces", {name: {} for name in self.replaces})
+        for name in ("pool_options", "model_args", "replaces"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):
                 raise UserError(f"{name} {value!r} must be a mapping of names to values")
@@ -68,6 +73,8 @@ class Architecture:
         args: dict[str, Any] = {**self.model_args, "pools": list(self.pools), "drops": list(self.drops)}
         if self.pool_options:
             args["pool_options"] = dict(self.pool_options)
+        if self.replaces:
+            args["replaces"] = dict(self.replaces)
         if self.model_name == "context_pooled":
             args["base"] = self.base
         return args
@@ -103,23 +110,26 @@ class Architecture:
         return count_macs(model, input_size)
 
     def __str__(self) -> str:
-        """What is pooled, what is dropped and what that costs, a line each."""
-        base = dataclasses.replace(self, pools=(), drops=(), pool_options={}).macs()
+        """What is pooled, dropped and replaced, and what that costs, a line each."""
+        base = dataclasses.replace(self, pools=(), drops=(), pool_options={}, replaces={}).macs()
         own = self.macs()
-        options = "".join(f", {name}={value!r}" for name, value in self.pool_options.items())
-        args = "".join(f", {name}={value!r}" for name, value in self.model_args.items())
+        replaced = [f"replaces {name}{_as_text(options)}" for name, options in self.replaces.items()]
         return "\n".join(
             (
-                f"base   {self.base}{args}",
-                f"pools  {', '.join(self.pools) or 'none'}{options}",
+                f"base   {self.base}{_as_text(self.model_args)}",
+                f"pools  {', '.join(self.pools) or 'none'}{_as_text(self.pool_options)}",
                 f"drops  {', '.join(self.drops) or 'none'}",
+                *replaced,
                 f"MACs   {format_macs(own)}, {own / base:.2f}x the base's {format_macs(base)}",
             )
         )
 
     def to_json(self) -> str:
-        """One line of JSON, with sorted keys: equal architectures give equal text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """One line of JSON, with sorted keys: equal architectures give equal text, as they always did."""
+        values = dataclasses.asdict(self)
+        return json.dumps(
+            values if self.replaces else {k: v for k, v in values.items() if k != "replaces"}, sort_keys=True
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
@@ -136,3 +146,7 @@ class Architecture:
         if not isinstance(values, dict) or "base" not in values or not set(values) <= set(fields):
             raise UserError(f"an architecture is a JSON object with the keys {listed(fields)}; got {text[:80]!r}")
         return cls(**values)
+
+
+def _as_text(options: Mapping[str, Any]) -> str:
+    return "".join(f", {name}={value!r}" for name, value in options.items())

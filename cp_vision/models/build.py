@@ -23,10 +23,12 @@ from ..anatomy.known_families import is_known, list_blocks
 from ..shared.errors import UserError, closest, listed
 from ..surgery.drop_blocks import drop_blocks
 from ..surgery.insert_pools import check_pool_options, insert_pools
+from ..surgery.replace_blocks import replace_blocks
+from ..surgery.stand_ins import check_stand_in_options
 from .features_only import can_wrap, wrap_features
 from .load_checkpoint import NamedCheckpoint, names_checkpoint
 
-__all__ = ["STORED", "build_context_pooled", "check_base", "pool_and_drop"]
+__all__ = ["STORED", "build_context_pooled", "change_blocks", "check_base"]
 
 # What a model's name begins with where it is kept outside of timm's registry.
 STORED = ("local-dir:", "hf-hub:")
@@ -34,6 +36,9 @@ STORED = ("local-dir:", "hf-hub:")
 
 # Sites, their options by site, or "default".
 Pools = str | Sequence[str] | Mapping[str, Mapping[str, Any]]
+
+# Runs, or their options by run.
+Replaces = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 
 def build_context_pooled(
@@ -46,12 +51,14 @@ def build_context_pooled(
     pools: Pools = "default",
     drops: Sequence[str] = (),
     pool_options: Mapping[str, Any] | None = None,
+    replaces: Replaces = (),
+    replace_options: Mapping[str, Any] | None = None,
     features_only: bool = False,
     out_indices: int | Sequence[int] | None = None,
     feature_cls: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build the timm model ``base`` with pools inserted and blocks dropped.
+    """Build the timm model ``base`` with pools inserted, blocks dropped and blocks replaced.
 
     Args:
         base: timm name of the base, with or without a pretrained tag.
@@ -65,6 +72,10 @@ def build_context_pooled(
             options it has over ``pool_options``: ``{"blocks.1": {}, "blocks.5": {"mode": "replace"}}``.
         drops: blocks to leave out.
         pool_options: options of :func:`cp_vision.insert_pools` (``mode``, ``support_range``, ...).
+        replaces: runs of blocks, or halves, to put stand-ins in place of, see :func:`cp_vision.replace_blocks`; a
+            mapping says for each which options it has over ``replace_options``. Without weights of their own they
+            begin as if the blocks were dropped.
+        replace_options: options of :func:`cp_vision.replace_blocks` (``rank``, ``pool``, ...).
         features_only: return a feature extractor, as timm does.
         out_indices: which features; default timm's for this base.
         feature_cls: how timm extracts them; default timm's for this base.
@@ -75,14 +86,14 @@ def build_context_pooled(
         ``<site>.context_pool.*``; all other keys of the state dict are the base's.
 
     Raises:
-        UserError: an unknown base, one that has pools already or can't be pooled, wrong pools, drops or options, a
-            checkpoint that doesn't fit, ``out_indices`` or ``feature_cls`` without ``features_only``, a
+        UserError: an unknown base, one that has pools already or can't be pooled, wrong pools, drops, replacements or
+            options, a checkpoint that doesn't fit, ``out_indices`` or ``feature_cls`` without ``features_only``, a
             ``feature_cls`` that takes the model apart.
         TypeError: an argument that the base doesn't take.
         RuntimeError: an unknown pretrained tag, or no pretrained weights where they are wanted.
     """
     check_base(base)
-    _check_drops(drops)
+    _check_lists(drops, replaces)
     feature_args = {"out_indices": out_indices, "feature_cls": feature_cls}
     feature_args = {name: value for name, value in feature_args.items() if value is not None}
     if feature_args and not features_only:
@@ -100,10 +111,10 @@ def build_context_pooled(
     checkpoint = None
     if pretrained and names_checkpoint(cfg):
         checkpoint = NamedCheckpoint(cfg, kwargs.get("cache_dir"), kwargs.get("pretrained_strict", True))
-    model = checkpoint.build(make_base, drops) if checkpoint else make_base(pretrained=pretrained)
-    pool_and_drop(model, pools, drops, pool_options)
+    model = checkpoint.build(make_base, [*drops, *replaces]) if checkpoint else make_base(pretrained=pretrained)
+    change_blocks(model, pools, drops, pool_options, replaces, replace_options)
     if checkpoint:
-        checkpoint.load_pools(model)
+        checkpoint.load_added(model)
     if not features_only:
         return model
     extract = partial(make_base, features_only=True)
@@ -129,30 +140,42 @@ def _make_base(
     return model_entrypoint(arch)(pretrained=pretrained, **args)
 
 
-def pool_and_drop(
-    model: nn.Module, pools: Pools, drops: Sequence[str], pool_options: Mapping[str, Any] | None
+def change_blocks(
+    model: nn.Module,
+    pools: Pools,
+    drops: Sequence[str],
+    pool_options: Mapping[str, Any] | None,
+    replaces: Replaces = (),
+    replace_options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Drop blocks, then insert pools, as a model's arguments say.
+    """Drop blocks, replace blocks, then insert pools, as a model's arguments say.
 
     Args:
         model: the base; changed in place.
         pools: as for :func:`build_context_pooled`, like the others.
         drops: blocks to leave out.
         pool_options: options of all pools.
+        replaces: what to put stand-ins in place of.
+        replace_options: options of all stand-ins.
 
     Raises:
-        UserError: wrong pools, drops or options.
+        UserError: wrong pools, drops, replacements or options.
     """
-    _check_drops(drops)
+    _check_lists(drops, replaces)
     drop_blocks(model, drops)
+    own = {} if replace_options is None else replace_options
+    check_stand_in_options(own)
+    replace_blocks(model, replaces, **own)
     options = {} if pool_options is None else pool_options
     check_pool_options(options)
     return insert_pools(model, _named_pools(model, pools, options.get("mode", "gated")), **options)
 
 
-def _check_drops(drops: Any) -> None:
+def _check_lists(drops: Any, replaces: Any) -> None:
     if not isinstance(drops, Sequence):
         raise UserError(f"drops {drops!r} must be a list of block names, such as ['blocks.5']")
+    if not isinstance(replaces, Sequence | Mapping):
+        raise UserError(f"replaces {replaces!r} must be a list of runs of blocks, such as ['blocks.4:blocks.5']")
 
 
 def check_base(base: str) -> None:

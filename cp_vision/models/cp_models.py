@@ -48,8 +48,8 @@ def _register(base: str) -> None:
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = __name__
     entrypoint.__doc__ = (
-        f"{base} with ContextPool; pools=, drops= and pool_options= besides the base's arguments; "
-        "what they are and what is raised: see :func:`cp_vision.models.build.build_context_pooled`."
+        f"{base} with ContextPool; pools=, drops=, replaces=, pool_options= and replace_options= besides the base's "
+        "arguments; what they are and what is raised: see :func:`cp_vision.models.build.build_context_pooled`."
     )
     cfgs = {split_model_name_tag(full)[1]: cfg for full, cfg in get_arch_pretrained_cfgs(base).items()}
     default_cfgs[name] = DefaultCfg(

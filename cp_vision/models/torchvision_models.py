@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -34,22 +34,25 @@ def _register(base: str) -> None:
         pools: str | Sequence[str] = "default",
         drops: Sequence[str] = (),
         pool_options: dict[str, Any] | None = None,
+        replaces: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+        replace_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> nn.Module:
         # As in cp_models.py.
-        from .build import pool_and_drop
+        from .build import change_blocks
 
         try:
             weights = choices.verify(weights)
         except (KeyError, TypeError) as error:
             raise UserError(f"weights {weights!r} must be one of {', '.join(map(str, choices))}, or None") from error
         model = build(weights=weights, progress=progress, **kwargs)
-        return pool_and_drop(model, pools, drops, pool_options)
+        return change_blocks(model, pools, drops, pool_options, replaces, replace_options)
 
     builder.__name__ = builder.__qualname__ = f"cp_{base}"
     builder.__doc__ = (
-        f"{base} with ContextPool; pools=, drops= and pool_options= besides the base's arguments.\n\n"
-        "Raises:\n    UserError: unknown weights, wrong pools, drops or options.\n"
+        f"{base} with ContextPool; pools=, drops=, replaces=, pool_options= and replace_options= besides the base's "
+        "arguments.\n\n"
+        "Raises:\n    UserError: unknown weights, wrong pools, drops, replacements or options.\n"
     )
     # torchvision finds the weights of a name by this annotation.
     builder.__annotations__["weights"] = choices | None

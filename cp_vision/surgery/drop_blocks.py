@@ -9,7 +9,7 @@ from torch import nn
 from ..anatomy.block import DroppedBlock, has_pool
 from ..anatomy.known_families import check_names, is_known, list_blocks
 from ..shared.errors import UserError, listed
-from .insert_pools import _as_names
+from .names import as_names
 from .rehearse import rehearse
 from .saved_arguments import note_changes
 
@@ -30,7 +30,7 @@ def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
         UserError: an unknown or already dropped block, one that can't be dropped, one with a pool, or all
             blocks at once. The model is then as it was.
     """
-    names = _as_names(names, "drops")
+    names = as_names(names, "drops")
     if names and not is_known(model):
         rehearse(model, lambda trial: _drop(trial, names))
     _drop(model, names)

@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from ..anatomy.block import Block, has_pool
-from ..anatomy.downsamplings import Pooling, list_poolings
+from ..anatomy.downsamplings import list_poolings
 from ..anatomy.known_families import check_names, is_known, list_blocks
 from ..layers.context_pool_2d import ContextPool2d
 from ..shared.errors import UserError, closest
+from .names import as_names, dtype_and_device
 from .pool_hooks import attach_pools
 from .rehearse import rehearse
 from .saved_arguments import note_changes
@@ -82,7 +83,7 @@ def insert_pools(
     of_all = {"mode": mode, **options}
     check_mode(mode)
     wanted = {}
-    for name in (sites := _as_names(names, "pools")):
+    for name in (sites := as_names(names, "pools")):
         own = names[name] if isinstance(names, Mapping) else {}
         check_pool_options(own)
         wanted[name] = {**of_all, **own}
@@ -116,7 +117,9 @@ def _insert(model: nn.Module, names: tuple[str, ...], options: Mapping[str, Mapp
     for name in names:
         place = poolings.get(name) or blocks[name]
         pool = _make_pool(place.channels, getattr(place, "stride", 1), **options[name])
-        pool.to(**_dtype_and_device(model, place)).train(place.module.training)
+        block = getattr(place, "block", None)
+        around = (place.module, *([] if block is None else [block]), model)
+        pool.to(**dtype_and_device(*around)).train(place.module.training)
         if isinstance(place, Block):
             at_blocks.append((place, pool, options[name]["mode"] == "pre_attn"))
         else:
@@ -124,16 +127,6 @@ def _insert(model: nn.Module, names: tuple[str, ...], options: Mapping[str, Mapp
     attach_pools(model, at_blocks)
     for pooling, pool in at_poolings:
         replace_pooling(model, pooling, pool)
-
-
-def _dtype_and_device(model: nn.Module, place: Block | Pooling) -> dict[str, Any]:
-    """Those of the parameters at a place; a stem's pooling has none, and follows the model's first convolution."""
-    block = getattr(place, "block", None)
-    for module in (place.module, *([] if block is None else [block]), model):
-        for parameter in module.parameters():
-            if parameter.is_floating_point():
-                return {"dtype": parameter.dtype, "device": parameter.device}
-    return {}
 
 
 def _check_attention(name: str, block: Block | None) -> None:
@@ -144,15 +137,3 @@ def _check_attention(name: str, block: Block | None) -> None:
             f"pool {name!r}: {type(block.module).__name__} has no separate attention over the whole grid for mode "
             "'pre_attn'; use 'gated' or 'replace'"
         )
-
-
-def _as_names(names: Iterable[str], what: str) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise UserError(f"{what} {names!r} must be a list of block names, not one string; write [{names!r}]")
-    if not isinstance(names, Iterable):
-        raise UserError(f"{what} {names!r} must be a list of block names")
-    names = tuple(names)
-    for name in names:
-        if not isinstance(name, str):
-            raise UserError(f"{what}: {name!r} is not a block name")
-    return names

@@ -9,19 +9,21 @@ from typing import Any
 from timm.models import is_model
 
 from ..anatomy.block import CHILD, DroppedBlock
+from ..anatomy.replacement import Replacement, RestOfRun
 from ..layers.context_pool_2d import ContextPool2d
 
 __all__ = ["note_changes"]
 
 
 def note_changes(model: Any, inserted: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-    """Note pools and drops in the architecture and arguments that timm keeps of a model of its own.
+    """Note pools, drops and replacements in the architecture and arguments that timm keeps of a model of its own.
 
     Pools of equal options are noted as ``pools=[site, ...], pool_options={...}``, others as
-    ``pools={site: {...}, ...}``; :func:`cp_vision.models.build.build_context_pooled` takes both.
+    ``pools={site: {...}, ...}``; :func:`cp_vision.models.build.build_context_pooled` takes both. Replacements are
+    noted as ``replaces={run: {...}, ...}``.
 
     Args:
-        model: a model that pools were inserted into, or blocks left out of; not timm's, it is left alone.
+        model: a model that was changed; not timm's, it is left alone.
         inserted: the pools that were inserted last, the options by site.
     """
     cfg = getattr(model, "pretrained_cfg", None)
@@ -29,11 +31,16 @@ def note_changes(model: Any, inserted: Mapping[str, Mapping[str, Any]] | None = 
         return
     args = dict(getattr(model, "_model_args", {}))
     modules = list(model.named_modules())
-    sites = [name.removesuffix(f".{CHILD}") for name, module in modules if isinstance(module, ContextPool2d)]
+    suffix = f".{CHILD}"
+    sites = [n.removesuffix(suffix) for n, part in modules if n.endswith(suffix) and isinstance(part, ContextPool2d)]
     options = {site: _options_of(site, args) for site in sites}
     options |= {site: _without_defaults(own) for site, own in (inserted or {}).items()}
     first = options[sites[0]] if sites else _without_defaults(args.get("pool_options") or {})
-    noted: dict[str, Any] = {"drops": [name for name, module in modules if isinstance(module, DroppedBlock)]}
+    dropped = (name for name, part in modules if isinstance(part, DroppedBlock) and not isinstance(part, RestOfRun))
+    noted: dict[str, Any] = {"drops": list(dropped)}
+    if replaced := {part.name: part.options for _, part in modules if isinstance(part, Replacement)}:
+        noted["replaces"] = replaced
+    args.pop("replace_options", None)
     if all(own == first for own in options.values()):
         noted |= {"pools": sites, "pool_options": first}
     else:

@@ -1,0 +1,1 @@
+"""Fitting stand-ins to the blocks that they replace, in closed form and without labels."""

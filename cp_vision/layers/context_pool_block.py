@@ -1,0 +1,169 @@
+"""A stand-in for blocks: a linear map of each token and of its pooled neighbourhood.
+
+Shapes: B batch, C channels, H x W grid, P prefix tokens (class and register tokens), S supports, F = (1 + S) C
+features, r rank. ``x_BCHW`` the map, ``x_BPC`` its prefix tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from .context_pool_2d import ContextPool2d, record_call
+from .pointwise import pointwise
+from .read_out import ReadOut, read_out_macs
+
+__all__ = ["ContextPoolBlock"]
+
+_EPS = 1e-6
+
+
+class ContextPoolBlock(nn.Module):
+    """``y = x + U (V_0 n(x) + V_1 pool(n(x)) + ...) + b``, fitted in closed form to what blocks did.
+
+    A new block is the identity: U, b and what stands for prefix tokens are zero. Since a pool averages all channels of
+    a token with the same weights, it acts on the r channels of ``V_1 n(x)`` and not on all C.
+
+    A prefix token t has a map of its own, of the same rank, of ``[n(t), mean of n(patches)]``.
+
+    Args:
+        channels: C.
+        rank: r; None takes the rank at which the maps cost as many MACs as one full map of x, C^2 a token.
+        pool: False leaves the pools away; what stays is a linear map of each token by itself.
+        supports: S, how many pools there are, each with weights and supports of its own.
+        residual: whether x is added, as where whole blocks are replaced.
+        norm: whether n is a LayerNorm over channels without parameters, as in front of pre-norm transformer blocks;
+            else it is nothing.
+        prefix: P.
+        **pool_options: of the pools, see :class:`cp_vision.ContextPool2d`; their mode is ``"replace"``.
+
+    Attributes:
+        pools: the S pools; what they predict weights and supports from is n(x).
+        read_out: U, V_0 ... V_S and b.
+        prefix_read_outs: of each prefix token.
+
+    Raises:
+        ValueError: an argument outside its range.
+
+    Source: our extension of Huang et al., ICML 2022. Linear maps in place of blocks, fitted to their outputs:
+    ReplaceMe, Shopkhoev et al. 2025, arXiv 2505.02819 (language models).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        rank: int | None = None,
+        pool: bool = True,
+        supports: int = 1,
+        residual: bool = True,
+        norm: bool = False,
+        prefix: int = 0,
+        support_range: float = 0.2,
+        **pool_options: Any,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (("channels", channels, 1), ("supports", supports, 1), ("prefix", prefix, 0)):
+            _check_whole(name, value, least)
+        for name, value in (("pool", pool), ("residual", residual), ("norm", norm)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} {value!r} must be True or False")
+        if rank is not None:
+            _check_whole("rank", rank, 1)
+            if rank > channels:
+                raise ValueError(f"rank {rank} must be at most the number of channels, {channels}")
+        count = supports if pool else 0
+        features = (1 + count) * channels
+        rank = rank or max(1, channels * channels // (features + channels) if pool else channels)
+        self.channels, self.residual, self.norm, self.prefix = channels, residual, norm, prefix
+        made = (
+            ContextPool2d(channels, 1, "replace", support_range=support_range, **pool_options) for _ in range(count)
+        )
+        self.pools = nn.ModuleList(made)
+        self.read_out = ReadOut(features, channels, rank)
+        self.prefix_read_outs = nn.ModuleList(ReadOut(2 * channels, channels, rank) for _ in range(prefix))
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.read_out.rank
+
+    def forward(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> Any:
+        """Map (B, C, H, W) to (B, C, H, W); with prefix tokens (B, P, C) beside it, to both of them.
+
+        Raises:
+            ValueError: another number of dimensions or channels, no pixels, or prefix tokens where there are none.
+        """
+        if isinstance(x_BCHW, fx.Proxy):
+            return record_call(self, x_BCHW, *([] if x_BPC is None else [x_BPC]))
+        if x_BCHW.ndim != 4 or x_BCHW.shape[1] != self.channels or 0 in x_BCHW.shape[2:]:
+            raise ValueError(f"expected (B, {self.channels}, H, W) with at least one pixel, got {tuple(x_BCHW.shape)}")
+        if (0 if x_BPC is None else x_BPC.shape[1]) != self.prefix:
+            raise ValueError(f"expected {self.prefix} prefix tokens, got {None if x_BPC is None else x_BPC.shape[1]}")
+        n_BCHW, read_out, pools = self._norm(x_BCHW, 1), self.read_out, self._pools()
+        down_0, *down = read_out.down.split(self.channels, 1)
+        y_BCHW = pointwise(n_BCHW, down_0, read_out.bias if read_out.up is None else None)
+        for pool, down_k in zip(pools, down, strict=True):
+            y_BCHW = y_BCHW + pool.pool(pointwise(n_BCHW, down_k), *pool.weight_and_support(n_BCHW))
+        if read_out.up is not None:
+            y_BCHW = pointwise(y_BCHW, read_out.up, read_out.bias)
+        if self.residual:
+            y_BCHW = x_BCHW + y_BCHW
+        if x_BPC is None:
+            return y_BCHW
+        parts = zip(self.prefix_read_outs, self._prefix_features(n_BCHW, x_BPC), strict=True)
+        y_BPC = torch.cat([one(features) for one, features in parts], 1)
+        return y_BCHW, x_BPC + y_BPC if self.residual else y_BPC
+
+    def features(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> list[Tensor]:
+        """What the linear maps read: (B, H W, F) for the grid, then (B, 1, 2 C) for each prefix token."""
+        n_BCHW = self._norm(x_BCHW, 1)
+        pooled = [pool.pool(n_BCHW, *pool.weight_and_support(n_BCHW)) for pool in self._pools()]
+        of_grid = torch.cat([part.flatten(2).mT for part in (n_BCHW, *pooled)], 2)
+        return [of_grid, *([] if x_BPC is None else self._prefix_features(n_BCHW, x_BPC))]
+
+    def read_outs(self) -> list[ReadOut]:
+        """The linear maps, in the order of :meth:`features`."""
+        return [self.read_out, *cast("Iterable[ReadOut]", self.prefix_read_outs)]
+
+    def macs(self, grid: tuple[int, int]) -> int:
+        """Cost of one map and its prefix tokens in MACs, in closed form.
+
+        Args:
+            grid: height and width of the map, in tokens or pixels.
+        """
+        channels = self.channels
+        maps = read_out_macs((1 + len(self.pools)) * channels, channels, self.rank)
+        prefix = self.prefix * read_out_macs(2 * channels, channels, self.rank)
+        pooled = self.read_out.down.shape[0]
+        return math.prod(grid) * maps + prefix + sum(pool.macs(grid, pooled) for pool in self._pools())
+
+    def _pools(self) -> list[Any]:
+        return list(self.pools)
+
+    def _norm(self, x: Tensor, dim: int) -> Tensor:
+        if not self.norm:
+            return x
+        if dim == x.ndim - 1:
+            return F.layer_norm(x, (self.channels,), eps=_EPS)
+        return F.layer_norm(x.movedim(dim, -1), (self.channels,), eps=_EPS).movedim(-1, dim)
+
+    def _prefix_features(self, n_BCHW: Tensor, x_BPC: Tensor) -> list[Tensor]:
+        mean_B1C = n_BCHW.mean((2, 3))[:, None]
+        return [torch.cat([token, mean_B1C], 2) for token in self._norm(x_BPC, 2).split(1, 1)]
+
+    def extra_repr(self) -> str:
+        """Show what tells this block from another."""
+        return (
+            f"{self.channels}, rank={self.rank}, supports={len(self.pools)}, residual={self.residual}, norm={self.norm}"
+        )
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} {value!r} must be a whole number, {least} or more")

@@ -1,0 +1,98 @@
+"""Putting stand-ins in the place of blocks. Everything is checked before anything is changed."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from ..anatomy.known_families import list_blocks
+from ..anatomy.places import Place, find_places, grid_of
+from ..anatomy.replacement import Replacement, RestOfRun
+from ..anatomy.token_grid import TokenGrid
+from ..shared.errors import UserError
+from .names import as_names, dtype_and_device
+from .rehearse import rehearse
+from .saved_arguments import note_changes
+from .stand_ins import check_stand_in_options, make_stand_in
+
+__all__ = ["replace_blocks"]
+
+
+def replace_blocks(
+    model: nn.Module, runs: Iterable[str] | Mapping[str, Mapping[str, Any]], **options: Any
+) -> nn.Module:
+    """Put a stand-in in the place of each named run of blocks, or half of a block.
+
+    A new stand-in gives for whole blocks its input, as if they were dropped, and for a half nothing to add;
+    :func:`cp_vision.fit_blocks` fits it to what stood there. Its parameters are ``<first block>.context_pool_block.*``;
+    all other keys of the state dict stay.
+
+    Args:
+        model: a timm or torchvision model; changed in place.
+        runs: blocks by name (``"blocks.4"``), runs of blocks of one shape by their first and last
+            (``"blocks.4:blocks.6"``, both included), attention or MLP halves of transformer blocks
+            (``"blocks.3.attn"``, ``"blocks.3.mlp"``); a mapping says for each which options it has over those for all.
+        **options: ``kind`` of stand-in (``"context_pool"``, or what :func:`cp_vision.register_stand_in` added);
+            ``share``, the MACs it may cost as a share of what it replaces, in place of ``rank``; of
+            ``"context_pool"`` those of :class:`cp_vision.ContextPoolBlock` other than channels, residual, norm and
+            prefix: ``rank``, ``pool``, ``supports``, and those of its pools.
+
+    Returns:
+        The same model.
+
+    Raises:
+        UserError: a name that is none, a run that is none, a block that can't be replaced or is pooled, a wrong option,
+            a stand-in that costs as much as what it replaces. The model is then as it was.
+
+    Source: our extension of Huang et al., ICML 2022: pooling beside attention, and in place of it.
+    """
+    names = as_names(runs, "replaces")
+    wanted = {}
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"replace {name!r} is named twice; name each once")
+        own = runs[name] if isinstance(runs, Mapping) else {}
+        check_stand_in_options(own)
+        wanted[name] = {**options, **own}
+        check_stand_in_options(wanted[name])
+    if not names:
+        return model
+    rehearse(model, lambda trial: _replace(trial, wanted))
+    _replace(model, wanted)
+    note_changes(model)
+    return model
+
+
+def _replace(model: nn.Module, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+    places = find_places(model, list(wanted))
+    replaced = {path for place in places if place.residual for path in place.modules}
+    if replaced and replaced >= {block.name for block in list_blocks(model)}:
+        raise UserError(f"replaces name all {len(replaced)} blocks; keep at least one")
+    made = [(place, _make(model, place, wanted[place.name])) for place in places]
+    tokens = functools.cache(lambda: TokenGrid(model))
+    for place, (stand_in, noted) in made:
+        grid = grid_of(model, place, tokens)
+        replacement = Replacement(place.name, noted, stand_in, place.layout, grid, place.pair)
+        first, *rest = place.modules
+        replacement.train(model.get_submodule(first).training)
+        model.set_submodule(first, replacement)
+        for path in rest:
+            model.set_submodule(path, RestOfRun())
+
+
+def _make(model: nn.Module, place: Place, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A stand-in, and the options that make it again, whatever the image size."""
+    modules = [model.get_submodule(path) for path in place.modules]
+    stand_in = make_stand_in(modules, place, options)
+    stand_in.to(**dtype_and_device(*modules, model))
+    noted = {name: value for name, value in options.items() if name != "share"}
+    if hasattr(stand_in, "rank"):
+        noted["rank"] = stand_in.rank
+    try:
+        return stand_in, json.loads(json.dumps(noted))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"replace {place.name!r}: options {noted} must be JSON values: {error}") from error

@@ -1,0 +1,164 @@
+"""The kinds of stand-ins that may take the place of blocks, by name; others can be added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from ..anatomy.places import Place
+from ..layers.context_pool_block import ContextPoolBlock
+from ..layers.read_out import ReadOut
+from ..shared.errors import UserError, closest, listed
+
+__all__ = ["StandIn", "check_stand_in_options", "make_stand_in", "register_stand_in"]
+
+
+class StandIn(Protocol):
+    """What a kind's function makes: an ``nn.Module`` that takes and gives maps, and can be fitted in closed form.
+
+    Shapes: B batch, C channels, H x W grid, P prefix tokens, n of them in one part, F features of that part.
+
+    Attributes:
+        prefix: P.
+        residual: whether its input is part of its output.
+    """
+
+    prefix: int
+    residual: bool
+
+    def __call__(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> Any:
+        """Map (B, C, H, W) to the same shape; with P > 0, that and (B, P, C) to a tuple of both."""
+
+    def features(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> list[Tensor]:
+        """What the linear maps at its end read: (B, H W, F), then (B, 1, F') for each prefix token."""
+
+    def read_outs(self) -> list[ReadOut]:
+        """These linear maps, in the same order; they make up the output, but for a residual."""
+
+    def macs(self, grid: tuple[int, int]) -> int:
+        """Cost of one map of this height and width in MACs."""
+
+
+class _Kind(NamedTuple):
+    make: Callable[..., Any]
+    options: tuple[str, ...]
+
+
+_KINDS: dict[str, _Kind] = {}
+
+# Share of what it replaces that a stand-in of the default rank costs at most.
+_MOST = 0.5
+
+
+def register_stand_in(kind: str, make: Callable[..., Any], options: Iterable[str] = ()) -> None:
+    """Add a kind of stand-in, for ``replace_blocks(..., kind=...)``.
+
+    Args:
+        kind: its name.
+        make: called as ``make(modules, place, **options)`` with the modules to replace, from input to output, a
+            :class:`cp_vision.anatomy.places.Place` and options by keyword; it gives a :class:`StandIn`. ValueError and
+            TypeError are reported as a mistake in the options.
+        options: their names; ``rank`` among them lets users give a ``share`` of the MACs in place of it.
+
+    Raises:
+        UserError: a name that is none, or a function that can't be called.
+    """
+    if not isinstance(kind, str) or not kind:
+        raise UserError(f"kind {kind!r} must be a name")
+    if not callable(make):
+        raise UserError(f"kind {kind!r} needs a function that makes a stand-in, not {make!r}")
+    _KINDS[kind] = _Kind(make, tuple(options))
+
+
+def check_stand_in_options(options: Any) -> None:
+    """Raise a UserError that names kinds or options of stand-ins unless these are some of them."""
+    if not isinstance(options, Mapping):
+        raise UserError(f"replacement options {options!r} must be a dictionary, such as {{'rank': 64}}")
+    kind = _kind_of(options)
+    allowed = ["kind", *(["share"] if "rank" in kind.options else []), *kind.options]
+    for name in options:
+        if name not in allowed:
+            raise UserError(
+                f"unknown replacement option {name!r}{closest(name, allowed)} (options: {', '.join(allowed)})"
+            )
+
+
+def make_stand_in(modules: Sequence[nn.Module], place: Place, options: Mapping[str, Any]) -> Any:
+    """Make a stand-in for a place: of the rank that is given, or of its default rank if that costs half at most.
+
+    Args:
+        modules: what it replaces.
+        place: where that is.
+        options: ``kind``, ``share`` (of the place's MACs, in place of ``rank``) and those of the kind, checked by name.
+
+    Raises:
+        UserError: an option outside its range, or a stand-in that costs as much as what it replaces.
+    """
+    own = {name: value for name, value in options.items() if name not in ("kind", "share")}
+    make, allowed = _kind_of(options)
+
+    def of_rank(rank: int) -> Any:
+        return make(modules, place, **{**own, "rank": rank})
+
+    try:
+        if "share" in options:
+            if own.get("rank") is not None:
+                raise ValueError("give rank or share, not both")
+            made = of_rank(_rank_of_share(of_rank, place, options["share"]))
+        else:
+            made = make(modules, place, **own)
+            if "rank" in allowed and own.get("rank") is None and _macs(made, place) > _MOST * place.macs:
+                made = of_rank(_rank_of_share(of_rank, place, _MOST))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"replace {place.name!r} with {dict(options)}: {error}") from error
+    macs = _macs(made, place)
+    if macs >= place.macs:
+        raise UserError(
+            f"replace {place.name!r} with {dict(options)}: the stand-in costs {macs:,} MACs, what it replaces "
+            f"{place.macs:,}; take a smaller rank, or share=0.5"
+        )
+    return made
+
+
+def _rank_of_share(make: Callable[[int], Any], place: Place, share: Any) -> int:
+    """The highest rank within a share of the place's MACs; cost grows evenly with rank."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        raise ValueError(f"share {share!r} must be a number between 0 and 1")
+    bound, low, high = share * place.macs, 0, place.channels
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _macs(make(middle), place) <= bound:
+            low = middle
+        else:
+            high = middle - 1
+    if low == 0:
+        least = _macs(make(1), place) / place.macs
+        raise ValueError(f"not even rank 1 costs so little; the least share is {least:.3f}")
+    return low
+
+
+def _macs(stand_in: Any, place: Place) -> int:
+    return int(place.count * stand_in.macs(place.grid))
+
+
+def _kind_of(options: Mapping[str, Any]) -> _Kind:
+    kind = options.get("kind", "context_pool")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise UserError(f"replacement kind {kind!r} is not one of {listed(_KINDS)}")
+    return _KINDS[kind]
+
+
+def _context_pool(modules: Sequence[nn.Module], place: Place, **options: Any) -> ContextPoolBlock:
+    return ContextPoolBlock(place.channels, residual=place.residual, norm=place.norm, prefix=place.prefix, **options)
+
+
+register_stand_in(
+    "context_pool",
+    _context_pool,
+    (
+        *("rank", "pool", "supports", "support_range", "sigma_min", "hidden"),
+        *("learned_weight", "learned_support", "backend"),
+    ),
+)
