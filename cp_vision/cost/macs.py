@@ -12,7 +12,7 @@ from timm import create_model
 from torch import nn
 
 from ..layers.context_pool_2d import ContextPool2d
-from ..pooling.linear import linear_pool_macs
+from ..pooling.linear import linear_macs
 from .input_size import input_size_of
 from .on_meta_device import meta_copy
 
@@ -25,8 +25,15 @@ def _baddbmm_macs(inputs: Any, outputs: Any) -> int:
     return outputs[0].numel() * (first.shape[2] + 1)
 
 
-# Operators that ptflops doesn't know.
-_OPERATORS = {torch.ops.cp_vision.linear_pool: linear_pool_macs, torch.ops.aten.baddbmm: _baddbmm_macs}
+def _linear_pool_macs(inputs: Any, outputs: Any) -> int:
+    """MACs of pools by the linear backend."""
+    x, *_, stride, levels = inputs
+    _, _, rows, columns = outputs[0].shape
+    return len(x) * linear_macs(x.shape[1], (x.shape[2], x.shape[3]), rows * columns, stride, levels)
+
+
+# Operators that ptflops doesn't know, by their arguments and results.
+_OPERATORS = {torch.ops.cp_vision.linear_pool: _linear_pool_macs, torch.ops.aten.baddbmm: _baddbmm_macs}
 
 
 def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None = None) -> int:
