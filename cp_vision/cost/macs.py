@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from typing import Any
 
 import torch
 from ptflops import get_model_complexity_info
@@ -11,11 +12,28 @@ from timm import create_model
 from torch import nn
 
 from ..layers.context_pool_2d import ContextPool2d
-from ..pooling.linear import linear_pool_macs
+from ..pooling.linear import linear_macs
 from .input_size import input_size_of
 from .on_meta_device import meta_copy
 
 __all__ = ["count_macs", "count_module", "format_macs", "pool_macs"]
+
+
+def _baddbmm_macs(inputs: Any, outputs: Any) -> int:
+    """MACs of products of two batches of matrices, with the bias that is added."""
+    _, first, _ = inputs
+    return outputs[0].numel() * (first.shape[2] + 1)
+
+
+def _linear_pool_macs(inputs: Any, outputs: Any) -> int:
+    """MACs of pools by the linear backend."""
+    x, *_, stride, levels = inputs
+    _, _, rows, columns = outputs[0].shape
+    return len(x) * linear_macs(x.shape[1], (x.shape[2], x.shape[3]), rows * columns, stride, levels)
+
+
+# Operators that ptflops doesn't know, by their arguments and results.
+_OPERATORS = {torch.ops.cp_vision.linear_pool: _linear_pool_macs, torch.ops.aten.baddbmm: _baddbmm_macs}
 
 
 def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None = None) -> int:
@@ -68,7 +86,7 @@ def count_module(module: nn.Module, input_shape: tuple[int, ...]) -> int:
             backend="aten",
             as_strings=False,
             print_per_layer_stat=False,
-            custom_modules_hooks={torch.ops.cp_vision.linear_pool: linear_pool_macs},
+            custom_modules_hooks=_OPERATORS,
         )
     if macs is None:
         reason = printed.getvalue().strip().splitlines()[-1]

@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ..pooling.context_pool import check_backend, coarse_grid, gated_context_pool, uses_linear
-from ..pooling.linear import count_linear_levels, linear_macs
+from ..pooling.linear import linear_macs
+from ..pooling.pyramid import count_levels
 from .mapping import hidden_width, make_mapping, run_mapping
 
 __all__ = ["ContextPool2d"]
@@ -176,9 +177,9 @@ class ContextPool2d(nn.Module):
         """
         tokens, outputs = math.prod(grid), math.prod(coarse_grid(grid, self.stride))
         channels = self.channels if pooled is None else pooled
-        if self.backend == "linear" or (self.backend == "auto" and uses_linear(grid, self.stride)):
-            count = count_linear_levels(grid, self.largest_support(grid))
-            average = linear_macs(channels, grid, outputs, self.stride, count)
+        if uses_linear(grid, self.stride, self.backend):
+            levels = count_levels(self.largest_support(grid))
+            average = linear_macs(channels, grid, outputs, self.stride, levels)
         else:
             average = outputs * tokens * channels
         mapping = 0 if self.mapping is None else sum(parameter.numel() for parameter in self.mapping.parameters())

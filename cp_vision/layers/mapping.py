@@ -1,4 +1,4 @@
-"""The mapping network of a pool: what it predicts of every token, and its first convolution as a matrix product.
+"""The mapping network of a pool, which predicts two numbers of every token.
 
 Shapes: B batch, C channels, h hidden channels, o predicted maps (1 or 2), H x W grid.
 ``x_BCHW`` goes to ``hidden_BhHW`` (1 x 1 convolution, GELU) and on to ``mapped_BoHW`` (3 x 3, or 1 x 3 on a sequence).
@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from .pointwise import pointwise
 
 __all__ = ["hidden_width", "is_plain", "make_mapping", "run_mapping"]
 
@@ -36,12 +37,7 @@ def make_mapping(channels: int, hidden: int, outputs: int, kernel: tuple[int, in
 def run_mapping(mapping: Any, x_BCHW: Tensor) -> Tensor:
     """Run a mapping network, (B, C, H, W) -> (B, o, H, W)."""
     first, activation, last = mapping
-    if x_BCHW.stride(1) == 1 and is_plain(first):
-        # With channels last, a matrix product is faster than the 1 x 1 convolution that it equals.
-        x_BHWC = x_BCHW.permute(0, 2, 3, 1)
-        hidden_BhHW = F.linear(x_BHWC, first.weight.flatten(1), first.bias).permute(0, 3, 1, 2)
-    else:
-        hidden_BhHW = first(x_BCHW)
+    hidden_BhHW = pointwise(x_BCHW, first.weight.flatten(1), first.bias) if is_plain(first) else first(x_BCHW)
     return last(activation(hidden_BhHW))
 
 

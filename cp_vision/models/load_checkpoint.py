@@ -2,8 +2,8 @@
 
 A checkpoint's keys alone say how it is read. Its ``<site>.context_pool.*`` and ``<block>.context_pool_block.*`` keys
 are set aside, and where it lacks what is left out or replaced (it was written by us), those keys are filled in, since
-nothing of them is kept. What remains is a checkpoint of the plain base, under its names or under those of whoever trained it,
-which timm knows how to fit to heads, channels and image sizes of the model.
+nothing of them is kept. What remains is a checkpoint of the plain base, under its names or under those of whoever
+trained it, which timm knows how to fit to heads, channels and image sizes of the model.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def gated_context_pool(
     The other arguments, the result and the errors are those of :func:`context_pool`.
     """
     _check(x, log_weight, sigma, stride, backend, sigma_max)
-    if backend == "linear" or (backend == "auto" and uses_linear((x.shape[2], x.shape[3]), stride)):
+    if uses_linear((x.shape[2], x.shape[3]), stride, backend):
         return linear_pool(x, log_weight, sigma, gate, stride, sigma_max, masked)
     pooled = exact_pool(x, log_weight, sigma, stride)
     if gate is None:
@@ -105,17 +105,19 @@ def gated_context_pool(
     return torch.lerp(x, pooled, gate.to(x.dtype)[:, None, None], out=None if keep else pooled)
 
 
-def uses_linear(grid: tuple[int, int], stride: int = 1) -> bool:
-    """Whether the backend ``"auto"`` is linear: above 12 x 12 pixels at stride 1, where it overtakes the exact one.
+def uses_linear(grid: tuple[int, int], stride: int = 1, backend: str = "auto") -> bool:
+    """Whether a map is pooled by the linear backend.
 
-    With strides above 4, where outputs are few, it is exact.
-
+    ``"auto"`` takes it above 12 x 12 pixels at stride 1, where it overtakes the exact one, and at strides up to 8.
     Exported with dynamic sizes it is always linear, since one graph serves them all.
 
     Args:
         grid: height and width of the input.
         stride: pixels between outputs.
+        backend: the backend that was asked for.
     """
+    if backend != "auto":
+        return backend == "linear"
     if stride > _LINEAR_STRIDES:
         return False
     if any(isinstance(size, torch.SymInt) for size in grid):

@@ -1,5 +1,5 @@
-// The linear backend's average and its gradients on the CPU, for float32: what pyramid.py, windows.py and linear.py
-// say, in one pass over the map. Sixteen channels at a time keep a pyramid in the processor's cache.
+// The linear backend's average and its gradients on the CPU, for float32: what pyramid.py, windows.py and
+// linear_plain.py say, in one pass over the map. Sixteen channels at a time keep a pyramid in the processor's cache.
 //
 // Shapes: B images, C channels, H x W pixels, h x w outputs, L levels; a cell holds Lanes of the channels.
 // x_BCHW and its like lie planar or channels last; weight_BHW, sigma_Bhw, gate_C.
@@ -20,19 +20,16 @@ typedef float Lanes __attribute__((vector_size(4 * kLanes)));
 // So many blocks of channels are read and written at once: with channels last, short pieces of memory are slow.
 constexpr int64_t kGroup = 8;
 
-constexpr double kReach = 4.5;  // cells up to this distance belong to a window
+// window_taps() of windows.py at most, and FILTER of pyramid.py, which the compiler has to know.
 constexpr int kTaps = 10;
 constexpr int kFilter = 6;
 constexpr float kFilterWeights[kFilter] = {1 / 32.f, 5 / 32.f, 10 / 32.f, 10 / 32.f, 5 / 32.f, 1 / 32.f};
 
-// As in windows.py.
-constexpr float kLeastExponent = -18.4f;
-constexpr float kLeastTotal = 1e-30f;
-constexpr float kLeastSupport = 1e-6f;
-constexpr float kFirstFloor = 0.25f, kFloorStep = 1.4142135f;
-
+// As _Problem of cpu_kernel.py.
 struct Problem {
   int64_t batch, channels, height, width, rows, columns, stride, levels, channels_last, threads;
+  const float *ends, *variances;  // of every level: its largest support, and what a cell has averaged
+  float reach, least_exponent, least_support, least_total, first_floor, floor_step;
   int64_t pixels() const { return height * width; }
   int64_t outputs() const { return rows * columns; }
   int64_t blocks() const { return (channels + kLanes - 1) / kLanes; }
@@ -54,7 +51,7 @@ struct Pyramid {
   int64_t cells = 0;
   bool one_row, one_column;
 
-  explicit Pyramid(const Problem& problem, const float* ends)
+  explicit Pyramid(const Problem& problem)
       : one_row(problem.height == 1), one_column(problem.width == 1) {
     Axis rows{0, problem.height}, columns{0, problem.width};
     for (int64_t index = 0; index < problem.levels; ++index) {
@@ -62,9 +59,8 @@ struct Pyramid {
         rows = one_row ? rows : next(rows);
         columns = one_column ? columns : next(columns);
       }
-      const double size = std::ldexp(1.0, static_cast<int>(index));
-      const float variance = static_cast<float>(1.25 * (size * size - 1) / 3);
-      levels.push_back({rows, columns, cells, static_cast<float>(size), variance, ends[index]});
+      const float size = std::ldexp(1.f, static_cast<int>(index));
+      levels.push_back({rows, columns, cells, size, problem.variances[index], problem.ends[index]});
       cells += rows.count * columns.count;
     }
   }
@@ -102,15 +98,15 @@ inline float exponential(float x) {
 }
 
 // Weights along one axis of a window around `position`, in pixels; which cells those are goes to `first` and `count`.
-void axis_weights(double position, const Axis& cells, const Level& level, bool single, float precision, int* first,
-                  int* count, float* weights, float* squared) {
+void axis_weights(const Problem& problem, double position, const Axis& cells, const Level& level, bool single,
+                  float precision, int* first, int* count, float* weights, float* squared) {
   if (single) {
     *first = 0, *count = 1, weights[0] = 1, squared[0] = 0;
     return;
   }
   const double place = (position + 0.5) / level.size - 0.5;
-  const int64_t begin = std::max<int64_t>(static_cast<int64_t>(std::ceil(place - kReach)), cells.first);
-  const int64_t end = std::min<int64_t>(static_cast<int64_t>(std::floor(place + kReach)), cells.first + cells.count - 1);
+  const int64_t begin = std::max<int64_t>(static_cast<int64_t>(std::ceil(place - problem.reach)), cells.first);
+  const int64_t end = std::min<int64_t>(static_cast<int64_t>(std::floor(place + problem.reach)), cells.first + cells.count - 1);
   const int number = static_cast<int>(std::max<int64_t>(end - begin + 1, 0));
   float away[kTaps], nearest = INFINITY;
   for (int tap = 0; tap < number; ++tap) {
@@ -118,11 +114,12 @@ void axis_weights(double position, const Axis& cells, const Level& level, bool s
     away[tap] = distance * distance;
     nearest = std::min(nearest, away[tap]);
   }
+  const float least = problem.least_exponent;
   float found[kTaps];
   for (int tap = 0; tap < number; ++tap) {
     const float exponent = (nearest - away[tap]) * precision;
     // A comparison that is false for what is no number, so that it stays one.
-    found[tap] = exponent < kLeastExponent ? 0.f : exponential(std::max(exponent, kLeastExponent)) + 0.f * exponent;
+    found[tap] = exponent < least ? 0.f : exponential(std::max(exponent, least)) + 0.f * exponent;
   }
   int low = 0, high = number;
   while (low < high && found[low] == 0) ++low;
@@ -140,14 +137,14 @@ float place_window(const Problem& problem, const Pyramid& pyramid, const float* 
   size_t index = 0;
   while (index + 1 < pyramid.levels.size() && support > pyramid.levels[index].end) ++index;
   const Level& level = pyramid.levels[index];
-  support = support < kLeastSupport ? kLeastSupport : support;
+  support = support < problem.least_support ? problem.least_support : support;
   const float variance = support * support - level.variance, precision = 0.5f / variance;
   const double shift = (problem.stride - 1) / 2.0;
   float row_squares[kTaps], column_squares[kTaps];
-  axis_weights(row * problem.stride + shift, level.rows, level, pyramid.one_row, precision, &window->row,
+  axis_weights(problem, row * problem.stride + shift, level.rows, level, pyramid.one_row, precision, &window->row,
                &window->rows, window->row_weights, row_squares);
-  axis_weights(column * problem.stride + shift, level.columns, level, pyramid.one_column, precision, &window->column,
-               &window->columns, window->column_weights, column_squares);
+  axis_weights(problem, column * problem.stride + shift, level.columns, level, pyramid.one_column, precision,
+               &window->column, &window->columns, window->column_weights, column_squares);
   window->offset = level.offset, window->width = level.columns.count;
   const float slope = learned ? support / (variance * variance) : 0.f;
   for (int tap = 0; tap < window->rows; ++tap)
@@ -173,9 +170,10 @@ void place_windows(const Problem& problem, const Pyramid& pyramid, const float* 
       const int64_t output = row * problem.columns + column;
       Window* window = windows + output;
       float total = place_window(problem, pyramid, mass, row, column, sigma[output], true, window);
-      for (float floor = kFirstFloor; total < kLeastTotal && floor <= largest; floor *= kFloorStep)
+      for (float floor = problem.first_floor; total < problem.least_total && floor <= largest;
+           floor *= problem.floor_step)
         if (floor > sigma[output]) total = place_window(problem, pyramid, mass, row, column, floor, false, window);
-      window->inverse = total < kLeastTotal ? 0.f : 1.f / total;
+      window->inverse = total < problem.least_total ? 0.f : 1.f / total;
     }
 }
 
@@ -458,8 +456,8 @@ struct Images {
   std::vector<float> mass;  // (B, cells)
   std::vector<Window> windows;  // (B, outputs)
 
-  Images(const Problem& problem, const float* ends, const float* weight, const float* sigma)
-      : pyramid(problem, ends), mass(problem.batch * pyramid.cells), windows(problem.batch * problem.outputs()) {
+  Images(const Problem& problem, const float* weight, const float* sigma)
+      : pyramid(problem), mass(problem.batch * pyramid.cells), windows(problem.batch * problem.outputs()) {
     const auto make_scratch = [&] { return std::vector<float>(scratch_cells(problem)); };
     run(problem.batch, problem.threads, make_scratch, [&](int64_t image, std::vector<float>& scratch) {
       float* own = mass.data() + image * pyramid.cells;
@@ -507,12 +505,11 @@ void run_blocks(const Problem& problem, const Pyramid& pyramid, bool backward, c
 
 extern "C" {
 
-// y, (B, C, h, w): the averages, or x + gate (average - x) where there is a gate. `ends` has the largest support of
-// every level.
-void cp_vision_forward(const Problem* given, const float* ends, const float* x, const float* weight,
-                       const float* sigma, const float* gate, float* y) {
+// y, (B, C, h, w): the averages, or x + gate (average - x) where there is a gate.
+void cp_vision_forward(const Problem* given, const float* x, const float* weight, const float* sigma,
+                       const float* gate, float* y) {
   const Problem& problem = *given;
-  const Images images(problem, ends, weight, sigma);
+  const Images images(problem, weight, sigma);
   run_blocks(problem, images.pyramid, false, [&](const Blocks& blocks, int64_t, Workspace& space) {
     const Window* windows = images.windows.data() + blocks.image * problem.outputs();
     Lanes* all_outputs = problem.stride == 1 ? space.tokens.data() : space.outputs.data();
@@ -532,11 +529,11 @@ void cp_vision_forward(const Problem* given, const float* ends, const float* x, 
 }
 
 // Gradients of a loss whose gradient by y is `for_y`: by x (B, C, H, W), weight (B, H, W), sigma (B, h, w), gate (C).
-void cp_vision_backward(const Problem* given, const float* ends, const float* for_y, const float* x,
-                        const float* weight, const float* sigma, const float* gate, float* for_x, float* for_weight,
-                        float* for_sigma, float* for_gate) {
+void cp_vision_backward(const Problem* given, const float* for_y, const float* x, const float* weight,
+                        const float* sigma, const float* gate, float* for_x, float* for_weight, float* for_sigma,
+                        float* for_gate) {
   const Problem& problem = *given;
-  const Images images(problem, ends, weight, sigma);
+  const Images images(problem, weight, sigma);
   const Pyramid& pyramid = images.pyramid;
   const int64_t parts = count_parts(problem), outputs = problem.outputs(), pixels = problem.pixels();
   // Sums over the channels of a part: the gradient times the average, and times its derivative by the support; and

@@ -24,7 +24,9 @@ import torch
 from torch import Tensor
 
 from .layout import memory_format
-from .pyramid import level_ends
+from .linear_plain import FIRST_FLOOR, FLOOR_STEP, LEAST_TOTAL
+from .pyramid import level_ends, level_variance
+from .windows import LEAST_EXPONENT, LEAST_SUPPORT, REACH
 
 __all__ = ["average", "average_gradients", "find_kernel"]
 
@@ -63,7 +65,7 @@ def average(
         (*x.shape[:2], *sigma.shape[1:]), dtype=x.dtype, device=x.device, memory_format=memory_format(x)
     )
     tensors = [tensor if tensor is None else tensor.contiguous() for tensor in (weight, sigma, gate)]
-    library.cp_vision_forward(*_problem(x, sigma, stride, levels), *_pointers(x, *tensors, result))
+    library.cp_vision_forward(_problem(x, sigma, stride, levels), *_pointers(x, *tensors, result))
     return result
 
 
@@ -84,21 +86,30 @@ def average_gradients(
     gate = None if gate is None else gate.contiguous()
     for_gate = None if gate is None else torch.empty_like(gate)
     found = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(sigma), for_gate
-    library.cp_vision_backward(
-        *_problem(x, sigma, stride, levels), *_pointers(gradient, x, weight, sigma, gate, *found)
-    )
+    library.cp_vision_backward(_problem(x, sigma, stride, levels), *_pointers(gradient, x, weight, sigma, gate, *found))
     return found
 
 
 class _Problem(ctypes.Structure):
-    _names = ("batch", "channels", "height", "width", "rows", "columns", "stride", "levels", "channels_last", "threads")
-    _fields_ = [(name, ctypes.c_int64) for name in _names]
+    """Sizes, and the constants of the formula, as the kernel's struct of this name has them."""
+
+    _sizes = ("batch", "channels", "height", "width", "rows", "columns", "stride", "levels", "channels_last", "threads")
+    _per_level = ("ends", "variances")
+    _constants = ("reach", "least_exponent", "least_support", "least_total", "first_floor", "floor_step")
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in _sizes),
+        *((name, ctypes.POINTER(ctypes.c_float)) for name in _per_level),
+        *((name, ctypes.c_float) for name in _constants),
+    ]
 
 
-def _problem(x: Tensor, sigma: Tensor, stride: int, levels: int) -> tuple[object, object]:
+def _problem(x: Tensor, sigma: Tensor, stride: int, levels: int) -> object:
     last = memory_format(x) == torch.channels_last
-    problem = _Problem(*x.shape, *sigma.shape[1:], stride, levels, last, torch.get_num_threads())
-    return ctypes.byref(problem), (ctypes.c_float * levels)(*level_ends(levels))
+    sizes = (*x.shape, *sigma.shape[1:], stride, levels, last, torch.get_num_threads())
+    numbers = ctypes.c_float * levels
+    per_level = numbers(*level_ends(levels)), numbers(*map(level_variance, range(levels)))
+    constants = (REACH, LEAST_EXPONENT, LEAST_SUPPORT, LEAST_TOTAL, FIRST_FLOOR, FLOOR_STEP)
+    return ctypes.byref(_Problem(*sizes, *per_level, *constants))
 
 
 def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:

@@ -25,7 +25,7 @@ from .linear_plain import is_traced, linear_average, linear_average_gradients
 from .pyramid import FILTER, axis_cells, count_levels, level_ends
 from .windows import window_taps
 
-__all__ = ["count_linear_levels", "linear_macs", "linear_pool", "linear_pool_macs"]
+__all__ = ["linear_macs", "linear_pool"]
 
 # Tokens that weigh less than exp(-40) of the image's heaviest count as that: a window of such tokens alone still
 # has a float32 sum, and no weight is denormal.
@@ -42,7 +42,8 @@ def linear_pool(
     masked: bool,
 ) -> Tensor:
     """Approximate :func:`.gated_context_pool` in linear time; arguments as there, unchecked."""
-    levels = count_linear_levels((x.shape[2], x.shape[3]), sigma_max)
+    # Unbounded supports end at four times the longer side, where all tokens weigh nearly the same.
+    levels = count_levels(4.0 * max(x.shape[2], x.shape[3]) if sigma_max is None else sigma_max)
     dtype = torch.promote_types(x.dtype, torch.float32)
     # Autocast would run the filters in half precision, where weights lose their digits.
     with _without_autocast(x.device.type):
@@ -54,17 +55,6 @@ def linear_pool(
             # An exported graph runs without this package; and torch.func can't differentiate operators of others.
             return linear_average(*arguments, full=stride <= 2 and not masked).to(x.dtype)
         return torch.ops.cp_vision.linear_pool(*arguments).to(x.dtype)
-
-
-def count_linear_levels(grid: tuple[int, int], sigma_max: float | None) -> int:
-    """How many levels a map needs.
-
-    Args:
-        grid: its height and width.
-        sigma_max: largest support in pixels; None stands for four times the longer side, where nearly every
-            token weighs the same.
-    """
-    return count_levels(4.0 * max(grid) if sigma_max is None else sigma_max)
 
 
 def linear_macs(channels: int, grid: tuple[int, int], outputs: int, stride: int, levels: int) -> int:
@@ -85,13 +75,6 @@ def linear_macs(channels: int, grid: tuple[int, int], outputs: int, stride: int,
         for level, (rows, columns) in enumerate(zip(height[1:], width[1:], strict=True))
     )
     return (filters + outputs * window) * (channels + 1)
-
-
-def linear_pool_macs(inputs: Any, outputs: Any) -> int:
-    """MACs of a call of ``cp_vision::linear_pool``, by its arguments and results."""
-    x, *_, stride, levels = inputs
-    grid, (y, *_) = (x.shape[2], x.shape[3]), outputs
-    return len(x) * linear_macs(x.shape[1], grid, y.shape[2] * y.shape[3], stride, levels)
 
 
 @torch.library.custom_op("cp_vision::linear_pool", mutates_args=())

@@ -17,13 +17,20 @@ from .exact import under_transform
 from .pyramid import axis_cells, build_pyramid, level_ends, pyramid_gradient
 from .windows import Windows, find_windows, outer
 
-__all__ = ["is_traced", "linear_average", "linear_average_gradients"]
+__all__ = [
+    "FIRST_FLOOR",
+    "FLOOR_STEP",
+    "LEAST_TOTAL",
+    "is_traced",
+    "linear_average",
+    "linear_average_gradients",
+]
 
 # Windows whose cells weigh less than this together have nothing within reach of their support, as where tokens are
 # left out. Then the least support of a ladder of them counts that reaches something.
-_LEAST_TOTAL = 1e-30
-_FIRST_FLOOR = 0.25
-_FLOOR_STEP = 2**0.5
+LEAST_TOTAL = 1e-30
+FIRST_FLOOR = 0.25
+FLOOR_STEP = 2**0.5
 
 
 def is_traced() -> bool:
@@ -48,7 +55,8 @@ def linear_average(
     cells_NC, mass_N = _cells(x_BCHW, weight_BHW, levels)
     windows, inverse_T = _windows(x_BCHW, mass_N, sigma_Bhw, stride, levels, full)
     weights = outer(windows.rows * inverse_T[:, None], windows.columns)
-    y_BChw = _to_map(_sum_windows(cells_NC, windows.cells, weights), sigma_Bhw)
+    average_TC = _sum_windows(cells_NC, windows.cells, weights)
+    y_BChw = average_TC.unflatten(0, sigma_Bhw.shape).permute(0, 3, 1, 2)
     return y_BChw if gate_C is None else torch.lerp(x_BCHW, y_BChw, gate_C[:, None, None])
 
 
@@ -103,19 +111,19 @@ def _windows(
         return windows, _sum_windows(mass_N[:, None], windows.cells, outer(windows.rows, windows.columns)).squeeze(1)
 
     windows, total = place(sigma_Bhw)
-    floor, support = _FIRST_FLOOR, sigma_Bhw
+    floor, support = FIRST_FLOOR, sigma_Bhw
     while not full and floor <= level_ends(levels)[-1]:
-        short = total.view_as(support) < _LEAST_TOTAL
+        short = total.view_as(support) < LEAST_TOTAL
         if not is_traced() and not short.any():
             break
         support = torch.where(short, support.clamp_min(floor), support)
         windows, total = place(support)
-        floor *= _FLOOR_STEP
+        floor *= FLOOR_STEP
     if not full:
         moved = (support != sigma_Bhw).view(-1, 1)
         slopes = (slope.masked_fill(moved, 0.0) for slope in (windows.row_slopes, windows.column_slopes))
         windows = Windows(*windows[:3], *slopes)
-    nothing = total < _LEAST_TOTAL
+    nothing = total < LEAST_TOTAL
     return windows, total.masked_fill(nothing, 1.0).reciprocal().masked_fill(nothing, 0.0)
 
 
@@ -151,7 +159,3 @@ def _map_gradient(for_cells_NC: Tensor, shape: tuple[int, ...], levels: int) -> 
         for part, down, across in zip(parts, rows, columns, strict=True)
     ]
     return pyramid_gradient(for_levels, (height, width))
-
-
-def _to_map(tokens_TC: Tensor, sigma_Bhw: Tensor) -> Tensor:
-    return tokens_TC.unflatten(0, sigma_Bhw.shape).permute(0, 3, 1, 2)

@@ -18,16 +18,16 @@ from torch.nn import functional as F
 
 from .pyramid import axis_cells, level_ends, level_variance
 
-__all__ = ["Windows", "find_windows", "outer", "window_taps"]
+__all__ = ["LEAST_EXPONENT", "LEAST_SUPPORT", "REACH", "Windows", "find_windows", "outer", "window_taps"]
 
 # Cells up to this distance, in cells, belong to a window.
-_REACH = 4.5
+REACH = 4.5
 
 # Cells with a smaller share than exp of this are left out: they change no digit, and their products would be denormal.
-_LEAST_EXPONENT = -18.4
+LEAST_EXPONENT = -18.4
 
 # Supports below this are the identity in every float type; it keeps the exponents and their derivatives finite.
-_LEAST_SUPPORT = 1e-6
+LEAST_SUPPORT = 1e-6
 
 
 class Windows(NamedTuple):
@@ -54,7 +54,7 @@ def find_windows(support_Bhw: Tensor, grid: tuple[int, int], stride: int, count:
     ends = torch.tensor(level_ends(count)[:-1], dtype=dtype, device=device)
     level = torch.bucketize(support_Bhw.detach().nan_to_num(0.0).contiguous(), ends)
     variance = torch.tensor([level_variance(each) for each in range(count)], dtype=dtype, device=device)
-    support = support_Bhw.clamp_min(_LEAST_SUPPORT)
+    support = support_Bhw.clamp_min(LEAST_SUPPORT)
     spare = support.square() - variance[level]
     rows, columns = (axis_cells(size, count) for size in grid)
     places, cells = [], 0
@@ -96,9 +96,9 @@ def _axis_windows(
     for number, (first, count) in enumerate(cells):
         length = 2.0**number
         place = (position + 0.5) / length - 0.5
-        cell = (place - _REACH).ceil().long()[:, None] + window
+        cell = (place - REACH).ceil().long()[:, None] + window
         squared = ((place[:, None] - cell) * length).square()
-        inside = (cell >= first) & (cell < first + count) & (cell <= place[:, None] + _REACH)
+        inside = (cell >= first) & (cell < first + count) & (cell <= place[:, None] + REACH)
         if size == 1:
             inside, squared = torch.ones_like(inside), torch.zeros_like(squared)
         squared = squared.masked_fill(~inside, torch.inf)
@@ -110,6 +110,6 @@ def _axis_windows(
     squared = squared.masked_fill(outside, 0.0)
     exponent = squared / (-2 * spare)[..., None]
     # Where the exponent is no number, neither is the weight.
-    far = outside | (exponent < _LEAST_EXPONENT)
+    far = outside | (exponent < LEAST_EXPONENT)
     weights = exponent.masked_fill(far, 0.0).exp().masked_fill(far, 0.0)
     return index, weights, squared.masked_fill(far, 0.0)

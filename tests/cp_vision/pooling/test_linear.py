@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from cp_vision import ContextPool1d, ContextPool2d, context_pool
 from cp_vision.pooling import cpu_kernel
 from cp_vision.pooling.context_pool import coarse_grid, gated_context_pool, uses_linear
-from cp_vision.pooling.linear import count_linear_levels, linear_macs
+from cp_vision.pooling.linear import linear_macs
+from cp_vision.pooling.pyramid import count_levels
 
 from .fuzz import BOUNDS, worst_cases
 
@@ -218,7 +219,7 @@ def test_auto_is_exact_on_small_maps_and_linear_on_large_ones():
 
 
 def test_cost_is_linear_in_pixels():
-    counts = [count_linear_levels((side, side), 0.1 + 0.1 * side) for side in (56, 112, 224)]
+    counts = [count_levels(0.1 + 0.1 * side) for side in (56, 112, 224)]
     macs = [
         linear_macs(64, (side, side), side * side, 1, count) for side, count in zip((56, 112, 224), counts, strict=True)
     ]
