@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .pooling.context_pool import context_pool
     from .surgery.drop_blocks import drop_blocks
     from .surgery.insert_pools import insert_pools
+    from .surgery.snapshot import Snapshot
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "ContextPool1d",
     "ContextPool2d",
     "Site",
+    "Snapshot",
     "UserError",
     "context_pool",
     "count_macs",
@@ -52,6 +54,7 @@ _HOMES = {
     "ContextPool1d": "layers.context_pool_1d",
     "ContextPool2d": "layers.context_pool_2d",
     "Site": "anatomy.sites",
+    "Snapshot": "surgery.snapshot",
     "context_pool": "pooling.context_pool",
     "count_macs": "cost.macs",
     "drop_blocks": "surgery.drop_blocks",

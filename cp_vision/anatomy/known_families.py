@@ -22,7 +22,7 @@ from ..shared.errors import UserError, closest, listed
 from .block import Attention, Block, DroppedBlock
 from .unknown_families import discover_blocks
 
-__all__ = ["check_names", "is_known", "list_blocks", "register_family"]
+__all__ = ["check_module", "check_names", "is_known", "list_blocks", "register_family"]
 
 
 def list_blocks(model: nn.Module, input_size: tuple[int, int, int] | None = None) -> list[Block]:
@@ -79,9 +79,14 @@ def is_known(model: nn.Module) -> bool:
     return _finder(model) is not None
 
 
-def _finder(model: nn.Module) -> Callable[[Any], Iterator[Block]] | None:
+def check_module(model: Any) -> None:
+    """Raise a UserError unless it is a module."""
     if not isinstance(model, nn.Module):
         raise UserError(f"{model!r} is no model; make one first, with timm.create_model for example")
+
+
+def _finder(model: nn.Module) -> Callable[[Any], Iterator[Block]] | None:
+    check_module(model)
     if hasattr(model, "_orig_mod"):
         raise UserError("torch.compile has other names for a model's parts; change the model first, then compile it")
     # The most derived class decides, so that a family may be registered whose parent is known.
