@@ -110,9 +110,11 @@ def check_names(model: nn.Module, names: tuple[str, ...], allowed: Any, what: st
 def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:
     """The blocks of a row by name; none where it was cut off, as timm does with stages that features don't need."""
     try:
-        return list(model.get_submodule(row).named_children())
+        parts = model.get_submodule(row)._modules
     except AttributeError:
         return []
+    # named_children() leaves out a block that is there a second time.
+    return [(name, part) for name, part in parts.items() if part is not None]
 
 
 def _resnet(model: Any) -> Iterator[Block]:
@@ -122,8 +124,10 @@ def _resnet(model: Any) -> Iterator[Block]:
     for stage in ("layer1", "layer2", "layer3", "layer4"):
         for j, (_, block) in enumerate(_parts(model, stage)):
             reduction *= getattr(block, "stride", 1)
-            # Pruned models have other widths than their feature_info says.
-            last: Any = getattr(block, "conv3", None) or getattr(block, "conv2", None)
+            # Pruned models have other widths than their feature_info says. A user's module around a block has the
+            # block's width.
+            convs = (getattr(part, "conv3", None) or getattr(part, "conv2", None) for part in block.modules())
+            last: Any = next((conv for conv in convs if conv is not None), None)
             channels = last.out_channels if last is not None else 0
             # The first block of a stage changes resolution or width, or (ResNet-18, first stage) would if the
             # stem were another one; it stays, so that each stage has at least one block.
@@ -169,7 +173,7 @@ def _vit(model: Any) -> Iterator[Block]:
 
 
 def _torchvision_vit(model: Any) -> Iterator[Block]:
-    for name, block in model.encoder.layers.named_children():
+    for name, block in _parts(model, "encoder.layers"):
         yield Block(
             name=f"encoder.layers.{name}",
             module=block,

@@ -12,6 +12,7 @@ from ..shared.errors import UserError, listed
 from .insert_pools import _as_names
 from .rehearse import rehearse
 from .saved_arguments import note_changes
+from .snapshot import unchanged_on_error
 
 __all__ = ["drop_blocks"]
 
@@ -28,14 +29,16 @@ def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
 
     Raises:
         UserError: an unknown or already dropped block, one that can't be dropped, one with a pool, or all
-            blocks at once. The model is then as it was.
+            blocks at once. After any error the model is as it was; :class:`cp_vision.Snapshot` undoes what has
+            succeeded.
     """
     names = _as_names(names, "drops")
     if names and not is_known(model):
         rehearse(model, lambda trial: _drop(trial, names))
-    _drop(model, names)
-    if names:
-        note_changes(model)
+    with unchanged_on_error(model):
+        _drop(model, names)
+        if names:
+            note_changes(model)
     return model
 
 
