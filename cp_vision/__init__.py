@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .surgery.drop_blocks import drop_blocks
     from .surgery.insert_pools import insert_pools
     from .surgery.replace_blocks import replace_blocks
+    from .surgery.snapshot import Snapshot
     from .surgery.stand_ins import register_stand_in
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "ContextPool2d",
     "ContextPoolBlock",
     "Site",
+    "Snapshot",
     "UserError",
     "context_pool",
     "count_macs",
@@ -61,6 +63,7 @@ _HOMES = {
     "ContextPool2d": "layers.context_pool_2d",
     "ContextPoolBlock": "layers.context_pool_block",
     "Site": "anatomy.sites",
+    "Snapshot": "surgery.snapshot",
     "context_pool": "pooling.context_pool",
     "count_macs": "cost.macs",
     "drop_blocks": "surgery.drop_blocks",

@@ -23,7 +23,7 @@ from .block import Attention, Block, DroppedBlock
 from .replacement import Replacement
 from .unknown_families import discover_blocks
 
-__all__ = ["check_names", "is_known", "list_blocks", "register_family"]
+__all__ = ["check_module", "check_names", "is_known", "list_blocks", "register_family"]
 
 
 def list_blocks(model: nn.Module, input_size: tuple[int, int, int] | None = None) -> list[Block]:
@@ -80,9 +80,14 @@ def is_known(model: nn.Module) -> bool:
     return _finder(model) is not None
 
 
-def _finder(model: nn.Module) -> Callable[[Any], Iterator[Block]] | None:
+def check_module(model: Any) -> None:
+    """Raise a UserError unless it is a module."""
     if not isinstance(model, nn.Module):
         raise UserError(f"{model!r} is no model; make one first, with timm.create_model for example")
+
+
+def _finder(model: nn.Module) -> Callable[[Any], Iterator[Block]] | None:
+    check_module(model)
     if hasattr(model, "_orig_mod"):
         raise UserError("torch.compile has other names for a model's parts; change the model first, then compile it")
     # The most derived class decides, so that a family may be registered whose parent is known.
@@ -106,9 +111,11 @@ def check_names(model: nn.Module, names: tuple[str, ...], allowed: Any, what: st
 def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:
     """The blocks of a row by name; none where it was cut off, as timm does with stages that features don't need."""
     try:
-        return list(model.get_submodule(row).named_children())
+        parts = model.get_submodule(row)._modules
     except AttributeError:
         return []
+    # named_children() leaves out a block that is there a second time.
+    return [(name, part) for name, part in parts.items() if part is not None]
 
 
 def _resnet(model: Any) -> Iterator[Block]:
@@ -118,8 +125,10 @@ def _resnet(model: Any) -> Iterator[Block]:
     for stage in ("layer1", "layer2", "layer3", "layer4"):
         for j, (_, block) in enumerate(_parts(model, stage)):
             reduction *= getattr(block, "stride", 1)
-            # Pruned models have other widths than their feature_info says.
-            last: Any = getattr(block, "conv3", None) or getattr(block, "conv2", None)
+            # Pruned models have other widths than their feature_info says. A user's module around a block has the
+            # block's width.
+            convs = (getattr(part, "conv3", None) or getattr(part, "conv2", None) for part in block.modules())
+            last: Any = next((conv for conv in convs if conv is not None), None)
             channels = last.out_channels if last is not None else 0
             # The first block of a stage changes resolution or width, or (ResNet-18, first stage) would if the
             # stem were another one; it stays, so that each stage has at least one block.
@@ -165,7 +174,7 @@ def _vit(model: Any) -> Iterator[Block]:
 
 
 def _torchvision_vit(model: Any) -> Iterator[Block]:
-    for name, block in model.encoder.layers.named_children():
+    for name, block in _parts(model, "encoder.layers"):
         yield Block(
             name=f"encoder.layers.{name}",
             module=block,

@@ -8,10 +8,12 @@ from torch import nn
 
 from ..anatomy.block import DroppedBlock, has_pool
 from ..anatomy.known_families import check_names, is_known, list_blocks
+from ..anatomy.replacement import Replacement
 from ..shared.errors import UserError, listed
 from .names import as_names
 from .rehearse import rehearse
 from .saved_arguments import note_changes
+from .snapshot import unchanged_on_error
 
 __all__ = ["drop_blocks"]
 
@@ -28,14 +30,16 @@ def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
 
     Raises:
         UserError: an unknown or already dropped block, one that can't be dropped, one with a pool, or all
-            blocks at once. The model is then as it was.
+            blocks at once. After any error the model is as it was; :class:`cp_vision.Snapshot` undoes what has
+            succeeded.
     """
     names = as_names(names, "drops")
     if names and not is_known(model):
         rehearse(model, lambda trial: _drop(trial, names))
-    _drop(model, names)
-    if names:
-        note_changes(model)
+    with unchanged_on_error(model):
+        _drop(model, names)
+        if names:
+            note_changes(model)
     return model
 
 
@@ -51,6 +55,8 @@ def _drop(model: nn.Module, names: tuple[str, ...]) -> None:
             )
         if has_pool(block.module):
             raise UserError(f"drop {block.name!r}: a pool stands there; pools and drops can't share a block")
+        if any(isinstance(part, Replacement) for part in block.module.modules()):
+            raise UserError(f"drop {block.name!r}: half of it is replaced; undo that first")
     if names and len(names) == len(blocks):
         raise UserError(f"drops name all {len(names)} blocks; keep at least one")
     for name in names:

@@ -13,10 +13,12 @@ from ..anatomy.downsamplings import list_poolings
 from ..anatomy.known_families import check_names, is_known, list_blocks
 from ..layers.context_pool_2d import ContextPool2d
 from ..shared.errors import UserError, closest
+from .check_place import check_attention, check_block, check_not_compiled
 from .names import as_names, dtype_and_device
 from .pool_hooks import attach_pools
 from .rehearse import rehearse
 from .saved_arguments import note_changes
+from .snapshot import unchanged_on_error
 from .strided_pools import replace_pooling
 
 __all__ = ["POOL_MODES", "check_pool_options", "insert_pools"]
@@ -72,8 +74,9 @@ def insert_pools(
         The same model.
 
     Raises:
-        UserError: an unknown, dropped or already pooled site, a wrong option, a model that can't be pooled.
-            The model is then as it was.
+        UserError: an unknown, dropped or already pooled site, a wrong option, a model that can't be pooled, a site
+            inside of what ``Module.compile()`` has compiled, a block that stands at two places or in a Sequential.
+            After any error the model is as it was; :class:`cp_vision.Snapshot` undoes what has succeeded.
 
     Source: Huang et al., ICML 2022 (pools before attention, and in place of a ConvNet's pooling); ``"replace"``,
     ``"pre_attn"`` and a stage's strides as a pooling are our reading of it. The gate, and pools after the blocks
@@ -90,9 +93,10 @@ def insert_pools(
         check_mode(wanted[name]["mode"])
     if sites and not is_known(model):
         rehearse(model, lambda trial: _insert(trial, sites, wanted))
-    _insert(model, sites, wanted)
-    if sites:
-        note_changes(model, wanted)
+    with unchanged_on_error(model):
+        _insert(model, sites, wanted)
+        if sites:
+            note_changes(model, wanted)
     return model
 
 
@@ -109,8 +113,12 @@ def _insert(model: nn.Module, names: tuple[str, ...], options: Mapping[str, Mapp
     for name in names:
         if has_pool(model.get_submodule(name)):
             raise UserError(f"pool {name!r}: a pool already stands there; insert one pool a site")
-        if options[name]["mode"] == "pre_attn":
-            _check_attention(name, blocks.get(name))
+        before_attention = options[name]["mode"] == "pre_attn"
+        if before_attention:
+            check_attention(name, blocks.get(name))
+        if name in blocks:
+            check_block(model, blocks[name])
+        check_not_compiled(model, poolings.get(name) or blocks[name], before_attention)
     if names and not isinstance(getattr(model, "patch_drop", None), nn.Identity | None):
         raise UserError("patch_drop_rate leaves holes in the token grid; use patch_drop_rate=0 with pools")
     at_blocks, at_poolings = [], []
@@ -127,13 +135,3 @@ def _insert(model: nn.Module, names: tuple[str, ...], options: Mapping[str, Mapp
     attach_pools(model, at_blocks)
     for pooling, pool in at_poolings:
         replace_pooling(model, pooling, pool)
-
-
-def _check_attention(name: str, block: Block | None) -> None:
-    if block is None or not block.transformer:
-        raise UserError(f"pool {name!r}: mode 'pre_attn' needs attention; use 'gated' or 'replace'")
-    if block.attention is None:
-        raise UserError(
-            f"pool {name!r}: {type(block.module).__name__} has no separate attention over the whole grid for mode "
-            "'pre_attn'; use 'gated' or 'replace'"
-        )

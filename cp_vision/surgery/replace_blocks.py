@@ -17,6 +17,7 @@ from ..shared.errors import UserError
 from .names import as_names, dtype_and_device
 from .rehearse import rehearse
 from .saved_arguments import note_changes
+from .snapshot import unchanged_on_error
 from .stand_ins import check_stand_in_options, make_stand_in
 
 __all__ = ["replace_blocks"]
@@ -46,7 +47,8 @@ def replace_blocks(
 
     Raises:
         UserError: a name that is none, a run that is none, a block that can't be replaced or is pooled, a wrong option,
-            a stand-in that costs as much as what it replaces. The model is then as it was.
+            a stand-in that costs as much as what it replaces. The model is then as it was;
+            :class:`cp_vision.Snapshot` undoes what has succeeded.
 
     Source: our extension of Huang et al., ICML 2022: pooling beside attention, and in place of it.
     """
@@ -62,8 +64,9 @@ def replace_blocks(
     if not names:
         return model
     rehearse(model, lambda trial: _replace(trial, wanted))
-    _replace(model, wanted)
-    note_changes(model)
+    with unchanged_on_error(model):
+        _replace(model, wanted)
+        note_changes(model)
     return model
 
 
@@ -72,6 +75,8 @@ def _replace(model: nn.Module, wanted: Mapping[str, Mapping[str, Any]]) -> None:
     replaced = {path for place in places if place.residual for path in place.modules}
     if replaced and replaced >= {block.name for block in list_blocks(model)}:
         raise UserError(f"replaces name all {len(replaced)} blocks; keep at least one")
+    if not isinstance(getattr(model, "patch_drop", None), nn.Identity | None):
+        raise UserError("patch_drop_rate leaves holes in the token grid; use patch_drop_rate=0 with stand-ins")
     made = [(place, _make(model, place, wanted[place.name])) for place in places]
     tokens = functools.cache(lambda: TokenGrid(model))
     for place, (stand_in, noted) in made:

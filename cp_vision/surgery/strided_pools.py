@@ -16,6 +16,7 @@ from ..anatomy.block import CHILD
 from ..anatomy.downsamplings import Pooling, _stride
 from ..cost.on_meta_device import meta_copy
 from ..layers.mapping import is_plain
+from ..shared.errors import UserError, one_line
 from .pool_hooks import PoolInput
 
 __all__ = ["replace_pooling"]
@@ -106,8 +107,14 @@ class PooledProjection(nn.Sequential):
 def _rounds_down(pooling: Pooling) -> bool:
     """Whether odd sizes lose their last pixels, as seen on a map that takes no memory."""
     size = 4 * pooling.stride - 1
-    with torch.no_grad():
-        after = meta_copy(pooling.module)(torch.empty(1, pooling.channels, size, size, device="meta"))
+    try:
+        with torch.no_grad():
+            after = meta_copy(pooling.module)(torch.empty(1, pooling.channels, size, size, device="meta"))
+    except RuntimeError as error:
+        raise UserError(
+            f"pool {pooling.name!r}: {type(pooling.module).__name__} is run on the meta device to see how it rounds, "
+            f"and fails: {one_line(error)}"
+        ) from error
     return bool(after.shape[2] == size // pooling.stride)
 
 

@@ -1,12 +1,17 @@
 """Mistakes in surgery are named, and leave the model as it was."""
 
+import copy
+
 import pytest
 import timm
 import torch
+import torchvision
+from small_models import record
 from torch import nn
 
 import cp_vision
-from cp_vision import UserError, drop_blocks, insert_pools
+from cp_vision import UserError, drop_blocks, find_sites, insert_pools
+from cp_vision.anatomy.known_families import list_blocks
 
 VIT, RESNET = "test_vit", "resnet18"
 
@@ -48,15 +53,15 @@ def wrapped():
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda: cp_vision.find_sites(VIT), "'test_vit'"),
+        (lambda: find_sites(VIT), "'test_vit'"),
         (lambda: insert_pools(VIT, ["blocks.1"]), "'test_vit'"),
         (lambda: drop_blocks(None, ["blocks.1"]), "None"),
         (lambda: cp_vision.count_macs(wrapped()), "Sequential.*input_size="),
-        (lambda: cp_vision.find_sites(wrapped()), "'1'.*VisionTransformer"),
+        (lambda: find_sites(wrapped()), "'1'.*VisionTransformer"),
         (lambda: insert_pools(nn.DataParallel(timm.create_model(VIT)), ["blocks.1"]), "'module'.*VisionTransformer"),
         (lambda: insert_pools(torch.compile(timm.create_model(VIT)), ["blocks.1"]), r"torch\.compile"),
-        (lambda: cp_vision.find_sites(nn.Identity()), "Identity"),
-        (lambda: cp_vision.find_sites(nn.Identity(), (3, 32, 32)), "Identity"),
+        (lambda: find_sites(nn.Identity()), "Identity"),
+        (lambda: find_sites(nn.Identity(), (3, 32, 32)), "Identity"),
     ],
 )
 def test_what_is_no_model_or_size_is_named(act, message):
@@ -67,7 +72,7 @@ def test_what_is_no_model_or_size_is_named(act, message):
 def prepared(base):
     """A model with a pool at its first block and its last one dropped."""
     model = timm.create_model(base)
-    names = [block.name for block in cp_vision.anatomy.known_families.list_blocks(model)]
+    names = [block.name for block in list_blocks(model)]
     return drop_blocks(insert_pools(model, names[:1]), names[-1:])
 
 
@@ -142,3 +147,151 @@ def test_a_model_that_does_not_run_any_more_is_refused_before_it_is_changed():
     check_untouched(model, lambda: drop_blocks(model, ["blocks.1"]), "Odd")
     drop_blocks(insert_pools(model, ["blocks.1"]), ["blocks.2"])
     assert model(torch.randn(1, 3, 8, 8)).shape == (1, 3, 8, 8)
+
+
+class Wrapper(nn.Module):
+    """A user's own module around a block."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        return self.block(x)
+
+
+def with_block(base, name, make):
+    """A model whose block of this name was replaced by what is made of it."""
+    model = timm.create_model(base)
+    model.set_submodule(name, make(model.get_submodule(name)))
+    return model
+
+
+WRAPPED = [
+    ("test_resnet", "layer3.0"),
+    ("test_convnext", "stages.2.blocks.0"),
+    ("regnety_002", "s3.b2"),
+    (VIT, "blocks.2"),
+]
+
+
+@pytest.mark.parametrize(("base", "site"), WRAPPED)
+def test_a_sequential_around_a_block_would_call_the_pool_twice(base, site):
+    model = with_block(base, site, nn.Sequential)
+    check_untouched(model, lambda: insert_pools(model, [site]), f"'{site}'.*Sequential")
+    drop_blocks(model, [block.name for block in list_blocks(model) if block.droppable][-1:])
+
+
+@pytest.mark.parametrize(("base", "site"), WRAPPED)
+@torch.inference_mode()
+def test_a_module_with_a_forward_of_its_own_may_wrap_a_block(base, site):
+    model, plain = with_block(base, site, Wrapper).eval(), timm.create_model(base)
+    insert_pools(model, [site], mode="replace")
+    insert_pools(plain, [site], mode="replace")
+    assert plain.get_submodule(site).context_pool.channels == model.get_submodule(site).context_pool.channels
+    seen = record(model.get_submodule(f"{site}.context_pool"))
+    model(torch.randn(1, 3, 160, 160))
+    assert seen["output"].shape == seen["input"].shape
+
+
+def test_blocks_that_tell_too_little_are_named():
+    model = with_block("resnet18", "layer3.1", lambda block: nn.ReLU())
+    check_untouched(model, lambda: insert_pools(model, ["layer3.1"]), r"'layer3\.1'.*ReLU")
+    model = torchvision.models.VisionTransformer(32, 16, 3, 2, 32, 64)
+    model.encoder.layers[1] = Wrapper(model.encoder.layers[1])
+    name = "encoder.layers.encoder_layer_1"
+    check_untouched(
+        model,
+        lambda: insert_pools(model, ["encoder.layers.encoder_layer_0", name], mode="pre_attn"),
+        f"{name}.*Wrapper",
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "row", "first", "second"),
+    [("resnet34", "layer3", 1, 3), ("convnext_atto", "stages.2.blocks", 1, 3), (VIT, "blocks", 1, 3)],
+)
+def test_a_block_at_two_places_is_named_with_both(base, row, first, second):
+    model = timm.create_model(base)
+    blocks, plain = model.get_submodule(row), find_sites(model)
+    blocks[second] = blocks[first]
+    assert [(site.name, site.macs) for site in find_sites(model)] == [(site.name, site.macs) for site in plain]
+    one, other = f"{row}.{first}", f"{row}.{second}"
+    check_untouched(model, lambda: insert_pools(model, [other]), f"'{other}'.*'{one}'")
+    check_untouched(model, lambda: insert_pools(model, [one, other]), f"'{one}'.*'{other}'")
+    # Once the second place is free, the first is like any other.
+    drop_blocks(model, [other])
+    insert_pools(model, [one])
+
+
+COMPILED = [
+    # What is compiled, the site, the mode, and whether the pool would stand inside.
+    (VIT, "", "blocks.2", "replace", True),
+    (VIT, "", "blocks.2", "pre_attn", True),
+    (VIT, "blocks", "blocks.2", "replace", True),
+    (VIT, "blocks.2", "blocks.2", "replace", False),
+    (VIT, "blocks.2", "blocks.2", "pre_attn", True),
+    (VIT, "blocks.2.attn", "blocks.2", "pre_attn", False),
+    (VIT, "blocks.1", "blocks.2", "replace", False),
+    ("test_resnet", "", "maxpool", "replace", True),
+    ("test_resnet", "", "layer3.0.downsample", "replace", True),
+    ("test_resnet", "layer3.0", "layer3.0.downsample", "replace", False),
+    ("test_resnet", "layer3.0", "layer3.0", "replace", False),
+]
+
+
+@pytest.mark.parametrize(("base", "part", "site", "mode", "inside"), COMPILED)
+@torch.no_grad()
+def test_a_pool_inside_of_what_is_compiled_in_place_is_refused(base, part, site, mode, inside):
+    torch._dynamo.reset()
+    model = timm.create_model(base, **({"img_size": 32} if base == VIT else {})).eval()
+    model.get_submodule(part).compile(backend="eager")
+    x = torch.randn(1, 3, 32, 32)
+    plain = model(x)
+    if inside:
+        place = repr(part) if part else type(model).__name__
+        check_untouched(model, lambda: insert_pools(model, [site], mode=mode), f"'{site}'.*{place}.*compile")
+        return
+    insert_pools(model, [site], mode=mode, support_range=2.0)
+    # A copy isn't compiled.
+    expected = copy.deepcopy(model)(x)
+    torch.testing.assert_close(model(x), expected)
+    assert not torch.equal(expected, plain)
+
+
+class CheckedPool(nn.MaxPool2d):
+    """Looks at values, which a map on the meta device doesn't have."""
+
+    def forward(self, x):
+        assert bool(x.isfinite().all())
+        return super().forward(x)
+
+
+@torch.inference_mode()
+def test_a_model_whose_second_site_fails_is_as_it_was():
+    model = timm.create_model("test_resnet").eval()
+    model.maxpool = CheckedPool(3, 2, 1)
+    x = torch.randn(1, 3, 64, 64)
+    plain = model(x)
+    saved = copy.deepcopy((model._model_args, model.pretrained_cfg))
+    sites = ["layer2.0.downsample", "layer3.0", "maxpool"]
+    check_untouched(model, lambda: insert_pools(model, sites), "'maxpool'.*CheckedPool")
+    assert saved == (model._model_args, model.pretrained_cfg)
+    assert torch.equal(model(x), plain)
+    insert_pools(model, sites[:2])
+    assert model(x).shape == plain.shape
+
+
+@torch.inference_mode()
+def test_a_model_whose_record_cant_be_written_is_as_it_was():
+    """Pools and drops are noted for timm last; a broken record is found when they stand already."""
+    model = timm.create_model(VIT, img_size=32).eval()
+    model._model_args = {"pool_options": {"colour": 1}}
+    before = state(model)
+    for act in (lambda: insert_pools(model, ["blocks.1"]), lambda: drop_blocks(model, ["blocks.1"])):
+        with pytest.raises(KeyError, match="colour"):
+            act()
+        after = state(model)
+        assert before[0] == after[0]
+        assert before[1].keys() == after[1].keys()
+        assert before[2] == after[2]
