@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..shared.errors import UserError
-from .least_squares import Solution, Sums, fit, solve
+from .least_squares import RIDGES, LowRank, Sums, fit, solve
 
 __all__ = ["HELD_OUT_EVERY", "BlockSums"]
 
@@ -24,14 +24,15 @@ class BlockSums:
 
     Args:
         counts: numbers of images, rising, whose errors :meth:`curve` tells.
+        dtype: of the sums.
 
     Attributes:
         images: how many were added.
     """
 
-    def __init__(self, counts: Sequence[int] = ()) -> None:
+    def __init__(self, counts: Sequence[int] = (), dtype: torch.dtype = torch.float64) -> None:
         self.images = 0
-        self._counts = tuple(counts)
+        self._counts, self._dtype = tuple(counts), dtype
         # Of each part, one for each segment between counts.
         self._fitted: list[list[Sums]] = []
         self._held_out: list[Sums] = []
@@ -44,7 +45,7 @@ class BlockSums:
             images: how many images they are of: B, or less where an image has several maps (windows).
         """
         if not self._held_out:
-            sizes = [(features.shape[2], targets.shape[2], _home(features)) for features, targets in parts]
+            sizes = [(features.shape[2], targets.shape[2], _home(features), self._dtype) for features, targets in parts]
             self._held_out = [Sums(*size) for size in sizes]
             self._fitted = [[Sums(*size) for _ in range(len(self._counts) + 1)] for size in sizes]
         number = torch.arange(self.images, self.images + images)
@@ -59,23 +60,22 @@ class BlockSums:
                     f_MF, t_MC = (x[rows].flatten(0, 1).to(_home(x)) for x in (features, targets))
                     sums.add(f_MF, t_MC)
 
-    def solve(self, ranks: Sequence[int]) -> list[Solution]:
-        """The map of each part, fitted to all images but those held out.
+    def solve(self, ranks: Sequence[int], ridges: Sequence[float] = RIDGES) -> list[tuple[LowRank, float]]:
+        """The map of each part, fitted to all images but those held out, and its squared error on these.
 
         Raises:
             UserError: too few images.
         """
-        if self.images < 2 * HELD_OUT_EVERY:
-            raise UserError(
-                f"images: {self.images} are too few to fit to; give at least {2 * HELD_OUT_EVERY}, better 256"
-            )
+        least = 2 * HELD_OUT_EVERY
+        if self.images < least:
+            raise UserError(f"images: {self.images} are too few to fit to; give at least {least}, better 256")
         parts = zip(self._fitted, self._held_out, ranks, strict=False)
-        return [solve(Sums.of(fitted), held_out, rank) for fitted, held_out, rank in parts]
+        return [solve(Sums.of(fitted), held_out, rank, ridges) for fitted, held_out, rank in parts]
 
-    def refit(self, ranks: Sequence[int], solutions: Sequence[Solution]) -> list[tuple[Tensor, Tensor]]:
-        """The map (C, F) and offset (C,) of each part, fitted to all images with the ridges of solutions."""
-        parts = zip(self._fitted, self._held_out, ranks, solutions, strict=True)
-        return [fit(Sums.of([*fitted, held_out]), rank, one.ridge) for fitted, held_out, rank, one in parts]
+    def refit(self, ranks: Sequence[int], ridges: Sequence[float]) -> list[LowRank]:
+        """The map of each part, fitted to all images, with a ridge for each part."""
+        parts = zip(self._fitted, self._held_out, ranks, ridges, strict=True)
+        return [fit(Sums.of([*fitted, held_out]), rank, ridge) for fitted, held_out, rank, ridge in parts]
 
     def totals(self, centred: bool) -> list[float]:
         """Sums of squares of the held-out targets of each part, about their mean where ``centred``."""
@@ -85,7 +85,7 @@ class BlockSums:
         """Of the first part, the squared error on all held-out images after so many images."""
         reached = [(i, count) for i, count in enumerate(self._counts) if count <= self.images]
         fitted = self._fitted[0]
-        return {n: solve(Sums.of(fitted[: i + 1]), self._held_out[0], rank).error for i, n in reached}
+        return {n: solve(Sums.of(fitted[: i + 1]), self._held_out[0], rank)[1] for i, n in reached}
 
 
 def _home(tensor: Tensor) -> torch.device:

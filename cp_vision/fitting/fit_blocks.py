@@ -26,8 +26,9 @@ from .supports import set_supports, starting_supports
 
 __all__ = ["BlockFit", "Fit", "fit_blocks"]
 
-# Supports are chosen on so many images. Local steps are taken on as many as fit into so many bytes.
-_FEW = 64
+# Supports are chosen on so many images, with this ridge. Local steps are taken on as many as fit into so many bytes.
+_FEW = 32
+_RIDGE = (1e-3,)
 _CACHE_BYTES = 2**28
 _CURVE = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -187,18 +188,17 @@ class _Fitted:
 
     def set(self, sums: BlockSums) -> BlockFit:
         """Set the maps from all images, with the ridges that were best on those held out; tell how good they are."""
-        solutions = sums.solve(self.ranks())
-        for read_out, (weight_CF, bias_C) in zip(
-            self.stand_in.read_outs(), sums.refit(self.ranks(), solutions), strict=True
-        ):
-            read_out.set(weight_CF.to(read_out.bias), bias_C.to(read_out.bias))
-        errors, totals = [one.error for one in solutions], sums.totals(centred=not self.stand_in.residual)
+        found = sums.solve(self.ranks())
+        ridges, errors = [solution.ridge for solution, _ in found], [error for _, error in found]
+        for read_out, solution in zip(self.stand_in.read_outs(), sums.refit(self.ranks(), ridges), strict=True):
+            read_out.set(solution.up, solution.down, solution.bias)
+        totals = sums.totals(centred=not self.stand_in.residual)
         self.images = sums.images
         self.result = BlockFit(
             name=self.replacement.name,
             unexplained=_share(errors[0], totals[0]),
             prefix_unexplained=_share(sum(errors[1:]), sum(totals[1:])) if len(errors) > 1 else None,
-            ridge=solutions[0].ridge,
+            ridge=ridges[0],
             supports=self.supports,
             curve={count: _share(error, totals[0]) for count, error in sums.curve(self.ranks()[0]).items()},
         )
@@ -239,13 +239,15 @@ class _Round:
             for one, (x, y) in zip(self.fitted, maps, strict=True):
                 grid = grids[one.path] = one.grid(x)
                 if one.path not in tried:
-                    tried[one.path] = [(supports, BlockSums()) for supports in starting_supports(one.stand_in, grid)]
+                    tried[one.path] = [
+                        (supports, BlockSums(dtype=torch.float32)) for supports in starting_supports(one.stand_in, grid)
+                    ]
                 for supports, sums in tried[one.path]:
                     set_supports(one.stand_in, supports, grid)
                     sums.add(one.parts(x, y)[:1], images)
         for one in self.fitted:
             if starts := tried[one.path]:
-                errors = [sums.solve(one.ranks()[:1])[0].error for _, sums in starts]
+                errors = [sums.solve(one.ranks()[:1], _RIDGE)[0][1] for _, sums in starts]
                 one.supports = starts[errors.index(min(errors))][0]
                 set_supports(one.stand_in, one.supports, grids[one.path])
 

@@ -14,35 +14,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["RIDGES", "Solution", "Sums", "fit", "solve"]
+__all__ = ["RIDGES", "LowRank", "Sums", "fit", "solve"]
 
 # Ridges that are tried, as shares of the features' mean variance.
 RIDGES = (1e-8, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 class Sums:
-    """Sums over rows of features and targets, in float64.
+    """Sums over rows of features and targets.
 
     Args:
         features: F.
         targets: C.
         device: of the rows.
+        dtype: of the sums and of all that is computed from them.
     """
 
-    def __init__(self, features: int, targets: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, features: int, targets: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64
+    ) -> None:
         self.rows = 0
         self.f_F, self.t_C, self.ff_FF, self.ft_FC, self.tt = (
-            torch.zeros(shape, dtype=torch.float64, device=device)
+            torch.zeros(shape, dtype=dtype, device=device)
             for shape in ((features,), (targets,), (features, features), (features, targets), ())
         )
 
     def add(self, features_MF: Tensor, targets_MC: Tensor) -> None:
         """Add rows."""
-        f_MF, t_MC = features_MF.double(), targets_MC.double()
+        f_MF, t_MC = features_MF.to(self.tt), targets_MC.to(self.tt)
         self.rows += len(f_MF)
         self.f_F += f_MF.sum(0)
         self.t_C += t_MC.sum(0)
-        self.ff_FF.addmm_(f_MF.mT, f_MF)
+        # Of the symmetric product three quarters.
+        half = f_MF.shape[1] // 2
+        for rows, columns in ((slice(half), slice(half)), (slice(half), slice(half, None)), (slice(half, None),) * 2):
+            self.ff_FF[rows, columns].addmm_(f_MF[:, rows].mT, f_MF[:, columns])
+        self.ff_FF[half:, :half] = self.ff_FF[:half, half:].mT
         self.ft_FC.addmm_(f_MF.mT, t_MC)
         self.tt += t_MC.square().sum()
 
@@ -56,15 +63,17 @@ class Sums:
     def of(cls, parts: Iterable[Sums]) -> Sums:
         """The sums over all rows of several."""
         first, *rest = parts
-        total = cls(len(first.f_F), len(first.t_C), first.f_F.device)
+        total = cls(len(first.f_F), len(first.t_C), first.tt.device, first.tt.dtype)
         for part in (first, *rest):
             total += part
         return total
 
-    def error(self, weight_CF: Tensor, bias_C: Tensor) -> float:
+    def error(self, solution: LowRank) -> float:
         """Sum of squared errors of a map on these rows."""
-        mapped = (weight_CF @ self.ff_FF).mul(weight_CF).sum() - 2 * (weight_CF.mT * self.ft_FC).sum()
-        offset = self.rows * bias_C.square().sum() + 2 * (bias_C @ (weight_CF @ self.f_F - self.t_C))
+        up_Cr, down_rF, bias_C = solution.up, solution.down, solution.bias
+        # up has orthonormal columns.
+        mapped = (down_rF @ self.ff_FF).mul(down_rF).sum() - 2 * ((self.ft_FC @ up_Cr).mT * down_rF).sum()
+        offset = self.rows * bias_C.square().sum() + 2 * (bias_C @ (up_Cr @ (down_rF @ self.f_F) - self.t_C))
         return max(0.0, float(self.tt + mapped + offset))
 
     def total(self, centred: bool) -> float:
@@ -73,55 +82,79 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Solution:
-    """A fitted map, float64.
+class LowRank:
+    """A map of features to targets: ``up down features + bias``.
 
     Attributes:
-        weight: the map, (C, F).
-        bias: its offset, (C,).
-        ridge: as a share of the features' mean variance.
-        error: sum of squared errors on the held-out rows.
+        up: (C, r), orthonormal columns.
+        down: (r, F).
+        bias: (C,).
+        ridge: that it was fitted with, as a share of the features' mean variance.
     """
 
-    weight: Tensor
+    up: Tensor
+    down: Tensor
     bias: Tensor
     ridge: float
-    error: float
 
 
-def solve(fitted: Sums, held_out: Sums, rank: int, ridges: Sequence[float] = RIDGES) -> Solution:
+def solve(fitted: Sums, held_out: Sums, rank: int, ridges: Sequence[float] = RIDGES) -> tuple[LowRank, float]:
     """The map of some rank with the least squared error, its ridge chosen on held-out rows.
+
+    The error is taken to have one minimum over ridges, which is walked to from the middle one.
 
     Args:
         fitted: rows to fit.
         held_out: rows to choose the ridge on.
         rank: r, at most.
-        ridges: what to choose from.
+        ridges: what to choose from, rising.
+
+    Returns:
+        The map, and its sum of squared errors on the held-out rows.
     """
-    best: Solution | None = None
-    for ridge in ridges:
-        weight_CF, bias_C = fit(fitted, rank, ridge)
-        error = held_out.error(weight_CF, bias_C)
-        if best is None or error < best.error:
-            best = Solution(weight_CF, bias_C, ridge, error)
-    if best is None:
-        raise ValueError("ridges must name at least one")
-    return best
+    centred = _Centred(fitted)
+    tried: dict[int, tuple[float, LowRank]] = {}
+
+    def error(index: int) -> float:
+        if not 0 <= index < len(ridges):
+            return float("inf")
+        if index not in tried:
+            found = centred.fit(rank, ridges[index])
+            tried[index] = (held_out.error(found), found)
+        return tried[index][0]
+
+    best = len(ridges) // 2
+    for step in (1, -1):
+        while error(best + step) < error(best):
+            best += step
+    return tried[best][1], tried[best][0]
 
 
-def fit(sums: Sums, rank: int, ridge: float) -> tuple[Tensor, Tensor]:
-    """The map (C, F) of this rank, and its offset (C,), for one ridge."""
-    mean_F, mean_C = sums.f_F / sums.rows, sums.t_C / sums.rows
-    ff_FF = sums.ff_FF - sums.rows * torch.outer(mean_F, mean_F)
-    ft_FC = sums.ft_FC - sums.rows * torch.outer(mean_F, mean_C)
-    variance = ff_FF.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    ff_FF.diagonal().add_(ridge * variance)
-    factor, info = torch.linalg.cholesky_ex(ff_FF)
-    # Features that depend on each other leave nothing to factor but the ridge, which rounding can eat up.
-    weight_FC = torch.cholesky_solve(ft_FC, factor) if int(info) == 0 else torch.linalg.pinv(ff_FF) @ ft_FC
-    if rank < min(weight_FC.shape):
+def fit(sums: Sums, rank: int, ridge: float) -> LowRank:
+    """The map of some rank with the least squared error for one ridge, a share of the features' mean variance."""
+    return _Centred(sums).fit(rank, ridge)
+
+
+class _Centred:
+    """Sums about the means of their rows."""
+
+    def __init__(self, sums: Sums) -> None:
+        self.mean_F, self.mean_C = sums.f_F / sums.rows, sums.t_C / sums.rows
+        self.ff_FF = sums.ff_FF - sums.rows * torch.outer(self.mean_F, self.mean_F)
+        self.ft_FC = sums.ft_FC - sums.rows * torch.outer(self.mean_F, self.mean_C)
+
+    def fit(self, rank: int, ridge: float) -> LowRank:
+        penalised_FF = self.ff_FF.clone()
+        variance = penalised_FF.diagonal().mean().clamp_min(torch.finfo(penalised_FF.dtype).tiny)
+        penalised_FF.diagonal().add_(ridge * variance)
+        factor, info = torch.linalg.cholesky_ex(penalised_FF)
+        if int(info) == 0:
+            weight_FC = torch.cholesky_solve(self.ft_FC, factor)
+        else:
+            # Of features that depend on each other rounding can leave less than the ridge.
+            weight_FC = torch.linalg.pinv(penalised_FF, hermitian=True) @ self.ft_FC
         # Of the fitted targets, the directions of largest variance, in the metric of the penalised problem.
-        _, vectors_CC = torch.linalg.eigh(ft_FC.mT @ weight_FC)
-        kept_Cr = vectors_CC[:, -rank:]
-        weight_FC = weight_FC @ kept_Cr @ kept_Cr.mT
-    return weight_FC.mT.contiguous(), mean_C - mean_F @ weight_FC
+        _, vectors_CC = torch.linalg.eigh(self.ft_FC.mT @ weight_FC)
+        up_Cr = vectors_CC[:, -rank:]
+        down_rF = up_Cr.mT @ weight_FC.mT
+        return LowRank(up_Cr, down_rF, self.mean_C - up_Cr @ (down_rF @ self.mean_F), ridge)

@@ -47,16 +47,21 @@ class ReadOut(nn.Module):
             nn.init.zeros_(self.up)
 
     @torch.no_grad()
-    def set(self, weight_CF: Tensor, bias_C: Tensor) -> None:
-        """Become this map; of one with a higher rank the best approximation that the waist lets pass."""
+    def set(self, up_Cr: Tensor, down_rF: Tensor, bias_C: Tensor) -> None:
+        """Become ``up down features + bias``.
+
+        Args:
+            up_Cr: orthonormal columns.
+            down_rF: rows of any size.
+            bias_C: the offset.
+        """
         if self.up is None:
-            self.down.copy_(weight_CF)
+            self.down.copy_(up_Cr @ down_rF)
         else:
-            left, values, right = torch.linalg.svd(weight_CF, full_matrices=False)
-            # Each matrix gets the root of the singular values, so that both are of one size to an optimiser.
-            roots = values[: self.rank].sqrt()
-            self.down.copy_(roots[:, None] * right[: self.rank])
-            self.up.copy_(left[:, : self.rank] * roots)
+            # Both matrices get the root of each direction's size, so that they are alike to an optimiser.
+            roots_r = down_rF.norm(dim=1).clamp_min(torch.finfo(self.down.dtype).tiny).sqrt()
+            self.down.copy_(down_rF / roots_r[:, None])
+            self.up.copy_(up_Cr * roots_r)
         self.bias.copy_(bias_C)
 
     def forward(self, features: Tensor) -> Tensor:
