@@ -26,9 +26,9 @@ from .supports import set_supports, starting_supports
 
 __all__ = ["BlockFit", "Fit", "fit_blocks"]
 
-# Supports are chosen on so many images, with this ridge. Local steps are taken on as many as fit into so many bytes.
-_FEW = 32
-_RIDGE = (1e-3,)
+# Supports are chosen on so many images, with the better of these ridges. Local steps are taken on as many as fit into so many bytes.
+_FEW = 64
+_FEW_RIDGES = (1e-4, 1e-2)
 _CACHE_BYTES = 2**28
 _CURVE = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -247,7 +247,7 @@ class _Round:
                     sums.add(one.parts(x, y)[:1], images)
         for one in self.fitted:
             if starts := tried[one.path]:
-                errors = [sums.solve(one.ranks()[:1], _RIDGE)[0][1] for _, sums in starts]
+                errors = [sums.solve(one.ranks()[:1], _FEW_RIDGES)[0][1] for _, sums in starts]
                 one.supports = starts[errors.index(min(errors))][0]
                 set_supports(one.stand_in, one.supports, grids[one.path])
 
