@@ -52,7 +52,7 @@ def find_windows(support_Bhw: Tensor, grid: tuple[int, int], stride: int, count:
     batch, height, width = support_Bhw.shape
     device, dtype = support_Bhw.device, support_Bhw.dtype
     ends = torch.tensor(level_ends(count)[:-1], dtype=dtype, device=device)
-    level = torch.bucketize(support_Bhw.detach().nan_to_num(0.0).contiguous(), ends)
+    level = (support_Bhw.detach()[..., None] > ends).sum(-1)
     variance = torch.tensor([level_variance(each) for each in range(count)], dtype=dtype, device=device)
     support = support_Bhw.clamp_min(LEAST_SUPPORT)
     spare = support.square() - variance[level]
