@@ -33,7 +33,7 @@ LEAST_SUPPORT = 1e-6
 class Windows(NamedTuple):
     """Windows of T output tokens. The slopes are the derivatives of the weights by the support."""
 
-    cells: Tensor  # (T, t * t), indices among the cells of the whole batch: level by level, image by image
+    cells: Tensor  # (T, t * t), indices among the cells of the whole batch: image by image, level by level
     rows: Tensor  # weights, (T, t)
     columns: Tensor
     row_slopes: Tensor
@@ -59,15 +59,15 @@ def find_windows(support_Bhw: Tensor, grid: tuple[int, int], stride: int, count:
     rows, columns = (axis_cells(size, count) for size in grid)
     places, cells = [], 0
     for (_, down), (_, across) in zip(rows, columns, strict=True):
-        places.append((cells, down * across, across))
+        places.append((cells, across))
         cells = cells + down * across
-    before, own, across_B = F.embedding(level, torch.tensor(places, device=device)).unbind(-1)
+    before, across_B = F.embedding(level, torch.tensor(places, device=device)).unbind(-1)
     found = [
         _axis_windows(size, outputs, cells_, stride, level, spare, dim)
         for size, outputs, cells_, dim in zip(grid, (height, width), (rows, columns), (1, 2), strict=True)
     ]
     (row_index, row_weights, row_squares), (column_index, column_weights, column_squares) = found
-    first = before * batch + own * torch.arange(batch, device=device)[:, None, None]
+    first = before + cells * torch.arange(batch, device=device)[:, None, None]
     lines = first[..., None] + row_index * across_B[..., None]
     index = lines[..., :, None] + column_index[..., None, :]
     slope = (support / spare.square())[..., None]
