@@ -32,6 +32,9 @@ LEAST_TOTAL = 1e-30
 FIRST_FLOOR = 0.25
 FLOOR_STEP = 2**0.5
 
+# Graphs for ONNX have windows as matrices up to so many cells per image, as maps of 32 x 32 have.
+_MATRIX_CELLS = 1400
+
 
 def is_traced() -> bool:
     """Whether what runs is being exported or transformed by ``torch.func``, so that no branch may look at values."""
@@ -55,7 +58,7 @@ def linear_average(
     cells_NC, mass_N = _cells(x_BCHW, weight_BHW, levels)
     windows, inverse_T = _windows(x_BCHW, mass_N, sigma_Bhw, stride, levels, full)
     weights = outer(windows.rows * inverse_T[:, None], windows.columns)
-    average_TC = _sum_windows(cells_NC, windows.cells, weights)
+    average_TC = _sum_windows(cells_NC, windows.cells, weights, x_BCHW.shape[0])
     y_BChw = average_TC.unflatten(0, sigma_Bhw.shape).permute(0, 3, 1, 2)
     return y_BChw if gate_C is None else torch.lerp(x_BCHW, y_BChw, gate_C[:, None, None])
 
@@ -76,11 +79,11 @@ def linear_average_gradients(
     weights = outer(windows.rows * inverse, windows.columns)
     slopes = outer(windows.row_slopes * inverse, windows.columns) + outer(windows.rows * inverse, windows.column_slopes)
     given_TC = gradient_BChw.permute(0, 2, 3, 1).flatten(0, 2)
-    average_TC = _sum_windows(cells_NC, index, weights)
+    average_TC = _sum_windows(cells_NC, index, weights, x_BCHW.shape[0])
     gated_TC = given_TC if gate_C is None else given_TC * gate_C
     along_T = (gated_TC * average_TC).sum(1)
-    mass_slope_T = _sum_windows(mass_N[:, None], index, slopes).squeeze(1)
-    for_sigma_T = (gated_TC * _sum_windows(cells_NC, index, slopes)).sum(1) - along_T * mass_slope_T
+    mass_slope_T = _sum_windows(mass_N[:, None], index, slopes, x_BCHW.shape[0]).squeeze(1)
+    for_sigma_T = (gated_TC * _sum_windows(cells_NC, index, slopes, x_BCHW.shape[0])).sum(1) - along_T * mass_slope_T
     for_cells_NC = _scatter(index, weights, gated_TC, len(cells_NC))
     for_mass_N = _scatter(index, weights, -along_T[:, None], len(cells_NC))
     for_tokens = _map_gradient(for_cells_NC, x_BCHW.shape, levels)
@@ -96,8 +99,8 @@ def _cells(x_BCHW: Tensor, weight_BHW: Tensor, levels: int) -> tuple[Tensor, Ten
     """The cells of all levels: sums of weighted tokens (N, C) and of weights (N,)."""
     weight = weight_BHW[:, None]
     tokens, mass = (build_pyramid(each, levels) for each in (x_BCHW * weight, weight))
-    cells = torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in tokens])
-    return cells, torch.cat([level.flatten() for level in mass])
+    cells = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in tokens], 1).flatten(0, 1)
+    return cells, torch.cat([level.flatten(1) for level in mass], 1).flatten()
 
 
 def _windows(
@@ -108,7 +111,8 @@ def _windows(
 
     def place(support: Tensor) -> tuple[Windows, Tensor]:
         windows = find_windows(support, grid, stride, levels)
-        return windows, _sum_windows(mass_N[:, None], windows.cells, outer(windows.rows, windows.columns)).squeeze(1)
+        weights = outer(windows.rows, windows.columns)
+        return windows, _sum_windows(mass_N[:, None], windows.cells, weights, x_BCHW.shape[0]).squeeze(1)
 
     windows, total = place(sigma_Bhw)
     floor, support = FIRST_FLOOR, sigma_Bhw
@@ -127,10 +131,19 @@ def _windows(
     return windows, total.masked_fill(nothing, 1.0).reciprocal().masked_fill(nothing, 0.0)
 
 
-def _sum_windows(cells_NC: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """``sum_t weights_it cells[index_it]``, (T, C)."""
+def _sum_windows(cells_NC: Tensor, index: Tensor, weights: Tensor, batch: int) -> Tensor:
+    """``sum_t weights_it cells[index_it]``, (T, C), for so many images."""
     if torch.onnx.is_in_onnx_export():
-        # ONNX has no bags; a few cells at a time keep the products small.
+        # ONNX has no bags.
+        if cells_NC.shape[1] == 1:
+            return (F.embedding(index, cells_NC) * weights[:, :, None]).sum(1)
+        cells_BKC = cells_NC.unflatten(0, (batch, -1))
+        count = cells_BKC.shape[1]
+        if isinstance(count, int) and count <= _MATRIX_CELLS:
+            # A product with the matrix of an image's windows is faster, zeros and all.
+            matrix = weights.new_zeros(weights.shape[0], count).scatter_add(1, index % count, weights)
+            return (matrix.unflatten(0, (batch, -1)) @ cells_BKC).flatten(0, 1)
+        # A few cells at a time keep the products small.
         total = cells_NC.new_zeros(())
         for rows, shares in zip(index.split(10, 1), weights.split(10, 1), strict=True):
             total = total + (shares[:, None, :] @ F.embedding(rows, cells_NC)).squeeze(1)
@@ -151,11 +164,9 @@ def _scatter(index: Tensor, weights: Tensor, values_TC: Tensor, cells: int) -> T
 
 def _map_gradient(for_cells_NC: Tensor, shape: tuple[int, ...], levels: int) -> Tensor:
     """What the gradient by the cells gives to the map that they were made of, (B, C, H, W)."""
-    batch, channels, height, width = shape
+    batch, _, height, width = shape
     rows, columns = ([number for _, number in axis_cells(size, levels)] for size in (height, width))
-    parts = for_cells_NC.split([batch * down * across for down, across in zip(rows, columns, strict=True)])
-    for_levels = [
-        part.view(batch, down, across, channels).permute(0, 3, 1, 2)
-        for part, down, across in zip(parts, rows, columns, strict=True)
-    ]
+    sizes = list(zip(rows, columns, strict=True))
+    parts = for_cells_NC.unflatten(0, (batch, -1)).split([down * across for down, across in sizes], 1)
+    for_levels = [part.unflatten(1, size).permute(0, 3, 1, 2) for part, size in zip(parts, sizes, strict=True)]
     return pyramid_gradient(for_levels, (height, width))

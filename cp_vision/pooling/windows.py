@@ -33,7 +33,7 @@ LEAST_SUPPORT = 1e-6
 class Windows(NamedTuple):
     """Windows of T output tokens. The slopes are the derivatives of the weights by the support."""
 
-    cells: Tensor  # (T, t * t), indices among the cells of the whole batch: level by level, image by image
+    cells: Tensor  # (T, t * t), indices among the cells of the whole batch: image by image, level by level
     rows: Tensor  # weights, (T, t)
     columns: Tensor
     row_slopes: Tensor
@@ -52,22 +52,22 @@ def find_windows(support_Bhw: Tensor, grid: tuple[int, int], stride: int, count:
     batch, height, width = support_Bhw.shape
     device, dtype = support_Bhw.device, support_Bhw.dtype
     ends = torch.tensor(level_ends(count)[:-1], dtype=dtype, device=device)
-    level = torch.bucketize(support_Bhw.detach().nan_to_num(0.0).contiguous(), ends)
+    level = (support_Bhw.detach()[..., None] > ends).sum(-1)
     variance = torch.tensor([level_variance(each) for each in range(count)], dtype=dtype, device=device)
     support = support_Bhw.clamp_min(LEAST_SUPPORT)
     spare = support.square() - variance[level]
     rows, columns = (axis_cells(size, count) for size in grid)
     places, cells = [], 0
     for (_, down), (_, across) in zip(rows, columns, strict=True):
-        places.append((cells, down * across, across))
+        places.append((cells, across))
         cells = cells + down * across
-    before, own, across_B = F.embedding(level, torch.tensor(places, device=device)).unbind(-1)
+    before, across_B = F.embedding(level, torch.tensor(places, device=device)).unbind(-1)
     found = [
         _axis_windows(size, outputs, cells_, stride, level, spare, dim)
         for size, outputs, cells_, dim in zip(grid, (height, width), (rows, columns), (1, 2), strict=True)
     ]
     (row_index, row_weights, row_squares), (column_index, column_weights, column_squares) = found
-    first = before * batch + own * torch.arange(batch, device=device)[:, None, None]
+    first = before + cells * torch.arange(batch, device=device)[:, None, None]
     lines = first[..., None] + row_index * across_B[..., None]
     index = lines[..., :, None] + column_index[..., None, :]
     slope = (support / spare.square())[..., None]

@@ -49,3 +49,25 @@ def test_onnx_with_open_sizes(exportable, tmp_path):
         x = torch.randn(shape)
         (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         torch.testing.assert_close(torch.from_numpy(got), pool(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("side", "options"),
+    [(14, {}), (28, {}), (36, {}), (28, {"mode": "replace", "stride": 2}), (14, {"mode": "replace", "stride": 4})],
+)
+@torch.no_grad()
+def test_onnx_of_a_known_grid(side, options, tmp_path):
+    """With pyramids of one level and of more, on maps small and large."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pool = ContextPool2d(16, backend="linear", **options).eval()
+    for parameter in pool.parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    sizes = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    path = tmp_path / "pool.onnx"
+    example = torch.randn(2, 16, side, side)
+    torch.onnx.export(pool, (example,), dynamic_shapes=sizes, dynamo=True, verbose=False).save(path)
+    session = onnxruntime.InferenceSession(path)
+    for batch in (1, 3):
+        x = torch.randn(batch, 16, side, side)
+        (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(got), pool(x), atol=1e-4, rtol=1e-4)
