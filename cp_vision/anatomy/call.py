@@ -23,8 +23,9 @@ class Call(nn.Module):
     Attributes:
         input: shape of its first argument without the batch, once the model ran.
         output: shape of its output, likewise; of several outputs, the first.
-        images: how many of its inputs belong to one image (windows).
+        count: how many inputs it got for one image (windows).
         pair: whether it gives a tuple.
+        calls: how often it was called.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -51,8 +52,8 @@ class Call(nn.Module):
         """Cost of the call for one image."""
         for handle in self.handles:
             handle.remove()
-        return self.count * count_module(self, self.input)
+        return count_module(self, (self.count, *self.input))
 
     def forward(self, x: Tensor) -> Any:
-        """Call the module again."""
-        return self.module(x, *self.rest, **self.named)
+        """Call the module again, with all that it got of one image, (1, count, ...)."""
+        return self.module(x.flatten(0, 1), *self.rest, **self.named)

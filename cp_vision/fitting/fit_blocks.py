@@ -26,9 +26,10 @@ from .supports import set_supports, starting_supports
 
 __all__ = ["BlockFit", "Fit", "fit_blocks"]
 
-# Supports are chosen on so many images, with the better of these ridges. Local steps are taken on as many as fit into so many bytes.
+# Supports are chosen on so many images, with the better of these ridges.
 _FEW = 64
 _FEW_RIDGES = (1e-4, 1e-2)
+# Local steps are taken on as many images as have so many bytes of maps.
 _CACHE_BYTES = 2**28
 _CURVE = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -115,7 +116,7 @@ def fit_blocks(
             tuples that begin with such, in something that can be read several times.
         inputs: what a stand-in is fitted on: ``"student"``, what comes from the stand-ins before it, or ``"teacher"``,
             as if it were the only one, all in one pass.
-        steps: of local training for each stand-in with pools, which also trains weights and supports; some hundred.
+        steps: of local training for each stand-in with pools, which trains what these predict as well; some hundred.
         recalibrate: whether running statistics of the BatchNorms behind the first stand-in are taken anew at the end.
         curve: also say what smaller numbers of images would have given.
         progress: called after each batch, see :class:`Progress`.

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from .context_pool_2d import ContextPool2d, record_call
+from .gaussian_pool import GaussianPool
 from .pointwise import pointwise
 from .read_out import ReadOut, read_out_macs
 
@@ -35,15 +36,19 @@ class ContextPoolBlock(nn.Module):
         channels: C.
         rank: r; None takes the rank at which the maps cost as many MACs as one full map of x, C^2 a token.
         pool: False leaves the pools away; what stays is a linear map of each token by itself.
+        learned_weight: whether the pools predict a weight for each token.
+        learned_support: whether the pools predict a support for each token. Where neither is predicted, a pool is a
+            :class:`cp_vision.layers.gaussian_pool.GaussianPool`.
         supports: S, how many pools there are, each with weights and supports of its own.
         residual: whether x is added, as where whole blocks are replaced.
         norm: whether n is a LayerNorm over channels without parameters, as in front of pre-norm transformer blocks;
             else it is nothing.
         prefix: P.
-        **pool_options: of the pools, see :class:`cp_vision.ContextPool2d`; their mode is ``"replace"``.
+        **pool_options: of pools that predict one of both, see :class:`cp_vision.ContextPool2d`, with 0.2 for
+            ``support_range``.
 
     Attributes:
-        pools: the S pools; what they predict weights and supports from is n(x).
+        pools: the S pools; what they predict is predicted from n(x).
         read_out: U, V_0 ... V_S and b.
         prefix_read_outs: of each prefix token.
 
@@ -64,13 +69,15 @@ class ContextPoolBlock(nn.Module):
         residual: bool = True,
         norm: bool = False,
         prefix: int = 0,
-        support_range: float = 0.2,
+        learned_weight: bool = False,
+        learned_support: bool = False,
         **pool_options: Any,
     ) -> None:
         super().__init__()
         for name, value, least in (("channels", channels, 1), ("supports", supports, 1), ("prefix", prefix, 0)):
             _check_whole(name, value, least)
-        for name, value in (("pool", pool), ("residual", residual), ("norm", norm)):
+        learned = (("learned_weight", learned_weight), ("learned_support", learned_support))
+        for name, value in (("pool", pool), ("residual", residual), ("norm", norm), *learned):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} {value!r} must be True or False")
         if rank is not None:
@@ -81,10 +88,14 @@ class ContextPoolBlock(nn.Module):
         features = (1 + count) * channels
         rank = rank or max(1, channels * channels // (features + channels) if pool else channels)
         self.channels, self.residual, self.norm, self.prefix = channels, residual, norm, prefix
-        made = (
-            ContextPool2d(channels, 1, "replace", support_range=support_range, **pool_options) for _ in range(count)
-        )
-        self.pools = nn.ModuleList(made)
+        if learned_weight or learned_support:
+            predicted = {"learned_weight": learned_weight, "learned_support": learned_support}
+            options = {"support_range": 0.2, **pool_options, **predicted}
+            self.pools = nn.ModuleList(ContextPool2d(channels, 1, "replace", **options) for _ in range(count))
+        elif pool_options:
+            raise ValueError(f"{', '.join(pool_options)} need learned_weight=True or learned_support=True")
+        else:
+            self.pools = nn.ModuleList(GaussianPool() for _ in range(count))
         self.read_out = ReadOut(features, channels, rank)
         self.prefix_read_outs = nn.ModuleList(ReadOut(2 * channels, channels, rank) for _ in range(prefix))
 
@@ -109,7 +120,7 @@ class ContextPoolBlock(nn.Module):
         down_0, *down = read_out.down.split(self.channels, 1)
         y_BCHW = pointwise(n_BCHW, down_0, read_out.bias if read_out.up is None else None)
         for pool, down_k in zip(pools, down, strict=True):
-            y_BCHW = y_BCHW + pool.pool(pointwise(n_BCHW, down_k), *pool.weight_and_support(n_BCHW))
+            y_BCHW = y_BCHW + _pooled(pool, pointwise(n_BCHW, down_k), n_BCHW)
         if read_out.up is not None:
             y_BCHW = pointwise(y_BCHW, read_out.up, read_out.bias)
         if self.residual:
@@ -123,7 +134,7 @@ class ContextPoolBlock(nn.Module):
     def features(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> list[Tensor]:
         """What the linear maps read: (B, H W, F) for the grid, then (B, 1, 2 C) for each prefix token."""
         n_BCHW = self._norm(x_BCHW, 1)
-        pooled = [pool.pool(n_BCHW, *pool.weight_and_support(n_BCHW)) for pool in self._pools()]
+        pooled = [_pooled(pool, n_BCHW, n_BCHW) for pool in self._pools()]
         of_grid = torch.cat([part.flatten(2).mT for part in (n_BCHW, *pooled)], 2)
         return [of_grid, *([] if x_BPC is None else self._prefix_features(n_BCHW, x_BPC))]
 
@@ -162,6 +173,14 @@ class ContextPoolBlock(nn.Module):
         return (
             f"{self.channels}, rank={self.rank}, supports={len(self.pools)}, residual={self.residual}, norm={self.norm}"
         )
+
+
+def _pooled(pool: Any, x_BCHW: Tensor, n_BCHW: Tensor) -> Tensor:
+    """Pool one map with what is predicted from another."""
+    if isinstance(pool, ContextPool2d):
+        return pool.pool(x_BCHW, *pool.weight_and_support(n_BCHW))
+    pooled: Tensor = pool(x_BCHW)
+    return pooled
 
 
 def _check_whole(name: str, value: Any, least: int) -> None:

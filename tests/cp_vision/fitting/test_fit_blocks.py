@@ -20,8 +20,11 @@ PLACES = [
     ("swin_tiny_patch4_window7_224", "layers.1.blocks.1.mlp", {"rank": 9}),
     ("convnext_tiny", "stages.1.blocks.0:stages.1.blocks.1", {}),
     ("resnet18", "layer2.1", {"rank": 7}),
-    ("regnety_002", "s2.b2", {"pool": False, "rank": 5}),
+    ("regnety_002", "s3.b2", {"pool": False, "rank": 5}),
 ]
+
+
+LEARNED = {"learned_weight": True, "learned_support": True}
 
 
 class Stranger(nn.Module):
@@ -39,14 +42,17 @@ class Stranger(nn.Module):
 
 
 def pictures(count=48):
-    return torch.cat([images(8, size=(64, 96)) * (1 + i) + 0.3 * i for i in range(count // 8)])
+    generator = torch.Generator().manual_seed(3)
+    # Differences between images beside those within.
+    coarse = (torch.randn(count, 3, *size, generator=generator) for size in ((1, 1), (2, 3), (16, 24)))
+    return sum(nn.functional.interpolate(part, size=(64, 96)) for part in coarse)
 
 
 def student_and_teacher(base, name, options, fixed=True):
     """A student with a stand-in, and its teacher: the base, or one where what is replaced is such a map."""
     student = small(base)
     teacher = copy.deepcopy(student)
-    replace_blocks(student, [name], **options, **({"learned_support": False, "learned_weight": False} if fixed else {}))
+    replace_blocks(student, [name], **options)
     if fixed:
         first, _, last = name.partition(":")
         made = copy.deepcopy(student)
@@ -54,6 +60,9 @@ def student_and_teacher(base, name, options, fixed=True):
         generator = torch.Generator().manual_seed(5)
         for parameter in replacement.parameters():
             parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+        # Supports that a fit may start from.
+        for pool, sigma in zip(replacement.stand_in.pools, (0.5, 1.2), strict=False):
+            pool.start_at(sigma)
         teacher = made
         teacher.set_submodule(first, Stranger(replacement))
         if last:
@@ -68,7 +77,7 @@ def test_what_is_such_a_map_is_found_again(base, name, options, inputs):
     student, teacher = student_and_teacher(base, name, options)
     # Of a class token each image has one, with twice as many features as channels.
     x = pictures(192)
-    done = fit_blocks(student, teacher, x, inputs=inputs)
+    done = fit_blocks(student, teacher, x, inputs=inputs, recalibrate=False)
     (block,) = done.blocks
     assert block.name == name
     assert block.unexplained < 1e-6
@@ -119,7 +128,7 @@ def test_from_input_to_output_each_mends_what_came_before():
 
 def test_local_steps_learn_weights_and_supports():
     """A teacher that pools with learned weights and supports is explained better by a student that learns them."""
-    student, _ = student_and_teacher("test_vit", "blocks.2", {"hidden": 4}, fixed=False)
+    student, _ = student_and_teacher("test_vit", "blocks.2", LEARNED | {"hidden": 4}, fixed=False)
     base = small("test_vit")
     replacement = copy.deepcopy(student.get_submodule("blocks.2"))
     generator = torch.Generator().manual_seed(5)
@@ -130,7 +139,7 @@ def test_local_steps_learn_weights_and_supports():
     x = pictures(64)
     plain = fit_blocks(student, base, x).blocks[0]
     trained = fit_blocks(student, base, x, steps=150).blocks[0]
-    assert trained.unexplained < 0.9 * plain.unexplained
+    assert trained.unexplained < 0.95 * plain.unexplained
     mapping = student.get_submodule("blocks.2").stand_in.pools[0].mapping
     assert mapping[-1].weight.abs().sum() > 0
 
@@ -138,7 +147,7 @@ def test_local_steps_learn_weights_and_supports():
 def test_norms_behind_the_first_stand_in_are_recalibrated():
     base = small("resnet18")
     student = replace_blocks(copy.deepcopy(base), ["layer2.1"], pool=False, rank=1)
-    x = pictures()
+    x = pictures(64)
     before = copy.deepcopy(student.state_dict())
     result = fit_blocks(student, base, x)
     after = student.state_dict()
@@ -146,11 +155,14 @@ def test_norms_behind_the_first_stand_in_are_recalibrated():
     behind = {key for key in after if "running" in key and key.startswith(("layer3", "layer4"))}
     assert changed == behind
     assert result.norms == len(behind) // 2
-    seen = {}
-    student.get_submodule("layer3.0.bn1").register_forward_pre_hook(lambda m, args: seen.update(x=args[0]))
+    seen = []
+    student.get_submodule("layer3.0.bn1").register_forward_pre_hook(lambda m, args: seen.append(args[0]))
     with torch.no_grad():
-        student(x)
-    torch.testing.assert_close(after["layer3.0.bn1.running_mean"], seen["x"].mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+        for batch in x.split(32):
+            student(batch)
+    torch.testing.assert_close(
+        after["layer3.0.bn1.running_mean"], torch.cat(seen).mean((0, 2, 3)), rtol=1e-3, atol=1e-4
+    )
     assert not any(part.training for part in student.modules())
     unmoved = copy.deepcopy(base)
     replace_blocks(unmoved, ["layer2.1"])

@@ -19,7 +19,9 @@ CASES = [
     {"supports": 2, "rank": 2, "norm": True},
     {"prefix": 2, "norm": True, "rank": 3},
     {"prefix": 1, "pool": False, "residual": False},
-    {"learned_support": False, "learned_weight": False, "backend": "linear"},
+    {"learned_support": True, "learned_weight": True, "norm": True, "backend": "linear"},
+    {"learned_support": True, "rank": 3, "support_range": 0.3},
+    {"learned_weight": True, "supports": 2},
 ]
 
 
@@ -93,7 +95,7 @@ def test_default_rank_costs_as_much_as_a_full_map():
     plain = ContextPoolBlock(96, pool=False)
     assert [ContextPoolBlock(96, supports=count).rank for count in (1, 2, 4)] == [32, 24, 16]
     assert plain.rank == 96
-    maps = [ContextPoolBlock(96, supports=count, learned_weight=False, learned_support=False) for count in (1, 2)]
+    maps = [ContextPoolBlock(96, supports=count) for count in (1, 2)]
     for block in maps:
         pools = sum(pool.macs((8, 8), block.rank) for pool in block.pools)
         assert block.macs((8, 8)) - pools == plain.macs((8, 8))
@@ -110,8 +112,10 @@ def test_default_rank_costs_as_much_as_a_full_map():
         ({"prefix": -1}, "-1"),
         ({"pool": 1}, "1"),
         ({"norm": None}, "None"),
-        ({"support_range": 0}, "0"),
-        ({"backend": "fast"}, "'fast'"),
+        ({"learned_weight": 1}, "1"),
+        ({"support_range": 0.3}, "support_range"),
+        ({"learned_weight": True, "support_range": 0}, "0"),
+        ({"learned_support": True, "backend": "fast"}, "'fast'"),
     ],
     ids=str,
 )
