@@ -1,0 +1,353 @@
+"""What stand-ins fitted in closed form leave unexplained of blocks, beside their rivals of the same cost.
+
+    python benchmarks/replacement.py --data-dir DIR
+
+Networks with real weights on solar cells (packages of the ``bench`` extra), and two that were trained on Fashion-MNIST;
+the weights of those that are trained here are made where ``DIR`` lacks them. Writes results/replacement.{md,csv,svg}.
+About an hour on two cores; ``--only`` names parts. ``--hub NAME`` takes a network of timm's with the weights that timm
+downloads, on solar cells.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__":
+    # Modules are searched in the root of the checkout, not in this file's folder.
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+import copy
+import csv
+import datetime
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.elpv import elpv_images, elpv_labels, elpv_split
+from benchmarks.elpv_models import finetuned_on_elpv
+from benchmarks.fashion_mnist import open_split
+from benchmarks.fashion_models import trained_on_fashion
+from benchmarks.package_files import INSTALL
+from benchmarks.replacement_cost import fitting_cost
+from benchmarks.replacement_kinds import register_rivals
+from benchmarks.replacement_report import cost_table, draw, read, tables, whole_tables
+from benchmarks.trained_models import dinov2_vit_small, efficientnet_lite0, from_hub
+from cp_vision import count_macs, drop_blocks, fit_blocks, replace_blocks
+from cp_vision.anatomy.known_families import list_blocks
+from cp_vision.anatomy.places import Place, find_places
+from cp_vision.shared.command_line import run_command
+
+RESULTS = Path(__file__).parent / "results"
+PARTS = ("lite0", "dinov2", "fashion", "learned", "whole", "cost")
+_LITE0 = tuple(f"blocks.{name}" for name in ("1.1", "2.1", "3.1", "3.2", "4.1", "4.2", "5.1", "5.2", "5.3"))
+_STEPS = 200
+
+
+_ABOUT = """\
+`python benchmarks/replacement.py --data-dir DIR`; torch {torch}, timm {timm}, CPU, float32.
+
+Each stand-in is fitted in closed form to one place of a trained network, as if it were the only one; every fourth image
+is held out. Figures are the share of the squared change of whole blocks, or of the variance of a half's output, that is
+left unexplained on the held-out images; of grids, without class tokens. "of map's" is the mean over places of that
+share divided by the plain map's, ± its standard error over places.
+
+![Share left unexplained, by place](replacement.svg)
+"""
+_LEARNED = f"""\
+## Do predicted weights and supports pay?
+
+After {_STEPS} local steps of 16 images, which train what pools predict and the maps; the maps are then fitted again.
+"""
+_COST = """\
+## What fitting costs
+
+All single-block stand-ins of ViT-S/14 at 112 px on 256 images, beside the base's forward passes over the same images;
+medians of three paired turns, peak memory of processes of their own.
+"""
+
+
+class Left(NamedTuple):
+    """What a stand-in leaves: a row of ``replacement.csv``.
+
+    Attributes:
+        network: the network.
+        places: what kind of places: ``blocks``, ``runs of 2``, ``attention halves``, ``MLP halves``.
+        place: the place.
+        form: of the stand-in.
+        seed: that the images were drawn with.
+        images: how many.
+        macs: the stand-in's, as a share of what it replaces.
+        left: share that is left unexplained on held-out images.
+        prefix: of class and register tokens; -1 where there are none.
+    """
+
+    network: str
+    places: str
+    place: str
+    form: str
+    seed: int
+    images: int
+    macs: float
+    left: float
+    prefix: float
+
+
+class Whole(NamedTuple):
+    """A network with several blocks replaced: a row of ``replacement_whole.csv``.
+
+    Attributes:
+        network: the network.
+        form: what stands in the places of the blocks.
+        macs: as a share of the base's.
+        kl: mean over test images of the Kullback-Leibler divergence from the base's probabilities, in nats.
+        accuracy: on test images, in percent.
+        images: test images.
+    """
+
+    network: str
+    form: str
+    macs: float
+    kl: float
+    accuracy: float
+    images: int
+
+
+def _plain(channels: int) -> dict[str, dict[str, Any]]:
+    third = max(1, channels // 3)
+    return {
+        "map": {"pool": False, "rank": channels},
+        "map, rank C/8": {"pool": False, "rank": max(1, channels // 8)},
+        "average and map, rank C/3": {"kind": "average", "rank": third},
+        "Gaussian and map, rank C/3": {"rank": third},
+        "Gaussian and map, full rank": {"rank": channels},
+        "two Gaussians and map, rank C/4": {"rank": max(1, channels // 4), "supports": 2},
+        "filters of 3 x 3, then map": {"kind": "depthwise", "rank": channels},
+    }
+
+
+def _learned(channels: int) -> dict[str, dict[str, Any]]:
+    third = {"rank": max(1, channels // 3)}
+    return {
+        "Gaussian, steps": third,
+        "learned weights, steps": {**third, "learned_weight": True},
+        "learned supports, steps": {**third, "learned_support": True},
+        "learned weights and supports, steps": {**third, "learned_weight": True, "learned_support": True},
+    }
+
+
+def _two(channels: int) -> dict[str, dict[str, Any]]:
+    forms = _plain(channels)
+    return {name: forms[name] for name in ("map", "Gaussian and map, rank C/3")}
+
+
+_WITHOUT_PREFIX = ("filters of 3 x 3, then map",)
+
+
+def measure(
+    network: str,
+    teacher: nn.Module,
+    images: Tensor,
+    places: str,
+    names: Sequence[str],
+    count: int,
+    make: Any = None,
+    seed: int = 0,
+) -> Iterator[Left]:
+    """Fit each form at each place, as if it were the only one, to so many images."""
+    make = make or _plain
+    chosen = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))][:count]
+    found = {place.name: place for place in find_places(teacher, names)}
+    for form in make(8):
+        if form in _WITHOUT_PREFIX and any(place.prefix for place in found.values()):
+            continue
+        # Not all blocks of a model can be replaced at once.
+        for part in (names[::2], names[1::2]):
+            yield from _measure(network, teacher, chosen, places, [found[name] for name in part], make, form, seed)
+
+
+def _measure(
+    network: str,
+    teacher: nn.Module,
+    images: Tensor,
+    places: str,
+    part: Sequence[Place],
+    make: Any,
+    form: str,
+    seed: int,
+) -> Iterator[Left]:
+    if not part:
+        return
+    torch.manual_seed(seed)
+    student = copy.deepcopy(teacher)
+    replace_blocks(student, {place.name: make(place.channels)[form] for place in part})
+    # Filters are free, and can only be found by steps.
+    steps = _STEPS if "steps" in form or "filters" in form else 0
+    fit = fit_blocks(student, teacher, images, inputs="teacher", recalibrate=False, steps=steps)
+    by_name = {block.name: block for block in fit.blocks}
+    for place in part:
+        stand_in: Any = student.get_submodule(place.modules[0])
+        macs = place.count * stand_in.stand_in.macs(place.grid) / place.macs
+        block = by_name[place.name]
+        prefix = -1.0 if block.prefix_unexplained is None else block.prefix_unexplained
+        yield Left(network, places, place.name, form, seed, fit.images, macs, block.unexplained, prefix)
+
+
+def _runs(names: Sequence[str], length: int) -> list[str]:
+    return [f"{names[i]}:{names[i + length - 1]}" for i in range(0, len(names) - length + 1, length)]
+
+
+def lite0() -> Iterator[Left]:
+    """EfficientNet-Lite0 of ImageNet on solar cells of 160 pixels."""
+    model: Any = efficientnet_lite0()
+    images = elpv_images(160, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+    yield from measure("lite0", model, images, "blocks", _LITE0, 512)
+
+
+def dinov2() -> Iterator[Left]:
+    """DINOv2's ViT-S/14 on solar cells of 112 pixels."""
+    model: Any = dinov2_vit_small(112)
+    images = elpv_images(112, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+    yield from _transformer("dinov2", model, images, 256)
+
+
+def _transformer(network: str, model: nn.Module, images: Tensor, count: int) -> Iterator[Left]:
+    blocks = [block.name for block in list_blocks(model)]
+    yield from measure(network, model, images, "blocks", blocks, count)
+    yield from measure(network, model, images, "attn halves", [f"{name}.attn" for name in blocks], count)
+    yield from measure(network, model, images, "mlp halves", [f"{name}.mlp" for name in blocks], count, _two)
+    for length in (2, 3, 4):
+        if (runs := _runs(blocks, length)) and len(runs) > 1:
+            yield from measure(network, model, images, f"runs of {length}", runs, count, _two)
+
+
+def fashion(data_dir: Path) -> Iterator[Left]:
+    """A ViT and a ResNet that were trained on Fashion-MNIST, on its training images."""
+    images = open_split(data_dir, train=True)[0][:4096]
+    yield from _transformer("fashion vit", trained_on_fashion("fashion_vit", data_dir), images, 512)
+    resnet = trained_on_fashion("fashion_resnet", data_dir)
+    blocks = [block.name for block in list_blocks(resnet) if block.droppable]
+    yield from measure("fashion resnet", resnet, images, "blocks", blocks, 512)
+    runs = [f"{stage}.1:{stage}.2" for stage in ("layer1", "layer2", "layer3")]
+    yield from measure("fashion resnet", resnet, images, "runs of 2", runs, 512)
+
+
+def learned() -> Iterator[Left]:
+    """Whether predicted weights and supports pay, after local steps."""
+    model: Any = efficientnet_lite0()
+    images = elpv_images(160, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+    yield from measure("lite0", model, images, "blocks", _LITE0, 256, _learned)
+    model = dinov2_vit_small(112)
+    images = elpv_images(112, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+    halves = [f"blocks.{i}.attn" for i in (1, 4, 7, 10)]
+    yield from measure("dinov2", model, images, "attn halves", halves, 256, _learned)
+
+
+def whole(data_dir: Path) -> Iterator[Whole]:
+    """Several blocks replaced at once, front to back, in networks that were fine-tuned on solar cells."""
+    cases = (
+        ("elpv_lite0", 160, _LITE0, False),
+        ("elpv_dinov2", 112, tuple(f"blocks.{i}" for i in (1, 3, 5, 7, 9, 10)), True),
+    )
+    for name, size, names, tokens in cases:
+        base: Any = finetuned_on_elpv(name, data_dir)
+        images = elpv_images(size, base.pretrained_cfg["mean"], base.pretrained_cfg["std"])
+        train, _, test = elpv_split()
+        unlabelled, labels = images[train[:256]], elpv_labels()[test]
+        wanted = _log_probabilities(base, images[test])
+        yield _judge(name, "base", base, base, images[test], labels, wanted)
+        yield _judge(name, "dropped", base, drop_blocks(copy.deepcopy(base), names), images[test], labels, wanted)
+        for form in ("map", "average and map, rank C/3", "Gaussian and map, rank C/3"):
+            for recalibrate in (False,) if tokens else (False, True):
+                student = copy.deepcopy(base)
+                options = {p.name: _plain(p.channels)[form] for p in find_places(base, names)}
+                replace_blocks(student, options)
+                fit_blocks(student, base, unlabelled, recalibrate=recalibrate)
+                shown = f"{form}, norms recalibrated" if recalibrate else form
+                yield _judge(name, shown, base, student, images[test], labels, wanted)
+
+
+@torch.no_grad()
+def _log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([F.log_softmax(model(batch), 1) for batch in images.split(64)])
+
+
+def _judge(
+    network: str, form: str, base: nn.Module, model: nn.Module, images: Tensor, labels: Tensor, wanted: Tensor
+) -> Whole:
+    given = _log_probabilities(model.eval(), images)
+    kl = float(F.kl_div(given, wanted, log_target=True, reduction="batchmean"))
+    accuracy = 100 * float((given.argmax(1) == labels).float().mean())
+    shape = tuple(images.shape[1:])
+    macs = count_macs(model, shape) / count_macs(base, shape)  # type: ignore[arg-type]
+    return Whole(network, form, macs, kl, accuracy, len(images))
+
+
+def hub(name: str) -> Iterator[Left]:
+    """A network of timm's, at its own image size, on solar cells."""
+    model: Any = from_hub(name)
+    cfg = model.pretrained_cfg
+    images = elpv_images(cfg["input_size"][1], cfg["mean"], cfg["std"])
+    names = [block.name for block in list_blocks(model) if block.droppable]
+    yield from measure(name, model, images, "blocks", names, 256)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=INSTALL, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", type=Path, required=True, help="where trained weights are kept")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; others stay")
+    parser.add_argument("--hub", metavar="NAME", help="measure this network of timm's in place of all others")
+    arguments = parser.parse_args(argv)
+    register_rivals()
+    data_dir: Path = arguments.data_dir
+    if arguments.hub:
+        rows = [{name: str(value) for name, value in row._asdict().items()} for row in _told(hub(arguments.hub))]
+        print(*tables(rows), sep="\n")
+        return
+    parts: dict[str, Any] = {"lite0": lite0, "dinov2": dinov2, "learned": learned}
+    parts |= {"fashion": lambda: fashion(data_dir), "whole": lambda: whole(data_dir), "cost": fitting_cost}
+    for part in arguments.only:
+        rows = list(_told(parts[part]()))
+        with (RESULTS / f"replacement_{part}.csv").open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(rows[0]._fields)
+            writer.writerows([f"{v:.5g}" if isinstance(v, float) else v for v in row] for row in rows)
+    report()
+
+
+def report() -> None:
+    """Write the report of all that was measured."""
+    rows = {part: read(RESULTS, part) for part in PARTS}
+    plain = [row for part in ("lite0", "dinov2", "fashion") for row in rows[part]]
+    lines = [
+        f"# What fitted stand-ins leave unexplained ({datetime.datetime.now(datetime.UTC):%d %B %Y})\n",
+        _ABOUT.format(torch=torch.__version__, timm=timm.__version__),
+        *tables(plain),
+        _LEARNED,
+        *tables(rows["learned"]),
+        "## Several blocks at once, nothing trained\n",
+        *whole_tables(rows["whole"]),
+        _COST,
+        *cost_table(rows["cost"]),
+    ]
+    (RESULTS / "replacement.md").write_text("\n".join(lines))
+    draw(plain, RESULTS / "replacement.svg")
+
+
+def _told(rows: Iterator[Any]) -> Iterator[Any]:
+    for row in rows:
+        print(*(f"{value:.4g}" if isinstance(value, float) else value for value in row), sep="  ", flush=True)
+        yield row
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, None, "replacement"))
