@@ -27,6 +27,8 @@ def train_locally(replacement: Replacement, inputs: Tensor, outputs: Tensor, ste
         seed: for the order of images.
     """
     parameters = [parameter for parameter in replacement.parameters() if parameter.requires_grad]
+    if not parameters:
+        return
     optimizer = torch.optim.Adam(parameters, lr=_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,122 @@
+"""One pass over the images, in which one stand-in is fitted, or all at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+
+import torch
+from torch import Tensor, nn
+
+from .batches import Batches
+from .block_sums import HELD_OUT_EVERY, BlockSums
+from .capture import Capture
+from .fitted_block import FittedBlock
+from .local_steps import train_locally
+from .supports import set_supports, starting_supports
+
+__all__ = ["FitRound"]
+
+# Supports are chosen on so many images, with the better of these ridges.
+_FEW = 64
+_FEW_RIDGES = (1e-4, 1e-2)
+# Local steps are taken on as many images as have so many bytes of maps.
+_CACHE_BYTES = 2**28
+
+
+class FitRound:
+    """Fits what is fitted in one pass over the images.
+
+    Args:
+        fitted: what is fitted.
+        source: the model whose maps they get.
+        teacher: the model whose maps they should give.
+        batches: the images.
+    """
+
+    def __init__(self, fitted: Sequence[FittedBlock], source: nn.Module, teacher: nn.Module, batches: Batches) -> None:
+        self.fitted, self.source, self.teacher, self.batches = fitted, source, teacher, batches
+
+    def choose_supports(self) -> None:
+        """Let the pools of each stand-in start from the supports that leave least of a few images."""
+        tried: dict[str, list[tuple[tuple[float, ...], BlockSums]]] = {}
+        grids = {}
+        for images, maps in self._passes(self._few(_FEW)):
+            for one, (x, y) in zip(self.fitted, maps, strict=True):
+                grid = grids[one.path] = one.grid(x)
+                if one.path not in tried:
+                    tried[one.path] = [
+                        (supports, BlockSums(dtype=torch.float32)) for supports in starting_supports(one.stand_in, grid)
+                    ]
+                for supports, sums in tried[one.path]:
+                    set_supports(one.stand_in, supports, grid)
+                    sums.add(one.parts(x, y)[:1], images)
+        for one in self.fitted:
+            if starts := tried[one.path]:
+                errors = [sums.solve(one.ranks()[:1], _FEW_RIDGES)[0][1] for _, sums in starts]
+                one.supports = starts[errors.index(min(errors))][0]
+                set_supports(one.stand_in, one.supports, grids[one.path])
+
+    def train(self, steps: int) -> None:
+        """Take local steps on the images that can be kept, and keep what comes of them where it is better on others."""
+        kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.fitted]
+        left = _CACHE_BYTES
+        with closing(self._passes(iter(self.batches))) as passes:
+            for _, maps in passes:
+                for pairs, (x, y) in zip(kept, maps, strict=True):
+                    pairs.append((x, y))
+                    left -= x.nbytes + y.nbytes
+                if left < 0:
+                    break
+        for one, pairs in zip(self.fitted, kept, strict=True):
+            if not getattr(one.stand_in, "pools", ()):
+                # The closed form of a plain map can't be improved on.
+                continue
+            x, y = (torch.cat(maps) for maps in zip(*pairs, strict=True))
+            held_out = torch.arange(len(x)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+            before = one.fit_to(x, y), copy.deepcopy(one.stand_in.state_dict())
+            with torch.enable_grad():
+                train_locally(one.replacement, x[~held_out], y[~held_out], steps)
+            if one.fit_to(x, y) > before[0]:
+                one.stand_in.load_state_dict(before[1])
+
+    def fit(self, curve: Sequence[int], batch_done: Callable[[], None]) -> int:
+        """Fit the maps on all images, and tell how many these were.
+
+        Args:
+            curve: numbers of images, rising, whose errors are to be told.
+            batch_done: called after each batch.
+        """
+        sums = [BlockSums(curve) for _ in self.fitted]
+        for images, maps in self._passes(iter(self.batches)):
+            for one, of_block, (x, y) in zip(self.fitted, sums, maps, strict=True):
+                of_block.add(one.parts(x, y), images)
+            batch_done()
+        for one, of_block in zip(self.fitted, sums, strict=True):
+            one.set(of_block)
+        return sums[0].images
+
+    def _passes(self, batches: Iterator[Tensor]) -> Generator[tuple[int, list[tuple[Tensor, Tensor]]], None, None]:
+        """For each batch its number of images, and what each stand-in gets and should give."""
+        paths, ends = [one.path for one in self.fitted], [one.end for one in self.fitted]
+        with ExitStack() as stack:
+            if self.source is self.teacher:
+                given = wanted = stack.enter_context(Capture(self.teacher, paths, ends))
+            else:
+                given = stack.enter_context(Capture(self.source, paths))
+                wanted = stack.enter_context(Capture(self.teacher, (), ends))
+            for batch in batches:
+                given.run(batch)
+                if wanted is not given:
+                    wanted.run(batch)
+                maps = zip(paths, ends, strict=True)
+                yield len(batch), [(given.inputs[path], wanted.outputs[end]) for path, end in maps]
+
+    def _few(self, count: int) -> Iterator[Tensor]:
+        """The first images."""
+        for batch in self.batches:
+            yield batch[:count]
+            count -= len(batch)
+            if count <= 0:
+                return
