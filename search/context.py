@@ -18,7 +18,7 @@ from ..recipes.models import data_config, label_names, model_args
 from ..recipes.recipe.keys import Recipe
 from .config.paths import whole_path
 from .config.recipe import recipe_source, search_recipe
-from .config.schema import SearchConfig
+from .config.schema import CHANGES, SearchConfig
 from .config.space_options import load_space_options
 from .space.budget import check_reachable, measures_of, parse_budgets
 from .space.cost_model import measure_space
@@ -126,7 +126,7 @@ def _base(config: SearchConfig, recipe: Recipe, num_classes: int) -> Architectur
     if kwargs is None:
         own = recipe.model.removeprefix("cp_") == split_model_name_tag(config.base)[0]
         kwargs = recipe.model_kwargs if own else {}
-    # Where the bare recipe's model pools or drops is no argument of the base's.
-    kwargs = {key: value for key, value in kwargs.items() if key not in ("pools", "drops", "pool_options")}
+    # Where the bare recipe's model pools, drops or replaces is no argument of the base's.
+    kwargs = {key: value for key, value in kwargs.items() if key not in CHANGES}
     args = model_args(config.base, recipe, num_classes, kwargs)
     return Architecture(config.base, pool_options=config.pool_options, model_args=args)

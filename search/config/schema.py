@@ -18,10 +18,12 @@ from .budget_text import read_budgets
 from .checked import CheckedModel
 from .space_options import SpaceOptions, load_space_options
 
-__all__ = ["CONFIG_FILE", "SAMPLERS", "Option", "SearchConfig"]
+__all__ = ["CHANGES", "CONFIG_FILE", "SAMPLERS", "Option", "SearchConfig"]
 
 CONFIG_FILE = "search.json"
 SAMPLERS = ("surrogate", "bruteforce", "gp", "nsgaii", "nsgaiii", "random", "tpe")
+# Arguments of a ``cp_*`` model beside those of its base.
+CHANGES = ("drops", "pool_options", "pools", "replace_options", "replaces")
 # Keys of a recipe that a search doesn't take from it.
 _DECIDED = {"model": "the base", "seed": "what --seed says"}
 
@@ -204,7 +206,7 @@ class SearchConfig(CheckedModel):
     @field_validator("model_kwargs")
     @classmethod
     def _not_decided(cls, kwargs: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        for key in sorted({"pools", "drops", "pool_options"}.intersection(kwargs or {})):
+        for key in sorted(set(CHANGES).intersection(kwargs or {})):
             raise UserError(f"model_kwargs {key}: the search decides that; see --space and --pool-kwargs")
         return kwargs
 
