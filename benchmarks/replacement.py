@@ -21,6 +21,7 @@ import argparse
 import copy
 import csv
 import datetime
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from benchmarks.elpv import elpv_images, elpv_labels, elpv_split
 from benchmarks.elpv_models import finetuned_on_elpv
 from benchmarks.fashion_mnist import open_split
 from benchmarks.fashion_models import trained_on_fashion
+from benchmarks.measure import times_in_turn
 from benchmarks.package_files import INSTALL
 from benchmarks.replacement_cost import fitting_cost
 from benchmarks.replacement_kinds import register_rivals
@@ -106,6 +108,7 @@ class Whole(NamedTuple):
         network: the network.
         form: what stands in the places of the blocks.
         macs: as a share of the base's.
+        time: of 64 images, as a share of the base's: the median of paired turns.
         kl: mean over test images of the Kullback-Leibler divergence from the base's probabilities, in nats.
         accuracy: on test images, in percent.
         images: test images.
@@ -114,6 +117,7 @@ class Whole(NamedTuple):
     network: str
     form: str
     macs: float
+    time: float
     kl: float
     accuracy: float
     images: int
@@ -286,7 +290,11 @@ def _judge(
     accuracy = 100 * float((given.argmax(1) == labels).float().mean())
     shape = tuple(images.shape[1:])
     macs = count_macs(model, shape) / count_macs(base, shape)  # type: ignore[arg-type]
-    return Whole(network, form, macs, kl, accuracy, len(images))
+    few = images[:64]
+    turns = {"base": lambda: _log_probabilities(base, few), "own": lambda: _log_probabilities(model, few)}
+    times = times_in_turn(turns, 7, 60)
+    time = statistics.median(own / before for own, before in zip(times["own"], times["base"], strict=True))
+    return Whole(network, form, macs, time, kl, accuracy, len(images))
 
 
 def hub(name: str) -> Iterator[Left]:

@@ -85,8 +85,11 @@ def whole_tables(rows: Sequence[Row]) -> Iterator[str]:
             share, count = float(row["accuracy"]) / 100, int(row["images"])
             error = 100 * math.sqrt(share * (1 - share) / count)
             accuracy = f"{row['accuracy']} ± {error:.1f}"
-            cells.append([row["form"], f"{float(row['macs']):.3f}", f"{float(row['kl']):.4f}", accuracy])
-        yield from table(["", "MACs", "KL to the base, nats", f"accuracy on {own[0]['images']} test images, %"], cells)
+            shares = [f"{float(row[name]):.3f}" for name in ("macs", "time")]
+            cells.append([row["form"], *shares, f"{float(row['kl']):.4f}", accuracy])
+        yield from table(
+            ["", "MACs", "time", "KL to the base, nats", f"accuracy on {own[0]['images']} test images, %"], cells
+        )
 
 
 def cost_table(rows: Sequence[Row]) -> Iterator[str]:
