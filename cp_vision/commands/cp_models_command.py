@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 DESCRIPTION = """\
-List ContextPool models, show the sites of one, or draw the supports that it has learned. Examples:
+List ContextPool models, show the sites and stand-ins of one, or draw the supports that it has learned. Examples:
 
   cp-models                                  every name, with parameters, MACs and sites
   cp-models 'cp_resnet*'                     those that match
@@ -114,9 +114,11 @@ _KINDS = {"block": "blocks", "stem": "stem", "downsample": "down-samplings"}
 def _show(name: str, model_args: dict[str, Any]) -> None:
     from ..anatomy.block import DroppedBlock, has_pool
     from ..anatomy.default_pools import default_pools
+    from ..anatomy.replacement import Replacement, RestOfRun
     from ..anatomy.sites import format_sites
     from ..cost.input_size import input_size_of
     from ..cost.macs import count_macs, format_macs
+    from .stand_in_lines import stand_in_lines
 
     model = _build_meta(name, model_args)
     size = input_size_of(model)
@@ -127,9 +129,17 @@ def _show(name: str, model_args: dict[str, Any]) -> None:
         f"{size[1]} x {size[2]} pixels"
     )
     print(format_sites(sites, model))
-    dropped = [path for path, module in model.named_modules() if isinstance(module, DroppedBlock)]
+    dropped = [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, DroppedBlock) and not isinstance(module, RestOfRun)
+    ]
     if dropped:
         print(f"dropped: {', '.join(dropped)}")
+    stand_ins = [module for module in model.modules() if isinstance(module, Replacement)]
+    if stand_ins:
+        plain = _build_meta(name, {**model_args, "pools": (), "replaces": ()})
+        print("\n".join(stand_in_lines(plain, stand_ins)))
     if not any(has_pool(model.get_submodule(site.name)) for site in sites):
         print(f"no pools; by default they would stand at {', '.join(default_pools(model)) or 'nowhere'}")
 

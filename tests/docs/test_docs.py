@@ -66,7 +66,7 @@ def desk(tmp_path_factory):
         shutil.copytree(found, place)
     for data in ("pets", "imagenet"):
         (desk / "nfs" / data).symlink_to(desk / data)
-    for name in ("vit_small_patch16_224", "resnet50.a1_in1k"):
+    for name in ("vit_small_patch16_224", "vit_tiny_patch16_224", "resnet50.a1_in1k"):
         torch.save(timm.create_model(name).state_dict(), desk / f"{name}.pth")
     torch.save(timm.create_model("resnet50", num_classes=10).state_dict(), desk / "tuned.pth")
     # The winner of so short a search may pool nowhere.

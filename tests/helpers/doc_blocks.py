@@ -52,7 +52,7 @@ SMALL = ("img_size=32", "batch_size=4", "workers=0", "amp=false")
 
 # Code, and what it is in a test: weights come from a file, through timm's own loader; a search is a short one.
 CODE = {
-    r'(create_model\("(?:cp_)?(vit_small_patch16_224|resnet50\.a1_in1k)", pretrained=True)': (
+    r'(create_model\("(?:cp_)?(vit_small_patch16_224|vit_tiny_patch16_224|resnet50\.a1_in1k)", pretrained=True)': (
         r'\1, pretrained_cfg_overlay={"file": "\2.pth"}'
     ),
     r"\.build\(pretrained=True": '.build(pretrained=True, pretrained_cfg_overlay={"file": "resnet50.a1_in1k.pth"}',

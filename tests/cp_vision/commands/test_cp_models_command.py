@@ -1,6 +1,7 @@
 """``cp-models``: lists, tables, pictures, and mistakes in one line."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,42 @@ def test_a_table_shows_the_sites(capsys, folder):
     assert capsys.readouterr().out.splitlines()[-1].startswith("no pools; by default they would stand at blocks.0, ")
 
 
+REPLACED = {
+    "blocks.0": {"rank": 3, "supports": 2},
+    "blocks.1:blocks.2": {"rank": 8},
+    "blocks.3.attn": {"rank": 5, "pool": False},
+}
+SAID = {"blocks.0": "rank 3, 2 supports", "blocks.1:blocks.2": "rank 8, 1 support", "blocks.3.attn": "rank 5, no pool"}
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_stand_ins_are_shown_with_what_they_replace_and_what_that_saves(capsys, tmp_path, saved):
+    args = {"pools": ["blocks.3"], "drops": ["blocks.4"], "replaces": REPLACED}
+    if saved:
+        save_for_hf(timm.create_model("cp_test_vit", **args), tmp_path / "replaced", safe_serialization=True)
+        assert main([f"local-dir:{tmp_path / 'replaced'}"]) == 0
+    else:
+        assert main(["cp_test_vit", "--model-kwargs", *(f"{key}={value}" for key, value in args.items())]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4] == "dropped: blocks.4"
+    for (name, options), line in zip(REPLACED.items(), lines[-3:], strict=True):
+        alone = timm.create_model("cp_test_vit", pools=(), replaces={name: options})
+        own, replaced = re.fullmatch(rf"replaced: {name} by {SAID[name]}; (\S+) MACs in place of (\S+)", line).groups()
+        saving = cp_vision.count_macs("test_vit") - cp_vision.count_macs(alone)
+        assert as_number(replaced) - as_number(own) == pytest.approx(saving, rel=0.01)
+
+
+def as_number(macs):
+    return float(macs[:-1]) * {"K": 1e3, "M": 1e6}[macs[-1]]
+
+
+def test_pools_stand_by_default_where_no_block_was_replaced(capsys):
+    assert main(["cp_test_vit", "--model-kwargs", "replaces=['blocks.1:blocks.2']"]) == 0
+    *_, last_site, replaced = capsys.readouterr().out.splitlines()
+    assert last_site.startswith("blocks.5")
+    assert replaced.startswith("replaced: blocks.1:blocks.2 by rank ")
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_pictures_of_supports(capsys, folder, tmp_path, suffix):
     path = tmp_path / f"supports.{suffix}"
@@ -136,6 +173,8 @@ MISTAKES = [
     (["zz*"], ["'zz*'"]),
     (["cp_test_vit", "--model-kwargs", "pretrained_cfg_overlay=abc"], ["pretrained_cfg_overlay", "'abc'"]),
     (["cp_test_vit", "--model-kwargs", "pool_options=3"], ["pool options 3"]),
+    (["cp_test_vit", "--model-kwargs", "replaces=['blocks.9']"], ["'blocks.9'", "blocks.5"]),
+    (["cp_test_vit", "--model-kwargs", "replaces=blocks.1"], ["replaces", "'blocks.1'"]),
     (["cp_test_vit", "--plot", "x.png"], ["--plot", "--image"]),
     (["cp_test_vit", "--checkpoint", "{}/weights.pth"], ["--checkpoint", "--plot"]),
     (["cp_*", "--plot", "x.png", *PHOTO], ["--plot", "'cp_*'"]),
