@@ -23,6 +23,7 @@ import csv
 import datetime
 import statistics
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,8 @@ from cp_vision.anatomy.places import Place, find_places
 from cp_vision.shared.command_line import run_command
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("lite0", "dinov2", "fashion", "learned", "whole", "cost")
+PLAIN = ("lite0", "dinov2_blocks", "dinov2_attn", "dinov2_mlp", "dinov2_runs", "fashion")
+PARTS = (*PLAIN, "learned", "whole", "cost")
 _LITE0 = tuple(f"blocks.{name}" for name in ("1.1", "2.1", "3.1", "3.2", "4.1", "4.2", "5.1", "5.2", "5.3"))
 _STEPS = 200
 
@@ -203,8 +205,26 @@ def _measure(
         yield Left(network, places, place.name, form, seed, fit.images, macs, block.unexplained, prefix)
 
 
-def _runs(names: Sequence[str], length: int) -> list[str]:
-    return [f"{names[i]}:{names[i + length - 1]}" for i in range(0, len(names) - length + 1, length)]
+def _blocks(network: str, model: nn.Module, images: Tensor, count: int) -> Iterator[Left]:
+    names = [block.name for block in list_blocks(model)]
+    yield from measure(network, model, images, "blocks", names, count)
+
+
+def _halves(half: str, network: str, model: nn.Module, images: Tensor, count: int) -> Iterator[Left]:
+    names = [f"{block.name}.{half}" for block in list_blocks(model)]
+    yield from measure(network, model, images, f"{half} halves", names, count, _plain if half == "attn" else _two)
+
+
+def _runs(network: str, model: nn.Module, images: Tensor, count: int) -> Iterator[Left]:
+    names = [block.name for block in list_blocks(model)]
+    for length in (2, 3, 4):
+        runs = [f"{names[i]}:{names[i + length - 1]}" for i in range(0, len(names) - length + 1, length)]
+        if len(runs) > 1:
+            yield from measure(network, model, images, f"runs of {length}", runs, count, _two)
+
+
+# What is measured in a transformer.
+TRANSFORMER = {"blocks": _blocks, "attn": partial(_halves, "attn"), "mlp": partial(_halves, "mlp"), "runs": _runs}
 
 
 def lite0() -> Iterator[Left]:
@@ -214,27 +234,18 @@ def lite0() -> Iterator[Left]:
     yield from measure("lite0", model, images, "blocks", _LITE0, 512)
 
 
-def dinov2() -> Iterator[Left]:
+def dinov2(places: str) -> Iterator[Left]:
     """DINOv2's ViT-S/14 on solar cells of 112 pixels."""
     model: Any = dinov2_vit_small(112)
     images = elpv_images(112, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
-    yield from _transformer("dinov2", model, images, 256)
-
-
-def _transformer(network: str, model: nn.Module, images: Tensor, count: int) -> Iterator[Left]:
-    blocks = [block.name for block in list_blocks(model)]
-    yield from measure(network, model, images, "blocks", blocks, count)
-    yield from measure(network, model, images, "attn halves", [f"{name}.attn" for name in blocks], count)
-    yield from measure(network, model, images, "mlp halves", [f"{name}.mlp" for name in blocks], count, _two)
-    for length in (2, 3, 4):
-        if (runs := _runs(blocks, length)) and len(runs) > 1:
-            yield from measure(network, model, images, f"runs of {length}", runs, count, _two)
+    yield from TRANSFORMER[places]("dinov2", model, images, 256)
 
 
 def fashion(data_dir: Path) -> Iterator[Left]:
     """A ViT and a ResNet that were trained on Fashion-MNIST, on its training images."""
     images = open_split(data_dir, train=True)[0][:4096]
-    yield from _transformer("fashion vit", trained_on_fashion("fashion_vit", data_dir), images, 512)
+    for transformer in TRANSFORMER.values():
+        yield from transformer("fashion vit", trained_on_fashion("fashion_vit", data_dir), images, 512)
     resnet = trained_on_fashion("fashion_resnet", data_dir)
     blocks = [block.name for block in list_blocks(resnet) if block.droppable]
     yield from measure("fashion resnet", resnet, images, "blocks", blocks, 512)
@@ -321,8 +332,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = [{name: str(value) for name, value in row._asdict().items()} for row in _told(hub(arguments.hub))]
         print(*tables(rows), sep="\n")
         return
-    parts: dict[str, Any] = {"lite0": lite0, "dinov2": dinov2, "learned": learned}
-    parts |= {"fashion": lambda: fashion(data_dir), "whole": lambda: whole(data_dir), "cost": fitting_cost}
+    parts: dict[str, Any] = {"lite0": lite0, "learned": learned, "cost": fitting_cost}
+    parts |= {f"dinov2_{places}": partial(dinov2, places) for places in TRANSFORMER}
+    parts |= {"fashion": lambda: fashion(data_dir), "whole": lambda: whole(data_dir)}
     for part in arguments.only:
         rows = list(_told(parts[part]()))
         with (RESULTS / f"replacement_{part}.csv").open("w", newline="") as file:
@@ -335,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def report() -> None:
     """Write the report of all that was measured."""
     rows = {part: read(RESULTS, part) for part in PARTS}
-    plain = [row for part in ("lite0", "dinov2", "fashion") for row in rows[part]]
+    plain = [row for part in PLAIN for row in rows[part]]
     lines = [
         f"# What fitted stand-ins leave unexplained ({datetime.datetime.now(datetime.UTC):%d %B %Y})\n",
         _ABOUT.format(torch=torch.__version__, timm=timm.__version__),
