@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     """A table for each network and kind of places: forms by places, what they leave and what they cost."""
     for network, places in dict.fromkeys((row["network"], row["places"]) for row in rows):
         own = [row for row in rows if (row["network"], row["places"]) == (network, places)]
-        names = list(dict.fromkeys(row["place"] for row in own))
+        names = _names(own)
         images, seeds = own[0]["images"], len({row["seed"] for row in own})
         yield f"### {_HEADS.get(network, network)}: {places}\n"
         yield f"{images} images, {seeds} draws of them.\n" if seeds > 1 else f"{images} images.\n"
@@ -60,6 +61,11 @@ def _forms(own: Sequence[Row], names: Sequence[str]) -> Iterator[list[str]]:
         ratio = f"{statistics.mean(ratios):.3f}" + (f" ± {_error(ratios):.3f}" if len(ratios) > 1 else "")
         cells = [f"{mean:.3f}" for mean in means]
         yield [form, f"{macs:.3f}", f"{statistics.mean(means):.3f}", ratio, *cells]
+
+
+def _names(own: Sequence[Row]) -> list[str]:
+    """Places from input to output."""
+    return sorted({row["place"] for row in own}, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
 
 
 def _means(own: Sequence[Row], form: str, names: Sequence[str]) -> list[float]:
@@ -112,7 +118,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     panes, grid = plt.subplots(len(kinds), 1, figsize=(9, 2.6 * len(kinds)), layout="constrained", squeeze=False)
     for (network, places), axis in zip(kinds, grid[:, 0], strict=True):
         own = [row for row in rows if (row["network"], row["places"]) == (network, places)]
-        names = list(dict.fromkeys(row["place"] for row in own))
+        names = _names(own)
         for form in dict.fromkeys(row["form"] for row in own):
             style: dict[str, Any] = {"linestyle": "-" if "Gaussian" in form else "--"}
             axis.plot(range(len(names)), _means(own, form, names), "o", markersize=3, label=form, **style)

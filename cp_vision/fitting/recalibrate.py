@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..anatomy.block import DroppedBlock
 from ..anatomy.replacement import Replacement
 from .batches import Batches
 
@@ -16,10 +17,10 @@ __all__ = ["recalibrate_norms"]
 
 @torch.no_grad()
 def recalibrate_norms(model: nn.Module, images: Batches) -> int:
-    """Take the running statistics of all BatchNorms behind the first stand-in from these images, one pass.
+    """Take the running statistics of all BatchNorms behind the first change from these images, one pass.
 
     ``torch.optim.swa_utils.update_bn`` does it for all norms of a model, with dropout on; those before the first
-    stand-in see what they always saw.
+    stand-in or dropped block see what they always saw.
 
     Args:
         model: changed in place, but for its training flags.
@@ -28,7 +29,7 @@ def recalibrate_norms(model: nn.Module, images: Batches) -> int:
     Returns:
         How many norms there were.
     """
-    norms = [norm for norm in _behind_stand_ins(model, images) if norm.track_running_stats]
+    norms = [norm for norm in _behind_changes(model, images) if norm.track_running_stats]
     if not norms:
         return 0
     before = [(norm, norm.momentum, norm.training) for norm in norms]
@@ -48,17 +49,18 @@ def recalibrate_norms(model: nn.Module, images: Batches) -> int:
     return len(norms)
 
 
-def _behind_stand_ins(model: nn.Module, images: Batches) -> list[Any]:
+def _behind_changes(model: nn.Module, images: Batches) -> list[Any]:
+    changes = Replacement | DroppedBlock
     order: list[nn.Module] = []
     handles = [
         part.register_forward_pre_hook(lambda module, args: order.append(module))
         for part in model.modules()
-        if isinstance(part, Replacement | _BatchNorm)
+        if isinstance(part, changes | _BatchNorm)
     ]
     try:
         model(next(iter(images))[:1])
     finally:
         for handle in handles:
             handle.remove()
-    first = next((i for i, part in enumerate(order) if isinstance(part, Replacement)), len(order))
+    first = next((i for i, part in enumerate(order) if isinstance(part, changes)), len(order))
     return list(dict.fromkeys(part for part in order[first:] if isinstance(part, _BatchNorm)))
