@@ -100,8 +100,10 @@ def check_names(model: nn.Module, names: tuple[str, ...], allowed: Any, what: st
         if name in names[:i]:
             raise UserError(f"{what} {name!r} is named twice; name each block once")
         if name not in allowed:
-            if any(n == name and isinstance(m, DroppedBlock) for n, m in model.named_modules()):
-                raise UserError(f"{what} {name!r}: this block is dropped; pools and drops can't share a block")
+            if any(n == name and isinstance(m, DroppedBlock | Replacement) for n, m in model.named_modules()):
+                raise UserError(
+                    f"{what} {name!r}: this block is dropped or replaced; pools, drops and replacements can't share one"
+                )
             kind = "site" if what == "pool" else "block"
             raise UserError(
                 f"{what} {name!r} is no {kind} of this model{closest(name, allowed)} ({kind}s: {listed(allowed)})"

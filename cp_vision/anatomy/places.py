@@ -25,10 +25,11 @@ from .replacement import Replacement
 from .token_grid import TokenGrid
 from .unknown_families import run_trial
 
-__all__ = ["Place", "find_places", "grid_of"]
+__all__ = ["Place", "find_places", "grid_of", "has_other_attention"]
 
 # Names of the children that are attention or MLP halves, in timm and torchvision.
-_HALVES = ("attn", "self_attention", "mlp", "ffn")
+_ATTENTIONS = ("attn", "self_attention")
+_HALVES = (*_ATTENTIONS, "mlp", "ffn")
 
 
 @dataclass(frozen=True)
@@ -111,30 +112,39 @@ def grid_of(model: nn.Module, place: Place, tokens: Callable[[], TokenGrid]) -> 
     if place.source is None:
         return None
     block = model.get_submodule(place.name.rpartition(".")[0])
-    return _WindowGrid(block).now if place.source == "window" else _MapGrid(block, place).now
+    return (_WindowGrid(block, place) if place.source == "window" else _MapGrid(block, place)).now
+
+
+def has_other_attention(block: nn.Module) -> bool:
+    """Whether a stand-in is in the place of a block's attention."""
+    return any(isinstance(getattr(block, name, None), Replacement) for name in _ATTENTIONS)
 
 
 class _WindowGrid:
-    """The size of the windows of a block's attention."""
+    """The size of the windows of a block's attention; of a block that doesn't know it, what it was when replaced."""
 
-    def __init__(self, block: Any) -> None:
-        self.block = block
+    def __init__(self, block: nn.Module, place: Place) -> None:
+        self.block, self.first = block, place.grid
 
     def now(self) -> tuple[int, int]:
         """Height and width."""
-        return _window_size(self.block) or (1, 1)
+        return _window_size(self.block) or self.first
 
 
 class _MapGrid:
     """The grid of a block whose MLP sees the map as a row of tokens: as the block's pre-hook it reads it there."""
 
     def __init__(self, block: nn.Module, place: Place) -> None:
-        self.grid = place.grid
+        self.first = self.grid = place.grid
         self.handle = block.register_forward_pre_hook(self)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Note height and width of (B, H, W, C)."""
         self.grid = (args[0].shape[1], args[0].shape[2])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles forget the grid of the last image, which may be that of a graph's open sizes."""
+        return {**vars(self), "grid": self.first}
 
     def now(self) -> tuple[int, int]:
         """Height and width."""
@@ -149,7 +159,7 @@ def _parts_of(model: nn.Module, blocks: Sequence[Block], name: str) -> tuple[str
         if end not in order:
             owner, _, child = end.rpartition(".")
             if not colon and owner in order and child in _HALVES:
-                return (_check_half(model, name),)
+                return (_check_half(model, name, blocks[order.index(owner)]),)
             _refuse_unknown(model, name, end, blocks)
     start, stop = order.index(first), order.index(last if colon else first)
     if stop < start:
@@ -177,20 +187,32 @@ def _check_row(model: nn.Module, name: str, run: list[str]) -> None:
         raise UserError(f"replace {name!r}: a run lies within one stage; {listed(sorted(row))} are several")
     if len(run) == 1:
         return
-    members = [f"{row_name}.{child}" for row_name in row for child, _ in model.get_submodule(row_name).named_children()]
+    # named_children() leaves out a block that is there a second time.
+    members = [f"{row_name}.{child}" for row_name in row for child in model.get_submodule(row_name)._modules]
     between = members[members.index(run[0]) : members.index(run[-1]) + 1]
     strange = [m for m in between if m not in run and not isinstance(model.get_submodule(m), DroppedBlock)]
     if strange:
         raise UserError(f"replace {name!r}: {strange[0]!r} lies within the run and is no block that stays; name others")
 
 
-def _check_half(model: nn.Module, name: str) -> str:
+def _check_half(model: nn.Module, name: str, block: Block) -> str:
     module = dict(model.named_modules()).get(name)
     if module is None or isinstance(module, nn.Identity):
         raise UserError(f"replace {name!r}: this block has no such half")
     if isinstance(module, Replacement):
         raise UserError(f"replace {name!r}: it is replaced already; undo that first")
+    if name.rpartition(".")[2] in _ATTENTIONS and _pools_before_attention(block):
+        raise UserError(f"replace {name!r}: a pool of mode 'pre_attn' acts on what it sees; replace the MLP half")
     return name
+
+
+def _pools_before_attention(block: Block) -> bool:
+    """Whether a pool hooks what attention sees."""
+    if not has_pool(block.module) or block.attention is None:
+        return False
+    place = block.module.get_submodule(block.attention[0])
+    hooks = (*place._forward_hooks.values(), *place._forward_pre_hooks.values())
+    return any(getattr(hook, "owner", None) is block.module for hook in hooks)
 
 
 def _refuse_unknown(model: nn.Module, name: str, end: str, blocks: Sequence[Block]) -> None:
@@ -270,8 +292,9 @@ def _half(name: str, block: Block, call: Call, around: Call, patches: tuple[int,
     )
     of_map = around.input[1:] if block.layout == "NCHW" else around.input[:2]
     if len(shape) == 3:
-        # As many channels as the block, last or first.
-        if shape[2] == block.channels and (block.layout != "NCHW" or shape[0] != block.channels):
+        # As many channels as the block, last or first; where both are as many, its first layer tells.
+        is_last = shape[2] == block.channels
+        if is_last and (shape[0] != block.channels or _is_linear(call.module)):
             return place(layout="NHWC", channels=shape[2], prefix=0, source=None, grid=(shape[0], shape[1]))
         return place(layout="NCHW", channels=shape[0], prefix=0, source=None, grid=(shape[1], shape[2]))
     if len(shape) == 2:
@@ -294,6 +317,11 @@ def _window_size(block: Any) -> tuple[int, int] | None:
         if isinstance(size, Sequence) and len(size) == 2:
             return int(size[0]), int(size[1])
     return None
+
+
+def _is_linear(half: nn.Module) -> bool:
+    """Whether the first layer of a half takes channels last."""
+    return next((isinstance(m, nn.Linear) for m in half.modules() if isinstance(m, nn.Linear | nn.Conv2d)), False)
 
 
 def _is_pre_norm(block: nn.Module) -> bool:

@@ -56,15 +56,21 @@ class Replacement(nn.Module):
         """The module that does the work."""
         return self.get_submodule(REPLACEMENT)
 
-    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Any:
-        """Map ``x`` to the same shape; other arguments (attention masks) have no meaning here."""
+    def forward(self, x: Tensor, *args: object, map_size: tuple[int, int] | None = None, **kwargs: object) -> Any:
+        """Map ``x`` to the same shape; other arguments (attention masks) have no meaning here.
+
+        In a graph that ``torch.fx`` traces, ``map_size`` is the grid where that is the image's.
+        """
         if isinstance(x, fx.Proxy):
-            return record_call(self, x)
-        y_BCHW, y_BPC = self.stand_in(*maps) if len(maps := self.as_maps(x)) == 2 else (self.stand_in(*maps), None)
+            size = self.grid() if self.grid is not None else ()
+            is_open = any(isinstance(side, fx.Proxy) for side in size)
+            return record_call(self, x, **({"map_size": size} if is_open else {}))
+        maps = self.as_maps(x, map_size)
+        y_BCHW, y_BPC = self.stand_in(*maps) if len(maps) == 2 else (self.stand_in(*maps), None)
         y = self._as_given(y_BCHW, y_BPC)
         return (y, None) if self.pair else y
 
-    def as_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+    def as_maps(self, x: Tensor, map_size: tuple[int, int] | None = None) -> tuple[Tensor, ...]:
         """What the stand-in works on: the grid as (B, C, H, W) and, where there are some, prefix tokens (B, P, C)."""
         if self.layout == "NCHW":
             return (x,)
@@ -72,7 +78,7 @@ class Replacement(nn.Module):
             return (x.permute(0, 3, 1, 2),)
         prefix = self.stand_in.prefix
         # Tokens in a row are as good as a grid to a stand-in without pools.
-        grid = self.grid() if self.grid is not None else (1, x.shape[1] - prefix)
+        grid = map_size or (self.grid() if self.grid is not None else (1, x.shape[1] - prefix))
         x_BPC, patches = x.tensor_split([prefix], 1)
         x_BCHW = patches.mT.unflatten(2, grid)
         return (x_BCHW, x_BPC) if prefix else (x_BCHW,)

@@ -55,7 +55,7 @@ def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None =
         FileNotFoundError: a ``local-dir:`` name without that folder.
     """
     if isinstance(model, str):
-        with torch.device("meta"):
+        with torch.inference_mode(False), torch.device("meta"):
             trial = create_model(model)
     else:
         trial = meta_copy(model)
@@ -79,7 +79,8 @@ def count_module(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     """
     printed = io.StringIO()
     # ptflops prints what goes wrong and returns None.
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), torch.no_grad():
+    silent = (contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed))
+    with silent[0], silent[1], torch.inference_mode(False), torch.no_grad():
         macs, _ = get_model_complexity_info(
             module,
             input_shape,

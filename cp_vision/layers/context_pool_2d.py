@@ -223,17 +223,18 @@ class ContextPool2d(nn.Module):
         return f"{self.channels}, stride={self.stride}, mode={self.mode!r}, support_range={self.support_range}"
 
 
-def record_call(pool: nn.Module, *args: Any) -> Any:
+def record_call(pool: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Record the call of a pool as one node of the graph that ``torch.fx`` traces, whoever's the tracer.
 
     Tracers take a module outside of ``torch.nn`` apart unless they are told not to, and a pool's sizes are no symbols.
 
     Args:
         pool: a module within the one that is traced.
-        args: what it is called with; the first is a ``torch.fx.Proxy``.
+        *args: what it is called with; the first is a ``torch.fx.Proxy``.
+        **kwargs: likewise, by keyword.
     """
     tracer = args[0].tracer
-    return tracer.create_proxy("call_module", tracer.path_of_module(pool), args, {})
+    return tracer.create_proxy("call_module", tracer.path_of_module(pool), args, kwargs)
 
 
 def _check_options(

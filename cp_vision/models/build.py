@@ -23,8 +23,9 @@ from ..anatomy.known_families import is_known, list_blocks
 from ..shared.errors import UserError, closest, listed
 from ..surgery.drop_blocks import drop_blocks
 from ..surgery.insert_pools import check_pool_options, insert_pools
+from ..surgery.names import as_names
 from ..surgery.replace_blocks import replace_blocks
-from ..surgery.stand_ins import check_stand_in_options
+from ..surgery.stand_ins import check_stand_in_options, has_rank, stand_in_options
 from .features_only import can_wrap, wrap_features
 from .load_checkpoint import NamedCheckpoint, names_checkpoint
 
@@ -112,6 +113,8 @@ def build_context_pooled(
     if pretrained and names_checkpoint(cfg):
         checkpoint = NamedCheckpoint(cfg, kwargs.get("cache_dir"), kwargs.get("pretrained_strict", True))
     model = checkpoint.build(make_base, [*drops, *replaces]) if checkpoint else make_base(pretrained=pretrained)
+    if checkpoint:
+        replaces = _with_ranks(replaces, replace_options, checkpoint.ranks())
     change_blocks(model, pools, drops, pool_options, replaces, replace_options)
     if checkpoint:
         checkpoint.load_added(model)
@@ -169,6 +172,26 @@ def change_blocks(
     options = {} if pool_options is None else pool_options
     check_pool_options(options)
     return insert_pools(model, _named_pools(model, pools, options.get("mode", "gated")), **options)
+
+
+def _with_ranks(replaces: Replaces, replace_options: Any, ranks: Mapping[str, int]) -> Replaces:
+    """Replacements whose ranks are those of a checkpoint, where no rank is given.
+
+    What timm notes of a model are the arguments that it was made with; a share in them, or the default, would be
+    another rank at another image size.
+    """
+    names = as_names(replaces, "replaces")
+    if len(set(names)) < len(names):
+        return replaces
+    made: dict[str, Mapping[str, Any]] = {}
+    for name in names:
+        own = replaces[name] if isinstance(replaces, Mapping) else {}
+        options = stand_in_options({} if replace_options is None else replace_options, own)
+        rank = ranks.get(name.partition(":")[0])
+        if rank is not None and options.get("rank") is None and has_rank(options):
+            own = {**{option: value for option, value in own.items() if option != "share"}, "rank": rank}
+        made[name] = own
+    return made
 
 
 def _check_lists(drops: Any, replaces: Any) -> None:

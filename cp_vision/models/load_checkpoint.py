@@ -92,6 +92,17 @@ class NamedCheckpoint:
         model.pretrained_cfg = model.default_cfg = {**cfg, **kept}
         return model
 
+    def ranks(self) -> dict[str, int]:
+        """Ranks of the stand-ins that it holds, by the block or half where each stands."""
+        found, end = {}, f".{REPLACEMENT}.read_out"
+        for key, down in self.added.items():
+            name, _, last = key.rpartition(".")
+            if name.endswith(end) and last == "down":
+                up = self.added.get(f"{name}.up")
+                # Without a waist a map has as many rows as channels.
+                found[name.removesuffix(end)] = (down if up is None else up.mT).shape[0]
+        return found
+
     def load_added(self, model: nn.Module) -> None:
         """Load what was added. A pool or stand-in that the checkpoint lacks as a whole keeps its initial values.
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from ..anatomy.block import Block
 from ..anatomy.downsamplings import Pooling
-from ..anatomy.replacement import Replacement
+from ..anatomy.places import has_other_attention
 from ..shared.errors import UserError
 
 __all__ = ["check_attention", "check_block", "check_not_compiled"]
@@ -16,9 +16,7 @@ def check_attention(name: str, block: Block | None) -> None:
     """Raise a UserError unless the block of this name has an attention that can see a pooled map."""
     if block is None or not block.transformer:
         raise UserError(f"pool {name!r}: mode 'pre_attn' needs attention; use 'gated' or 'replace'")
-    if block.attention is not None and isinstance(
-        dict(block.module.named_modules()).get(block.attention[0]), Replacement
-    ):
+    if has_other_attention(block.module):
         raise UserError(f"pool {name!r}: a stand-in is in its attention's place; use 'gated' or 'replace'")
     # A module that a user put around a block has the block's parts under other names.
     if block.attention is None or block.attention[0] not in dict(block.module.named_modules()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -18,7 +18,7 @@ from .names import as_names, dtype_and_device
 from .rehearse import rehearse
 from .saved_arguments import note_changes
 from .snapshot import unchanged_on_error
-from .stand_ins import check_stand_in_options, make_stand_in
+from .stand_ins import has_rank, make_stand_in, stand_in_options
 
 __all__ = ["replace_blocks"]
 
@@ -57,26 +57,28 @@ def replace_blocks(
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"replace {name!r} is named twice; name each once")
-        own = runs[name] if isinstance(runs, Mapping) else {}
-        check_stand_in_options(own)
-        wanted[name] = {**options, **own}
-        check_stand_in_options(wanted[name])
+        wanted[name] = stand_in_options(options, runs[name] if isinstance(runs, Mapping) else {})
     if not names:
+        stand_in_options(options)
         return model
-    rehearse(model, lambda trial: _replace(trial, wanted))
+    places = find_places(model, names)
+    _check(model, places)
+    rehearse(model, lambda trial: _replace(trial, places, wanted))
     with unchanged_on_error(model):
-        _replace(model, wanted)
+        _replace(model, places, wanted)
         note_changes(model)
     return model
 
 
-def _replace(model: nn.Module, wanted: Mapping[str, Mapping[str, Any]]) -> None:
-    places = find_places(model, list(wanted))
+def _check(model: nn.Module, places: Sequence[Place]) -> None:
     replaced = {path for place in places if place.residual for path in place.modules}
     if replaced and replaced >= {block.name for block in list_blocks(model)}:
         raise UserError(f"replaces name all {len(replaced)} blocks; keep at least one")
     if not isinstance(getattr(model, "patch_drop", None), nn.Identity | None):
         raise UserError("patch_drop_rate leaves holes in the token grid; use patch_drop_rate=0 with stand-ins")
+
+
+def _replace(model: nn.Module, places: Sequence[Place], wanted: Mapping[str, Mapping[str, Any]]) -> None:
     made = [(place, _make(model, place, wanted[place.name])) for place in places]
     tokens = functools.cache(lambda: TokenGrid(model))
     for place, (stand_in, noted) in made:
@@ -95,7 +97,7 @@ def _make(model: nn.Module, place: Place, options: Mapping[str, Any]) -> tuple[A
     stand_in = make_stand_in(modules, place, options)
     stand_in.to(**dtype_and_device(*modules, model))
     noted = {name: value for name, value in options.items() if name != "share"}
-    if hasattr(stand_in, "rank"):
+    if has_rank(options):
         noted["rank"] = stand_in.rank
     try:
         return stand_in, json.loads(json.dumps(noted))

@@ -12,7 +12,7 @@ from ..layers.context_pool_block import ContextPoolBlock
 from ..layers.read_out import ReadOut
 from ..shared.errors import UserError, closest, listed
 
-__all__ = ["StandIn", "check_stand_in_options", "make_stand_in", "register_stand_in"]
+__all__ = ["StandIn", "check_stand_in_options", "has_rank", "make_stand_in", "register_stand_in", "stand_in_options"]
 
 
 class StandIn(Protocol):
@@ -74,8 +74,7 @@ def register_stand_in(kind: str, make: Callable[..., Any], options: Iterable[str
 
 def check_stand_in_options(options: Any) -> None:
     """Raise a UserError that names kinds or options of stand-ins unless these are some of them."""
-    if not isinstance(options, Mapping):
-        raise UserError(f"replacement options {options!r} must be a dictionary, such as {{'rank': 64}}")
+    _check_mapping(options)
     kind = _kind_of(options)
     allowed = ["kind", *(["share"] if "rank" in kind.options else []), *kind.options]
     for name in options:
@@ -83,6 +82,31 @@ def check_stand_in_options(options: Any) -> None:
             raise UserError(
                 f"unknown replacement option {name!r}{closest(name, allowed)} (options: {', '.join(allowed)})"
             )
+
+
+def stand_in_options(of_all: Mapping[str, Any], own: Any = None) -> dict[str, Any]:
+    """The options of one stand-in: its own over those of all.
+
+    Args:
+        of_all: options of all stand-ins.
+        own: its own ones; either of ``rank`` and ``share`` takes the place of both.
+
+    Raises:
+        UserError: an unknown kind or option, or options that are no dictionary.
+    """
+    own = {} if own is None else own
+    _check_mapping(own)
+    _check_mapping(of_all)
+    sizes = ("rank", "share")
+    has_size = any(own.get(size) is not None for size in sizes)
+    options = {**{name: value for name, value in of_all.items() if not (has_size and name in sizes)}, **own}
+    check_stand_in_options(options)
+    return options
+
+
+def has_rank(options: Mapping[str, Any]) -> bool:
+    """Whether stand-ins of this kind have a rank to choose."""
+    return "rank" in _kind_of(options).options
 
 
 def make_stand_in(modules: Sequence[nn.Module], place: Place, options: Mapping[str, Any]) -> Any:
@@ -137,6 +161,11 @@ def _rank_of_share(make: Callable[[int], Any], place: Place, share: Any) -> int:
         least = _macs(make(1), place) / place.macs
         raise ValueError(f"not even rank 1 costs so little; the least share is {least:.3f}")
     return low
+
+
+def _check_mapping(options: Any) -> None:
+    if not isinstance(options, Mapping):
+        raise UserError(f"replacement options {options!r} must be a dictionary, such as {{'rank': 64}}")
 
 
 def _macs(stand_in: Any, place: Place) -> int:

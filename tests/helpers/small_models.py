@@ -5,10 +5,14 @@ import functools
 import timm
 import torch
 from timm.models import list_models, model_entrypoint
+from torch import fx
 
 from cp_vision.models import cp_models
 
 NAMES = list_models("cp_*", module="cp_models")
+
+# What timm's and torchvision's own models end in where they can't be traced.
+UNTRACEABLE = (fx.proxy.TraceError, TypeError, RuntimeError, ValueError)
 
 # Few blocks, few channels, images of 64 x 96 pixels; what makes an architecture its own stays.
 SMALL = {
@@ -84,7 +88,7 @@ def small(name, **kwargs):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if parameter.ndim == 1 and ".context_pool." not in key:
+            if parameter.ndim == 1 and not is_added(key):
                 parameter.add_(0.1 * torch.rand(parameter.shape, generator=generator))
     return model.eval()
 
@@ -105,12 +109,17 @@ def pair(name, **kwargs):
     return base, model
 
 
+def is_added(key):
+    """Whether a key of a state dict is that of a pool or a stand-in."""
+    return ".context_pool." in key or ".context_pool_block." in key
+
+
 def stir(model, scale=1.0):
-    """Give every pool weights under which it changes what it pools."""
+    """Give every pool and every stand-in weights under which it changes what it gets."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if ".context_pool." in key:
+            if is_added(key):
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     return model
 
@@ -125,6 +134,18 @@ def record(module):
     """What the module's last call took and gave, from now on."""
     seen = {}
     module.register_forward_hook(lambda m, args, output: seen.update(input=args[0], output=output))
+    return seen
+
+
+def hooked(model, names, x):
+    """What forward hooks see of the modules of these names."""
+    seen, handles = {}, []
+    for name in names:
+        hook = lambda module, args, output, name=name: seen.__setitem__(name, output.clone())  # noqa: E731
+        handles.append(model.get_submodule(name).register_forward_hook(hook))
+    model(x)
+    for handle in handles:
+        handle.remove()
     return seen
 
 

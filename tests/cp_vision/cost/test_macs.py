@@ -66,3 +66,13 @@ def test_wrappers_cost_what_they_hold(wrap):
 @pytest.mark.parametrize("name", [name for name in QUICK if name not in COSTED])
 def test_cost_is_a_sum_in_every_kind_of_model(name):
     test_cost_is_a_sum_over_blocks_and_pools(name)
+
+
+def test_cost_is_the_same_in_inference_mode():
+    """Where torch calls its operators by other names."""
+    plain = timm.create_model("test_vit")
+    macs, sites = cp_vision.count_macs(plain), cp_vision.find_sites(plain)
+    with torch.inference_mode():
+        for model in (plain, timm.create_model("test_vit"), "test_vit"):
+            assert cp_vision.count_macs(model) == macs
+        assert cp_vision.find_sites(plain) == sites

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from small_models import FAMILIES, NAMES, QUICK, base_of, close, family_of, images, short, stir
+from small_models import FAMILIES, NAMES, QUICK, UNTRACEABLE, base_of, close, family_of, hooked, images, short, stir
 from timm.models import FeatureGraphNet, create_feature_extractor
 from torch import fx, nn
 from torchvision.models import get_model
@@ -16,21 +16,7 @@ from cp_vision.anatomy.known_families import list_blocks
 # torchvision's word that stochastic depth is there in training alone.
 pytestmark = pytest.mark.filterwarnings("ignore:NOTE.*nodes:UserWarning")
 
-# What timm's and torchvision's own models end in where they can't be traced.
-UNTRACEABLE = (fx.proxy.TraceError, TypeError, RuntimeError, ValueError)
 OF_EACH_FAMILY = [next(name for name in QUICK if family_of(name) == family) for family in FAMILIES]
-
-
-def hooked(model, names, x):
-    """What forward hooks see of the modules of these names."""
-    seen, handles = {}, []
-    for name in names:
-        hook = lambda module, args, output, name=name: seen.__setitem__(name, output.clone())  # noqa: E731
-        handles.append(model.get_submodule(name).register_forward_hook(hook))
-    model(x)
-    for handle in handles:
-        handle.remove()
-    return seen
 
 
 @torch.no_grad()
