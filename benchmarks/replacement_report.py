@@ -47,7 +47,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         yield f"### {_HEADS.get(network, network)}: {places}\n"
         yield f"{images} images, {seeds} draws of them.\n" if seeds > 1 else f"{images} images.\n"
         columns = [name.removeprefix("blocks.") for name in names]
-        yield from table(["", "share of MACs", "mean", "of map's", *columns], _forms(own, names))
+        yield from table(["", "share of MACs", "mean", "of first row's", *columns], _forms(own, names))
 
 
 def _forms(own: Sequence[Row], names: Sequence[str]) -> Iterator[list[str]]:
