@@ -69,7 +69,8 @@ share divided by the first row's, ± its standard error over places.
 _LEARNED = f"""\
 ## Do predicted weights and supports pay?
 
-After {_STEPS} local steps of 16 images, which train what pools predict and the maps; the maps are then fitted again.
+After {_STEPS} local steps of 16 images, which train what pools predict and the maps; the maps are then fitted again. Where
+weights alone are predicted, supports stay at the middle of their range.
 """
 _WHOLE = """\
 ## Several blocks at once, nothing trained
