@@ -61,16 +61,16 @@ _ABOUT = """\
 
 Each stand-in is fitted in closed form to one place of a trained network, as if it were the only one; every fourth image
 is held out. Figures are the share of the squared change of whole blocks, or of the variance of a half's output, that is
-left unexplained on the held-out images; of grids, without class tokens. "of first row's" is the mean over places of that
-share divided by the first row's, ± its standard error over places.
+left unexplained on the held-out images; of grids, without class tokens. "of first row's" is the mean over places of
+that share divided by the first row's, ± its standard error over places.
 
 ![Share left unexplained, by place](replacement.svg)
 """
 _LEARNED = f"""\
 ## Do predicted weights and supports pay?
 
-After {_STEPS} local steps of 16 images, which train what pools predict and the maps; the maps are then fitted again. Where
-weights alone are predicted, supports stay at the middle of their range.
+After {_STEPS} local steps of 16 images, which train what pools predict and the maps; the maps are then fitted again.
+Where weights alone are predicted, supports stay at the middle of their range.
 """
 _WHOLE = """\
 ## Several blocks at once, nothing trained
