@@ -153,8 +153,11 @@ class _Centred:
         else:
             # Of features that depend on each other rounding can leave less than the ridge.
             weight_FC = torch.linalg.pinv(penalised_FF, hermitian=True) @ self.ft_FC
-        # Of the fitted targets, the directions of largest variance, in the metric of the penalised problem.
-        _, vectors_CC = torch.linalg.eigh(self.ft_FC.mT @ weight_FC)
-        up_Cr = vectors_CC[:, -rank:]
+        if rank < len(self.mean_C):
+            # Of the fitted targets, the directions of largest variance, in the metric of the penalised problem.
+            _, vectors_CC = torch.linalg.eigh(self.ft_FC.mT @ weight_FC)
+            up_Cr = vectors_CC[:, -rank:]
+        else:
+            up_Cr = torch.eye(len(self.mean_C), dtype=weight_FC.dtype, device=weight_FC.device)
         down_rF = up_Cr.mT @ weight_FC.mT
         return LowRank(up_Cr, down_rF, self.mean_C - up_Cr @ (down_rF @ self.mean_F), ridge)
