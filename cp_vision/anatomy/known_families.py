@@ -5,7 +5,7 @@ Layouts of a block's output: (B, N, C) tokens with N = prefix + H W, (B, C, H, W
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from timm.models.convnext import ConvNeXt
@@ -19,11 +19,11 @@ from torchvision.models.resnet import ResNet as TorchvisionResNet
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
 from ..shared.errors import UserError, closest, listed
-from .block import Attention, Block, DroppedBlock
+from .block import Attention, Block, DroppedBlock, has_pool
 from .replacement import Replacement
 from .unknown_families import discover_blocks
 
-__all__ = ["check_module", "check_names", "is_known", "list_blocks", "register_family"]
+__all__ = ["check_module", "check_names", "check_removable", "is_known", "list_blocks", "register_family"]
 
 
 def list_blocks(model: nn.Module, input_size: tuple[int, int, int] | None = None) -> list[Block]:
@@ -108,6 +108,25 @@ def check_names(model: nn.Module, names: tuple[str, ...], allowed: Any, what: st
             raise UserError(
                 f"{what} {name!r} is no {kind} of this model{closest(name, allowed)} ({kind}s: {listed(allowed)})"
             )
+
+
+def check_removable(act: str, block: Block, blocks: Sequence[Block]) -> None:
+    """Raise a UserError unless a block may be dropped or replaced.
+
+    Args:
+        act: what is done, such as ``"drop 'blocks.3'"``.
+        block: the block.
+        blocks: all blocks of its model.
+    """
+    if not block.droppable:
+        allowed = listed(b.name for b in blocks if b.droppable)
+        raise UserError(
+            f"{act}: {block.name!r} changes the map, or is the first of its stage, and has to stay (allowed: {allowed})"
+        )
+    if has_pool(block.module):
+        raise UserError(f"{act}: a pool stands at {block.name!r}; a block is pooled, dropped or replaced")
+    if any(isinstance(part, Replacement) for part in block.module.modules()):
+        raise UserError(f"{act}: half of {block.name!r} is replaced already; undo that first")
 
 
 def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:

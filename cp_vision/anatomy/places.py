@@ -20,7 +20,7 @@ from ..cost.on_meta_device import meta_copy
 from ..shared.errors import UserError, closest, listed
 from .block import Block, DroppedBlock, Layout, has_pool
 from .call import Call
-from .known_families import list_blocks
+from .known_families import check_removable, list_blocks
 from .replacement import Replacement
 from .token_grid import TokenGrid
 from .unknown_families import run_trial
@@ -166,16 +166,7 @@ def _parts_of(model: nn.Module, blocks: Sequence[Block], name: str) -> tuple[str
         raise UserError(f"replace {name!r}: {last!r} comes before {first!r}; name the first block of the run first")
     run = blocks[start : stop + 1]
     for block in run:
-        if not block.droppable:
-            allowed = [b.name for b in blocks if b.droppable]
-            raise UserError(
-                f"replace {name!r}: {block.name!r} changes the map, or is the first of its stage; it can't be replaced "
-                f"(replaceable: {listed(allowed)})"
-            )
-        if has_pool(block.module):
-            raise UserError(f"replace {name!r}: a pool stands at {block.name!r}; a block is pooled or replaced")
-        if any(isinstance(part, Replacement) for part in block.module.modules()):
-            raise UserError(f"replace {name!r}: half of {block.name!r} is replaced already; undo that first")
+        check_removable(f"replace {name!r}", block, blocks)
     _check_row(model, name, [block.name for block in run])
     return tuple(block.name for block in run)
 

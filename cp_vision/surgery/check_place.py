@@ -9,7 +9,7 @@ from ..anatomy.downsamplings import Pooling
 from ..anatomy.places import has_other_attention
 from ..shared.errors import UserError
 
-__all__ = ["check_attention", "check_block", "check_not_compiled"]
+__all__ = ["check_attention", "check_block", "check_not_compiled", "check_whole_grid"]
 
 
 def check_attention(name: str, block: Block | None) -> None:
@@ -65,3 +65,9 @@ def check_not_compiled(model: nn.Module, place: Block | Pooling, before_attentio
                 f"pool {place.name!r}: {what} is compiled in place and won't see a new pool; insert pools first, then "
                 "compile"
             )
+
+
+def check_whole_grid(model: nn.Module, what: str) -> None:
+    """Raise a UserError where a model leaves out patches in training, so that ``what`` would see a grid with holes."""
+    if not isinstance(getattr(model, "patch_drop", None), nn.Identity | None):
+        raise UserError(f"patch_drop_rate leaves holes in the token grid; use patch_drop_rate=0 with {what}")

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from ..anatomy.block import DroppedBlock, has_pool
-from ..anatomy.known_families import check_names, is_known, list_blocks
-from ..anatomy.replacement import Replacement
-from ..shared.errors import UserError, listed
+from ..anatomy.block import DroppedBlock
+from ..anatomy.known_families import check_names, check_removable, is_known, list_blocks
+from ..shared.errors import UserError
 from .names import as_names
 from .rehearse import rehearse
 from .saved_arguments import note_changes
@@ -46,17 +45,8 @@ def drop_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
 def _drop(model: nn.Module, names: tuple[str, ...]) -> None:
     blocks = {block.name: block for block in list_blocks(model)}
     check_names(model, names, blocks, "drop")
-    for block in (blocks[name] for name in names):
-        if not block.droppable:
-            allowed = [b.name for b in blocks.values() if b.droppable]
-            raise UserError(
-                f"drop {block.name!r}: a block that changes the map, or the first of a stage, can't be dropped "
-                f"(droppable: {listed(allowed)})"
-            )
-        if has_pool(block.module):
-            raise UserError(f"drop {block.name!r}: a pool stands there; pools and drops can't share a block")
-        if any(isinstance(part, Replacement) for part in block.module.modules()):
-            raise UserError(f"drop {block.name!r}: half of it is replaced; undo that first")
+    for name in names:
+        check_removable(f"drop {name!r}", blocks[name], list(blocks.values()))
     if names and len(names) == len(blocks):
         raise UserError(f"drops name all {len(names)} blocks; keep at least one")
     for name in names:

@@ -13,7 +13,7 @@ from ..anatomy.downsamplings import list_poolings
 from ..anatomy.known_families import check_names, is_known, list_blocks
 from ..layers.context_pool_2d import ContextPool2d
 from ..shared.errors import UserError, closest
-from .check_place import check_attention, check_block, check_not_compiled
+from .check_place import check_attention, check_block, check_not_compiled, check_whole_grid
 from .names import as_names, dtype_and_device
 from .pool_hooks import attach_pools
 from .rehearse import rehearse
@@ -119,8 +119,8 @@ def _insert(model: nn.Module, names: tuple[str, ...], options: Mapping[str, Mapp
         if name in blocks:
             check_block(model, blocks[name])
         check_not_compiled(model, poolings.get(name) or blocks[name], before_attention)
-    if names and not isinstance(getattr(model, "patch_drop", None), nn.Identity | None):
-        raise UserError("patch_drop_rate leaves holes in the token grid; use patch_drop_rate=0 with pools")
+    if names:
+        check_whole_grid(model, "pools")
     at_blocks, at_poolings = [], []
     for name in names:
         place = poolings.get(name) or blocks[name]

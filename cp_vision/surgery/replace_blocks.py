@@ -14,6 +14,7 @@ from ..anatomy.places import Place, find_places, grid_of
 from ..anatomy.replacement import Replacement, RestOfRun
 from ..anatomy.token_grid import TokenGrid
 from ..shared.errors import UserError
+from .check_place import check_whole_grid
 from .names import as_names, dtype_and_device
 from .rehearse import rehearse
 from .saved_arguments import note_changes
@@ -74,8 +75,7 @@ def _check(model: nn.Module, places: Sequence[Place]) -> None:
     replaced = {path for place in places if place.residual for path in place.modules}
     if replaced and replaced >= {block.name for block in list_blocks(model)}:
         raise UserError(f"replaces name all {len(replaced)} blocks; keep at least one")
-    if not isinstance(getattr(model, "patch_drop", None), nn.Identity | None):
-        raise UserError("patch_drop_rate leaves holes in the token grid; use patch_drop_rate=0 with stand-ins")
+    check_whole_grid(model, "stand-ins")
 
 
 def _replace(model: nn.Module, places: Sequence[Place], wanted: Mapping[str, Mapping[str, Any]]) -> None:

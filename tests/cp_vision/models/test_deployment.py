@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from onnx_graphs import check_onnx, open_batch
 from small_models import close, images, short, small, stir
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -21,33 +22,19 @@ EXPORTED = [
 @pytest.mark.parametrize(("name", "args"), EXPORTED)
 @torch.no_grad()
 def test_onnx_of_open_batch(name, args, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
     model = stir(short(name, **args), 0.3)
     assert any(".context_pool." in key for key in model.state_dict())
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.onnx.export(model, (images(2),), dynamic_shapes=({0: batch},), dynamo=True, verbose=False)
-    program.save(tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    x = images(3)
-    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    close(torch.from_numpy(got), model(x), 1e-4)
+    check_onnx(model, tmp_path, [images(3)])
 
 
 @pytest.mark.slow
 @torch.no_grad()
 def test_onnx_of_open_size(tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
     model = stir(short("cp_resnet18", pools=["layer3.0.downsample"]), 0.3)
-    sizes = {0: torch.export.Dim("batch", min=1, max=64)}
+    sizes = {0: open_batch()}
     # The network halves its map five times.
     sizes |= {i: 32 * torch.export.Dim(name, min=2, max=16) for i, name in ((2, "rows"), (3, "columns"))}
-    program = torch.onnx.export(model, (images(2),), dynamic_shapes=(sizes,), dynamo=True, verbose=False)
-    program.save(tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    for size in ((64, 96), (128, 64), (160, 224)):
-        x = images(1, size=size)
-        (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-        close(torch.from_numpy(got), model(x), 1e-4)
+    check_onnx(model, tmp_path, [images(1, size=size) for size in ((64, 96), (128, 64), (160, 224))], sizes)
 
 
 @pytest.mark.slow

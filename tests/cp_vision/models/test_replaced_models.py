@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from onnx_graphs import check_onnx
 from small_models import UNTRACEABLE, base_of, close, hooked, images, is_added, short, small, small_args, stir
 from timm.models import FeatureGraphNet, create_feature_extractor, save_for_hf
 from torchvision.models import get_model
@@ -367,15 +368,7 @@ def for_graphs(name, runs):
 @pytest.mark.parametrize(("name", "runs"), GRAPHS)
 @torch.no_grad()
 def test_onnx_of_open_batch(name, runs, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    model = for_graphs(name, runs)
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.onnx.export(model, (images(2),), dynamic_shapes=({0: batch},), dynamo=True, verbose=False)
-    program.save(tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    x = images(3)
-    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    close(torch.from_numpy(got), model(x), 1e-4)
+    check_onnx(for_graphs(name, runs), tmp_path, [images(3)])
 
 
 @pytest.mark.slow
