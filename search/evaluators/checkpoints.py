@@ -12,9 +12,19 @@ from cp_vision import Architecture
 __all__ = ["are_kept", "keep_weights", "weights_folder"]
 
 
-def weights_folder(output: Path, architecture: Architecture, img_size: int | None = None) -> Path:
-    """Where the weights of a candidate are kept."""
+def weights_folder(
+    output: Path, architecture: Architecture, img_size: int | None = None, seed: int | None = None
+) -> Path:
+    """Where the weights of a candidate are kept.
+
+    Args:
+        output: output folder of the search.
+        architecture: the candidate.
+        img_size: side of its images in pixels; None is the recipe's.
+        seed: of its training; None is the recipe's.
+    """
     text = architecture.to_json() + ("" if img_size is None else f" {img_size}")
+    text += "" if seed is None else f" seed {seed}"
     return output / "weights" / hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -23,12 +33,14 @@ def are_kept(folder: Path) -> bool:
     return (folder / "model.safetensors").is_file()
 
 
-def keep_weights(output: Path, kept: Iterable[tuple[Architecture, int | None]]) -> None:
+def keep_weights(
+    output: Path, kept: Iterable[tuple[Architecture, int | None] | tuple[Architecture, int | None, int | None]]
+) -> None:
     """Delete the weights of all candidates but these, so that the disk stays bounded.
 
     Args:
         output: output folder of the search.
-        kept: architectures and image sizes.
+        kept: architectures, image sizes, and where it is not the recipe's, the seed.
     """
     folders = {weights_folder(output, *candidate) for candidate in kept}
     for folder in (output / "weights").glob("*/"):

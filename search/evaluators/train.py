@@ -34,7 +34,7 @@ class TrainEvaluator:
 
     Every candidate starts from the same seed, so the same candidate gets the same score (on a CPU). Where the
     recipe names weights (``pretrained``, ``initial_checkpoint``), it starts from those of the base, as far as the
-    names match.
+    names match. What is trained with a further seed has a folder of its own for its weights.
 
     Args:
         recipe: how to train; its seed is the seed.
@@ -77,14 +77,23 @@ class TrainEvaluator:
             context.config.trial_seconds,
         )
 
-    def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch) -> Score:
-        """Train, score, and keep the weights."""
-        random_seed(self.recipe.seed)
+    def __call__(
+        self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch, seed: int | None = None
+    ) -> Score:
+        """Train, score, and keep the weights; see :class:`Evaluator`.
+
+        Args:
+            architecture: the architecture.
+            img_size: side of the images in pixels; None is the recipe's.
+            on_epoch: what it raises ends the training.
+            seed: of the training; None is the recipe's.
+        """
+        recipe = self.sized(img_size, seed)
+        random_seed(recipe.seed)
         if self.recipe.torchcompile is not None:
             # Else torch compiles so many architectures in a process, eight by default, and no more.
             torch.compiler.reset()
         model = self.build(architecture)
-        recipe = self.sized(img_size)
         deadline = None if self.most_seconds is None else time.monotonic() + self.most_seconds
 
         def after_update() -> None:
@@ -94,8 +103,9 @@ class TrainEvaluator:
         def after_epoch(epoch: int, epochs: int, loss: float, scored: torch.nn.Module) -> None:
             on_epoch(epoch, epochs, loss, lambda: self.score(scored, self.held_out, img_size))
 
-        model = train(model, recipe, self.training_loader(model, img_size), self.processes, after_epoch, after_update)
-        folder = weights_folder(self.output, architecture, img_size)
+        loader = self.training_loader(model, img_size, seed)
+        model = train(model, recipe, loader, self.processes, after_epoch, after_update)
+        folder = self.folder(architecture, img_size, seed)
         try:
             folder.parent.mkdir(exist_ok=True)
             save_model(model, folder, data_config(model, recipe), self.train_set.classes)
@@ -121,16 +131,20 @@ class TrainEvaluator:
         """Top-1 of a model on a data set, in percent."""
         return evaluate(model, self.scoring_loader(model, dataset, img_size), self.processes, self.recipe)["top1"]
 
-    def kept(self, architecture: Architecture, img_size: int | None = None) -> Path:
+    def folder(self, architecture: Architecture, img_size: int | None = None, seed: int | None = None) -> Path:
+        """Where the weights of a candidate that was trained with a seed are kept; None is the recipe's."""
+        return weights_folder(self.output, architecture, img_size, None if seed == self.recipe.seed else seed)
+
+    def kept(self, architecture: Architecture, img_size: int | None = None, seed: int | None = None) -> Path:
         """The folder with a candidate's trained weights; where they were not kept it is trained again.
 
         Raises:
             CommandError: it can't be trained again.
         """
-        folder = weights_folder(self.output, architecture, img_size)
+        folder = self.folder(architecture, img_size, seed)
         if not are_kept(folder):
             try:
-                self(architecture, img_size, lambda epoch, epochs, loss, score: None)
+                self(architecture, img_size, lambda epoch, epochs, loss, score: None, seed)
             except (OutOfTimeError, TrainingError) as error:
                 raise CommandError(f"a candidate whose weights weren't kept can't be trained again: {error}") from error
         return folder
@@ -140,13 +154,17 @@ class TrainEvaluator:
         weights = self.recipe.pretrained, self.recipe.initial_checkpoint
         return build_model(architecture.model_name, architecture.create_args, *weights)
 
-    def sized(self, img_size: int | None) -> Recipe:
-        """The recipe for images of this size."""
-        return self.recipe if img_size is None else self.recipe.with_values(img_size=img_size)
+    def sized(self, img_size: int | None, seed: int | None = None) -> Recipe:
+        """The recipe for images of this size, and for this seed; None is the recipe's own."""
+        values = {"img_size": img_size, "seed": seed}
+        other = {key: value for key, value in values.items() if value is not None}
+        return self.recipe.with_values(**other) if other else self.recipe
 
-    def training_loader(self, model: torch.nn.Module, img_size: int | None = None) -> TrainingLoader:
+    def training_loader(
+        self, model: torch.nn.Module, img_size: int | None = None, seed: int | None = None
+    ) -> TrainingLoader:
         """The batches that a model trains on."""
-        recipe = self.sized(img_size)
+        recipe = self.sized(img_size, seed)
         return TrainingLoader(self.train_set, recipe, data_config(model, recipe), self.num_classes, self.processes)
 
     def scoring_loader(self, model: torch.nn.Module, dataset: Any, img_size: int | None = None) -> ScoringLoader:
