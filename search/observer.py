@@ -21,17 +21,17 @@ class Observer:
         """Something other than trying candidates begins, in so many parts.
 
         Args:
-            name: ``shared weights``, whose parts are epochs, or ``finalists``, whose parts are candidates.
+            name: ``shared weights``, whose parts are epochs.
             parts: how many there are.
         """
 
     def on_part(self, name: str, done: float) -> None:
         """So many parts of it are done; epochs in fractions, too."""
 
-    def on_start(self, choice: Genotype) -> Callable[[int, int, float], None]:
-        """A candidate is about to be tried; returns what to call after each of its epochs.
+    def on_start(self, choice: Genotype, seed: int | None = None) -> Callable[[int, int, float], None]:
+        """A candidate is about to be tried, or a finalist trained with a further seed.
 
-        That takes the number of the epoch from 1, the number of epochs, and the mean loss.
+        Returns what to call after each of its epochs, with its number from 1, the number of epochs and the mean loss.
         """
         return lambda epoch, epochs, loss: None
 

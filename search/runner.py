@@ -126,7 +126,8 @@ class Search(SearchContext):
             return self._run(store, observer, evaluator)
 
     def _run(self, store: TrialStore, observer: Observer, own: Evaluator | None) -> Results:
-        config, writer, queue = self.config, ResultsWriter(self.config, self.contents(), store), self._queue(store)
+        config, writer = self.config, ResultsWriter(self.config, self.contents(), store)
+        queue = self._queue(store, repeats=own is None)
         trains = own is None and config.evaluator != "supernet"
         evaluator = own or make_evaluator(self, observer)
 
@@ -149,13 +150,14 @@ class Search(SearchContext):
 
                 run_on_ray(config, store, queue, own, observer, after_trial)
             else:
-                run_trials(store, queue, evaluator, Pruner(config.early_stop, store), observer, after_trial)
+                pruner = Pruner(config.early_stop, store)
+                run_trials(store, queue, evaluator, self.trainer, pruner, observer, after_trial)
         finally:
             self.exhausted = queue.exhausted
             writer.write()
         if own is None and config.evaluator != "sensitivity":
             with folder_lock(self.output, FINISH):
-                Finalizer(self, writer, observer).run()
+                Finalizer(self, writer).run()
         return writer.write()
 
     def ask(self) -> Proposal | None:
@@ -237,16 +239,18 @@ class Search(SearchContext):
         """What :meth:`ask` and :meth:`tell` work on until the search is closed."""
         if self._asked is None:
             store = self._asking.enter_context(self._opened())
-            self._asked = self._queue(store), ResultsWriter(self.config, self.contents(), store)
+            self._asked = self._queue(store, repeats=False), ResultsWriter(self.config, self.contents(), store)
         return self._asked
 
     def _make_sampler(self) -> BudgetSampler:
         config = self.config
         return make_sampler(config.sampler, self.space, config.seed, config.objective, config.keep_accuracy)
 
-    def _queue(self, store: TrialStore) -> TrialQueue:
-        finalists = self.config.finalists if self.config.evaluator == "supernet" else 0
-        return TrialQueue(store, self.config.candidates, self.config.keep_accuracy, finalists)
+    def _queue(self, store: TrialStore, repeats: bool) -> TrialQueue:
+        """What comes next; with further trainings of finalists where the scores are ours."""
+        config = self.config
+        finalists, seeds = (config.finalists, config.further_seeds) if repeats else (1, ())
+        return TrialQueue(store, config.candidates, config.keep_accuracy, finalists, seeds)
 
     @contextmanager
     def _opened(self) -> Iterator[TrialStore]:
@@ -259,7 +263,7 @@ class Search(SearchContext):
             write_config(self.config, self.output / CONFIG_FILE, name, self._kept_recipe)
         study.sampler = self._make_sampler()
         with Worker(study, self.output) as worker:
-            yield TrialStore(study, storage, self.space, worker)
+            yield TrialStore(study, storage, self.space, worker, self.config.first_seed)
 
 
 def run(config: SearchConfig, observer: Observer | None = None) -> Results:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
 __all__ = ["BlockCost", "Candidate", "Limit", "Measure", "PartCosts", "Results", "State"]
@@ -73,14 +74,13 @@ class Candidate:
         drops: blocks left out.
         macs: MACs for one image.
         params: number of parameters.
-        accuracy: top-1 on the validation split, percent; of one that was stopped early that at its last epoch;
-            None where it failed.
+        accuracy: top-1 on the validation split, percent, as it was scored first; of one that was stopped early that
+            at its last epoch; None where it failed.
         state: ``complete``, ``stopped`` (early, as one of the worse) or ``failed``.
         reason: why it failed, in one line, or why a training of its own did after shared weights had scored it.
         seconds: wall time of its training.
         within_budget: whether it keeps every budget; the base may not.
-        trained: where ``accuracy`` is that with shared weights, the accuracy after a training of its own, percent;
-            None where there was none.
+        by_seed: of a finalist, the validation top-1 after a training with each seed, percent; empty for others.
         latency: predicted time of an image in ms, where latency is a budget; the sum over its parts.
         settings: what else was chosen for it: ``mode``, ``support_range``, ``img_size`` (pixels).
     """
@@ -95,9 +95,21 @@ class Candidate:
     reason: str = ""
     seconds: float = 0.0
     within_budget: bool = True
-    trained: float | None = None
+    by_seed: Mapping[int, float] = field(default_factory=dict)
     latency: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean validation top-1 over its trainings, percent; None where it is no finalist."""
+        return fmean(self.by_seed.values()) if self.by_seed else None
+
+    @property
+    def score(self) -> float | None:
+        """What it counts for: the mean over its trainings, or else the accuracy; None where it isn't complete."""
+        if self.state != "complete":
+            return None
+        return self.accuracy if self.mean is None else self.mean
 
     def cost(self, measure: Measure) -> float:
         """Its MACs, parameters, or latency in ms where that is a budget."""
@@ -131,8 +143,11 @@ class Results:
         candidates: every architecture that was tried by number; the base comes first.
         best: number of the winner; None while nothing within the budget is complete.
         best_drops_only: number of the best architecture without pools that leaves blocks out.
-        test_accuracy: top-1 on the test split, percent, by candidate number; filled at the very end,
-            for the winner and the baselines alone.
+        pair: numbers of the winner, or of the best that pools where that doesn't, and of its counterpart without
+            pools; None where one of them isn't complete.
+        test_accuracy: top-1 on the test split, percent, after a training with each seed, by candidate number; filled
+            at the very end, for the winner, the base and the pair alone.
+        held_out: number of images that candidates are compared on; None where that isn't known.
         evaluator: ``train``, ``supernet`` or ``sensitivity``.
         limits: every budget.
         keep_accuracy: the winner is the cheapest within so many percent points of the base; None where it is the most
@@ -158,7 +173,9 @@ class Results:
     candidates: tuple[Candidate, ...]
     best: int | None = None
     best_drops_only: int | None = None
-    test_accuracy: Mapping[int, float] = field(default_factory=dict)
+    pair: tuple[int, int] | None = None
+    test_accuracy: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    held_out: int | None = None
     evaluator: str = "train"
     limits: tuple[Limit, ...] = ()
     keep_accuracy: float | None = None
@@ -176,13 +193,26 @@ class Results:
     def __str__(self) -> str:
         """A table of the candidates, the most accurate first, then those without an accuracy."""
         roles = {0: "base", self.best_drops_only: "best that only drops", self.best: "winner"}
-        order = sorted(self.candidates, key=lambda c: (c.accuracy is None, -(c.accuracy or 0.0), c.macs, c.number))
-        rows = [("number", "accuracy", "MACs", "pools", "drops", "")]
+        known = {c.number: c.accuracy if c.mean is None else c.mean for c in self.candidates}
+        order = sorted(
+            self.candidates, key=lambda c: (known[c.number] is None, -(known[c.number] or 0.0), c.macs, c.number)
+        )
+        rows = [("number", "accuracy", "seeds", "MACs", "pools", "drops", "")]
         for c in order:
-            accuracy = "-" if c.accuracy is None else f"{c.accuracy:.2f}"
+            accuracy = "-" if known[c.number] is None else f"{known[c.number]:.2f}"
             role = ", ".join([*([c.state] if c.state != "complete" else []), *filter(None, [roles.get(c.number)])])
             share = f"{c.macs / self.base_macs:.3f}x"
-            rows.append((str(c.number), accuracy, share, " ".join(c.pools) or "-", " ".join(c.drops) or "-", role))
+            rows.append(
+                (
+                    str(c.number),
+                    accuracy,
+                    str(len(c.by_seed) or 1),
+                    share,
+                    " ".join(c.pools) or "-",
+                    " ".join(c.drops) or "-",
+                    role,
+                )
+            )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -12,6 +12,8 @@ from cp_vision.cost.macs import format_macs
 from ...recipes.recipe.checks import notice
 from ..observer import Observer
 from ..outputs.report.figures import find
+from ..outputs.report.headline import against_base, pooling
+from ..outputs.report.words import estimate, test_estimate
 from ..selection import Leaders
 from ..space.budget import format_cost
 from ..space.space import Genotype
@@ -83,7 +85,9 @@ def show_forecast(found: Forecast, search: SearchContext) -> str:
             f"training the base takes {duration(found.candidate_seconds)} on this device "
             f"({duration(found.epoch_seconds)} an epoch, {duration(found.score_seconds)} to score it)"
         )
-    stop = search.config.early_stop
+    from ..evaluators.pruning import pruner_name
+
+    stop = pruner_name(search.config.early_stop, search.recipe.epochs)
     less = f"; less with early stopping ({stop})" if search.config.evaluator == "train" and stop != "none" else ""
     lines.append(f"the whole search takes about {duration(3600 * found.hours)}{less}")
     lines.append(f"weights on disk: at most about {found.disk / 1e6:,.0f} MB")
@@ -130,6 +134,9 @@ def summary(results: Results, search: SearchContext | ResultsWriter, exhausted: 
         lines.append(
             f"  winner pools after: {', '.join(best.pools) or 'nothing'}; drops: {', '.join(best.drops) or 'nothing'}"
         )
+        if against_base(results):
+            lines.append(f"  winner against base: {against_base(results)}")
+        lines.append(f"  what pooling buys: {pooling(results)}")
         if (search.output / "best").is_dir():
             lines.append(f'Load it:  timm.create_model("local-dir:{search.output / "best"}", pretrained=True)')
     if (search.output / "report.html").exists():
@@ -138,15 +145,15 @@ def summary(results: Results, search: SearchContext | ResultsWriter, exhausted: 
 
 
 def _line(c: Candidate | None, results: Results) -> str:
-    if c is None or c.accuracy is None:
+    if c is None or c.score is None:
         return "none"
-    tested = results.test_accuracy.get(c.number)
     # As the report has it: what a training of its own would reach, those don't tell.
-    shared = " with shared weights" if results.evaluator == "supernet" else ""
-    trained = shared if c.trained is None else f"{shared}, {c.trained:.2f} % trained"
-    test = "" if tested is None else f", test {tested:.2f} %"
-    share = f"{c.macs / results.base_macs:.3f}x"
-    return f"validation {c.accuracy:.2f} %{trained}{test}, {format_macs(c.macs)} MACs ({share})"
+    shared = " with shared weights" if results.evaluator == "supernet" and not c.by_seed else ""
+    tested = test_estimate(c, results)
+    test = f", test {tested}" if tested else ""
+    over = "" if c.within_budget else ", over the budget"
+    share = f"{c.macs / results.base_macs:.3f}x{over}"
+    return f"validation {estimate(c, results)}{shared}{test}, {format_macs(c.macs)} MACs ({share})"
 
 
 class Progress(Observer):
@@ -179,22 +186,20 @@ class Progress(Observer):
             if done >= (self.part.total or 0):
                 self._end_part()
 
-    def on_start(self, choice: Genotype) -> Callable[[int, int, float], None]:
+    def on_start(self, choice: Genotype, seed: int | None = None) -> Callable[[int, int, float], None]:
         """Move with the epochs."""
         if self.bar is not None:
-            # The winner's counterpart without pools may come on top.
+            # Counterparts without pools and further trainings of finalists come on top.
             self.bar.total = max(self.trials, self.done + 1)
         return lambda epoch, epochs, loss: self._show(self.done + epoch / epochs)
 
     def on_finish(self, candidate: Candidate, now: Leaders) -> None:
         """Show who leads."""
-        self.done = max(self.done + 1, candidate.number + 1)
+        self.done += 1
         if self.bar is None:
             return
         if now.best is not None:
-            self.bar.set_postfix_str(
-                f"best {now.best.accuracy:.2f} % at {format_macs(now.best.macs)} MACs", refresh=False
-            )
+            self.bar.set_postfix_str(f"best {now.best.score:.2f} % at {format_macs(now.best.macs)} MACs", refresh=False)
         self._show(self.done)
 
     def on_wait(self, running: int) -> None:

@@ -15,6 +15,7 @@ from ..config.addresses import hide_password
 from ..config.files import load_config
 from ..config.schema import SearchConfig
 from ..outputs.writer import ResultsWriter
+from ..space.space import genotype_key
 from ..study.database import StudyDatabase
 from ..study.trials import TrialStore
 from ..study.workers import Worker, is_alive, last_beat
@@ -67,7 +68,8 @@ def _look(config: SearchConfig) -> ResultsWriter:
     if study is None:
         raise UserError(f"{place} holds no study {place.name!r} any more")
     # This process is none that others wait for, as it never begins.
-    return ResultsWriter(config, contents, TrialStore(study, storage, contents.space, Worker(study, output)))
+    store = TrialStore(study, storage, contents.space, Worker(study, output), config.first_seed)
+    return ResultsWriter(config, contents, store)
 
 
 def _status(writer: ResultsWriter) -> str:
@@ -76,7 +78,9 @@ def _status(writer: ResultsWriter) -> str:
     attrs = record.study.user_attrs
     for trial in record.running:
         owner = trial.user_attrs.get("owner", "")
-        number = record.trials.index(trial)
+        number: int | str = record.keys()[genotype_key(trial.params)]
+        if "seed" in trial.user_attrs:
+            number = f"{number} with seed {trial.user_attrs['seed']}"
         if trial.state == TrialState.RUNNING and is_alive(writer.output, attrs, owner):
             age = time.time() - last_beat(attrs, owner)
             lines.append(f"running: candidate {number} in {owner}, heard of {duration(max(0.0, age))} ago")

@@ -128,11 +128,13 @@ class SearchConfig(CheckedModel):
     sampler: Annotated[str, Option(HOW)] = Field(
         default="surrogate", description=f"what proposes candidates: {', '.join(SAMPLERS)}"
     )
-    objective: Annotated[Literal["pareto", "single"], Option(HOW)] = Field(
-        default="pareto", description="accuracy and cost, or accuracy within the budget"
+    objective: Annotated[Literal["single", "pareto"], Option(HOW)] = Field(
+        default="single", description="the best accuracy within the budget, or a whole front of accuracy and cost"
     )
-    early_stop: Annotated[Literal["halving", "hyperband", "median", "none"], Option(HOW)] = Field(
-        default="halving", description="how candidates are stopped that are among the worse"
+    early_stop: Annotated[Literal["halving", "hyperband", "median", "none"] | None, Option(HOW)] = Field(
+        default=None,
+        description="how candidates are stopped that are among the worse of their cost; default halving where they "
+        "train 30 epochs or more, else none",
     )
     trial_seconds: Annotated[float | None, Option(HOW, "S")] = Field(
         default=None, gt=0, description="the longest that a candidate may train; default no limit"
@@ -141,7 +143,13 @@ class SearchConfig(CheckedModel):
         default=None, ge=1, description="epochs of training shared weights; default the recipe's"
     )
     finalists: Annotated[int, Option(HOW, "N")] = Field(
-        default=4, ge=1, description="candidates to train after shared weights scored all, beside the baselines"
+        default=3,
+        ge=1,
+        description="candidates that are trained with further seeds before one of them wins, beside the base and their "
+        "counterparts without pools",
+    )
+    seeds: Annotated[int, Option(HOW, "N")] = Field(
+        default=3, ge=1, lt=100, description="trainings of each finalist and baseline, with different seeds"
     )
     compiled: Annotated[bool, Option(HOW)] = Field(
         default=False, description="latencies are those of what torch.compile makes"
@@ -192,6 +200,18 @@ class SearchConfig(CheckedModel):
         return 1 if self.evaluator == "sensitivity" else self.trials
 
     @property
+    def first_seed(self) -> int | None:
+        """The seed of the trainings that score candidates first; None where they are scored otherwise."""
+        return self.seed if self.evaluator == "train" else None
+
+    @property
+    def further_seeds(self) -> tuple[int, ...]:
+        """The seeds that finalists are trained with after all candidates were scored."""
+        if self.evaluator == "sensitivity":
+            return ()
+        return tuple((self.seed + i) % 2**32 for i in range(self.evaluator == "train", self.seeds))
+
+    @property
     def budget_text(self) -> str:
         """The budgets, with the default filled in."""
         return self.budget if self.budget is not None else "0.7x" if self.keep_accuracy is None else "1x"
@@ -210,7 +230,7 @@ class SearchConfig(CheckedModel):
             raise UserError(f"model_kwargs {key}: the search decides that; see --space and --pool-kwargs")
         return kwargs
 
-    @field_validator("supernet_epochs", "finalists")
+    @field_validator("supernet_epochs")
     @classmethod
     def _of_supernet(cls, value: int | None, info: ValidationInfo) -> int | None:
         if info.data.get("evaluator") != "supernet" and value != cls._default(info):

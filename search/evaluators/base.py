@@ -9,7 +9,7 @@ from typing import Protocol
 from cp_vision import Architecture
 from cp_vision.shared.command_line import CommandError
 
-__all__ = ["Evaluator", "NotKeptError", "OnEpoch", "OutOfTimeError", "Score", "StoppedEarly"]
+__all__ = ["Evaluator", "NotKeptError", "OnEpoch", "OutOfTimeError", "Score", "SeededEvaluator", "StoppedEarly"]
 
 
 OnEpoch = Callable[[int, int, float, Callable[[], float]], None]
@@ -59,4 +59,18 @@ class Evaluator(Protocol):
             architecture: the architecture.
             img_size: side of the images in pixels; None is the recipe's.
             on_epoch: what it raises ends the training.
+        """
+
+
+class SeededEvaluator(Protocol):
+    """Scores one architecture after a training with a seed; what :class:`Evaluator` says holds for it, too."""
+
+    def __call__(self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch, seed: int | None) -> Score:
+        """Score one architecture.
+
+        Args:
+            architecture: the architecture.
+            img_size: side of the images in pixels; None is the recipe's.
+            on_epoch: what it raises ends the training.
+            seed: of the training; None is the recipe's.
         """

@@ -1,4 +1,4 @@
-"""Ending the training of candidates early that are among the worse, by an Optuna pruner on the study."""
+"""Ending the training of candidates early that are among the worse of their cost, by an Optuna pruner."""
 
 from __future__ import annotations
 
@@ -8,17 +8,28 @@ import itertools
 import math
 import zlib
 
+import optuna
 from optuna import Study
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial
 
-from ..space.space import POOL, Genotype, Space, genotype_key
+from ..space.space import Space, genotype_key
 from ..study.lease import Lease
 from ..study.trials import TrialStore, genotypes
 
-__all__ = ["HalvingPruner", "Pruner", "first_rung", "is_rung", "make_pruner"]
+__all__ = ["COMPARABLE", "SHORT", "HalvingPruner", "Pruner", "first_rung", "is_rung", "make_pruner", "pruner_name"]
 
 FACTOR = 3
+SHORT = 30
+"""Epochs of a training below which candidates are trained to their end unless a pruner is named: a ninth of a short
+training tells little of its end."""
+COMPARABLE = 0.1
+"""Candidates are compared whose costs differ by no more than this share of the base's."""
+
+
+def pruner_name(name: str | None, epochs: int) -> str:
+    """The pruner of trainings of so many epochs: the one that was named, or ``halving`` where they aren't short."""
+    return name or ("none" if epochs < SHORT else "halving")
 
 
 def first_rung(epochs: int) -> int:
@@ -26,8 +37,9 @@ def first_rung(epochs: int) -> int:
     return max(1, math.ceil(epochs / FACTOR**2))
 
 
-def is_rung(name: str, epoch: int, epochs: int) -> bool:
+def is_rung(name: str | None, epoch: int, epochs: int) -> bool:
     """Whether candidates are compared after this epoch, so that their accuracy is wanted."""
+    name = pruner_name(name, epochs)
     if name == "none" or epoch == epochs:
         return False
     if name == "median":
@@ -72,7 +84,7 @@ class HalvingPruner(BasePruner):
         own = trial.intermediate_values[epoch]
         values = [own]
         for other in genotypes(study, trial.params):
-            if other.number != trial.number and epoch in other.intermediate_values and self._bracket(other) == bracket:
+            if other.params != trial.params and epoch in other.intermediate_values and self._bracket(other) == bracket:
                 values.append(other.intermediate_values[epoch])
         return own < sorted(values, reverse=True)[max(len(values) // FACTOR - 1, 0)]
 
@@ -84,26 +96,36 @@ class HalvingPruner(BasePruner):
 class Pruner:
     """Decides after an epoch whether a candidate goes on, in every process and under Ray by the same rule.
 
+    The base alone is never stopped. Any other candidate is compared with those of about its cost, whether they pool or
+    not: a model of twice the size may learn more slowly or end higher, which says nothing of where it pools.
+
     Args:
-        name: ``halving``, ``hyperband``, ``median`` or ``none``.
-        store: the trials; its study gets the pruner.
+        name: ``halving``, ``hyperband``, ``median`` or ``none``; None leaves it to :func:`pruner_name`.
+        store: the trials.
     """
 
-    def __init__(self, name: str, store: TrialStore) -> None:
+    def __init__(self, name: str | None, store: TrialStore) -> None:
         self.name, self.store = name, store
 
     def stops(self, lease: Lease, epoch: int, accuracy: float, epochs: int) -> bool:
         """Report an accuracy, and tell whether the candidate is not worth more training."""
         self.store.report(lease, epoch, accuracy)
-        study = self.store.study
-        study.pruner = make_pruner(self.name, epochs)
-        trials = study.get_trials(deepcopy=False)
+        space, study = self.store.space, self.store.study
+        if lease.choice == space.choice():
+            return False
+        trials = genotypes(study, lease.choice)
         trial = copy.copy(next(trial for trial in trials if trial._trial_id == lease.trial_id))
         # An attempt that died may have gone further.
         trial.intermediate_values = {step: value for step, value in trial.intermediate_values.items() if step <= epoch}
-        return study.pruner.prune(study, trial) and not is_always_trained(self.store.space, lease.choice)
+        pruner = make_pruner(pruner_name(self.name, epochs), epochs)
+        return pruner.prune(_comparable(trials, trial, space), trial)
 
 
-def is_always_trained(space: Space, choice: Genotype) -> bool:
-    """Whether a candidate is never stopped: the base and those that only drop set the scale."""
-    return POOL not in (choice[name] for name in space.names)
+def _comparable(trials: list[FrozenTrial], trial: FrozenTrial, space: Space) -> Study:
+    """A study in memory of the other trials that cost about as much."""
+    own, most = space.cost(trial.params, space.measure), COMPARABLE * space.base_costs[space.measure]
+    view = optuna.create_study(direction="maximize")
+    for other in trials:
+        if other.number != trial.number and abs(space.cost(other.params, space.measure) - own) <= most:
+            view.add_trial(other)
+    return view

@@ -8,7 +8,7 @@ from functools import partial
 
 from cp_vision.shared.command_line import CommandError
 
-from ..evaluators.base import Evaluator, OnEpoch, StoppedEarly
+from ..evaluators.base import Evaluator, OnEpoch, SeededEvaluator, StoppedEarly
 from ..evaluators.pruning import Pruner, is_rung
 from ..observer import Observer
 from ..samplers.queue import TrialQueue
@@ -40,7 +40,7 @@ def take_next(store: TrialStore, queue: TrialQueue, here: bool = True) -> Lease 
             proposal = queue.next()
             if proposal is None:
                 return None
-            lease = store.claim(proposal, here)
+            lease = store.claim(proposal.choice, here, proposal.seed)
         if lease is None:
             continue
         if lease.attempts > MOST_ATTEMPTS:
@@ -55,16 +55,18 @@ def run_trials(
     store: TrialStore,
     queue: TrialQueue,
     evaluator: Evaluator,
+    trainer: SeededEvaluator,
     pruner: Pruner,
     observer: Observer,
     after_trial: Callable[[Candidate], None],
 ) -> None:
-    """Try candidates until the store holds as many as asked for, and nobody runs any.
+    """Try candidates until the store holds as many as asked for, the finalists are trained, and nobody runs any.
 
     Args:
         store: what was tried.
         queue: what is tried next.
         evaluator: how candidates are scored.
+        trainer: how finalists are.
         pruner: which of them are stopped early.
         observer: is told of each candidate that is tried.
         after_trial: called after each, before the next is chosen.
@@ -82,7 +84,11 @@ def run_trials(
             time.sleep(_POLL)
             continue
         architecture, img_size = store.space.architecture(lease.choice), store.space.img_size(lease.choice)
-        outcome = outcome_of(partial(evaluator, architecture, img_size, _watch(pruner, lease, observer)))
+        on_epoch = _watch(pruner, lease, observer)
+        if lease.seed is None:
+            outcome = outcome_of(partial(evaluator, architecture, img_size, on_epoch))
+        else:
+            outcome = outcome_of(partial(trainer, architecture, img_size, on_epoch, lease.seed))
         candidate = record_outcome(store, lease, outcome)
         if candidate is not None:
             after_trial(candidate)
@@ -90,11 +96,12 @@ def run_trials(
 
 
 def _watch(pruner: Pruner, lease: Lease, observer: Observer) -> OnEpoch:
-    show = observer.on_start(lease.choice)
+    show = observer.on_start(lease.choice, lease.seed)
 
     def on_epoch(epoch: int, epochs: int, loss: float, score: Callable[[], float]) -> None:
         show(epoch, epochs, loss)
-        if is_rung(pruner.name, epoch, epochs):
+        # Finalists are trained to their end.
+        if lease.seed is None and is_rung(pruner.name, epoch, epochs):
             accuracy = finite(score())
             if pruner.stops(lease, epoch, accuracy, epochs):
                 raise StoppedEarly(accuracy)

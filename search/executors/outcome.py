@@ -75,7 +75,7 @@ def record_outcome(store: TrialStore, lease: Lease, outcome: Outcome) -> Candida
             store.hand_back(lease)
             return None
         kind, reason = "failed", f"its process ended {MOST_ATTEMPTS} times before it was finished"
-    if kind == "failed" and lease.choice == store.space.choice():
+    if kind == "failed" and lease.choice == store.space.choice() and lease.seed is None:
         store.void(lease.trial_id)
         raise CommandError(f"the base itself can't be trained: {reason}") from outcome.cause
     if kind == "mistake" or kind == "not kept":

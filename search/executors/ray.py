@@ -152,9 +152,9 @@ class _Searcher(_Unsaved, Searcher):
         if lease is None:
             return None if self.store.running and self.fatal is None else Searcher.FINISHED
         self.leases[trial_id] = lease
-        self.observer.on_start(lease.choice)
+        self.observer.on_start(lease.choice, lease.seed)
         architecture, img_size = self.store.space.architecture(lease.choice), self.store.space.img_size(lease.choice)
-        return {"architecture": architecture.to_json(), "img_size": img_size}
+        return {"architecture": architecture.to_json(), "img_size": img_size, "seed": lease.seed}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write what came of a candidate."""

@@ -35,26 +35,35 @@ def export_candidate(writer: ResultsWriter, candidate: Candidate, folder: Path) 
     """
     architecture, img_size = writer.parts(candidate)
     recipe = writer.contents.make_recipe()
-    sized = recipe if img_size is None else recipe.with_values(img_size=img_size)
-    own = candidate.trained is not None or writer.config.evaluator == "train"
+    seed = writer.best_seed(candidate)
+    sized = recipe.with_values(seed=seed, **({} if img_size is None else {"img_size": img_size}))
+    own = bool(candidate.by_seed) or writer.config.evaluator == "train"
     if candidate.state == "complete" and own:
         # The search's own processes delete weights that they don't need; where nothing can be written none runs.
         with ExitStack() as stack:
             with suppress(OSError):
                 stack.enter_context(folder_lock(writer.output))
-            kept = weights_folder(writer.output.absolute(), architecture, img_size)
+            kept = _folder(writer, candidate)
             if are_kept(kept):
                 write_member(writer.results(), candidate, architecture, sized, kept, folder)
                 return
     context = _context(writer, candidate)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = TrainEvaluator.of(context, Path(scratch))
-        weights = trainer.kept(architecture, img_size)
+        weights = trainer.kept(architecture, img_size, seed)
         if candidate.state != "complete" or not own:
             # What is known is how well it did in the middle of its training, or with weights of another kind.
             accuracy = trainer.score(load_model(weights), context.held_out, img_size)
-            candidate = dataclasses.replace(candidate, trained=accuracy)
+            candidate = dataclasses.replace(candidate, state="complete", by_seed={seed: accuracy})
         write_member(writer.results(), candidate, architecture, sized, weights, folder)
+
+
+def _folder(writer: ResultsWriter, candidate: Candidate) -> Path:
+    """The folder of the weights that are handed on."""
+    seed = writer.best_seed(candidate)
+    return weights_folder(
+        writer.output.absolute(), *writer.parts(candidate), None if seed == writer.config.seed else seed
+    )
 
 
 def _context(writer: ResultsWriter, candidate: Candidate) -> SearchContext:
@@ -65,7 +74,7 @@ def _context(writer: ResultsWriter, candidate: Candidate) -> SearchContext:
         for name, there, here in contents.differences(context.contents()):
             raise UserError(f"{name} is {here}, and was {there} in the search")
     except UserError as error:
-        there = [c for c in writer.candidates() if are_kept(weights_folder(writer.output.absolute(), *writer.parts(c)))]
+        there = [c for c in writer.candidates() if are_kept(_folder(writer, c))]
         kept = f", or export one whose weights are kept: {', '.join(str(c.number) for c in there)}" if there else ""
         raise UserError(
             f"the weights of candidate {candidate.number} are not here, and it can't be trained again: {error}; bring "

@@ -13,6 +13,10 @@ from cp_vision.shared.files import replace_folder
 from ...recipes.recipe.checks import NOT_MODEL_KWARGS
 from ...recipes.recipe.keys import Recipe
 from ..types import Candidate, Results
+from ..uncertainty import standard_error
+from .report.figures import find
+from .report.headline import pooling
+from .report.words import estimate, percent, test_estimate
 
 __all__ = ["write_member"]
 
@@ -31,7 +35,7 @@ def write_member(
         results: of the search.
         candidate: the candidate.
         architecture: what it is.
-        recipe: what trained it.
+        recipe: what trained it, with the seed of these weights.
         weights: folder with its weights.
         folder: the folder to write; one of that name is replaced.
     """
@@ -49,6 +53,8 @@ def write_member(
     score = shlex.join(["cp-train", str(folder / "recipe.yaml"), "--eval", str(folder)])
     header = f"# Trains candidate {candidate.number} of this search again, on the whole training split.\n"
     header += f"# Command: {train}\n"
+    # Of these weights; what it is expected to be after another training is the mean.
+    validation = candidate.by_seed.get(recipe.seed, candidate.accuracy)
     metrics = {
         "base": results.base,
         "architecture": json.loads(architecture.to_json()),
@@ -56,8 +62,13 @@ def write_member(
         "macs_of_base": results.base_macs,
         "params": candidate.params,
         "latency_ms": results.measured_latency.get(candidate.number),
-        "validation_top1": candidate.accuracy if candidate.trained is None else candidate.trained,
-        "test_top1": results.test_accuracy.get(candidate.number),
+        "validation_top1": validation,
+        "test_top1": results.test_accuracy.get(candidate.number, {}).get(recipe.seed),
+        "seed": recipe.seed,
+        "mean_validation_top1": candidate.score,
+        "standard_error": standard_error(candidate, results),
+        "validation_top1_by_seed": dict(candidate.by_seed),
+        "test_top1_by_seed": dict(results.test_accuracy.get(candidate.number, {})),
         "search_command": results.command,
         "train_command": train,
         "score_command": score,
@@ -65,15 +76,17 @@ def write_member(
     files = {
         "recipe.yaml": header + own.to_yaml(),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        "README.md": _model_card(results, candidate, folder, train, score),
+        "README.md": _model_card(results, candidate, folder, recipe.seed, train, score),
     }
     for name, text in files.items():
         (unfinished / name).write_text(text, encoding="utf-8")
     replace_folder(unfinished, folder)
 
 
-def _model_card(results: Results, candidate: Candidate, folder: Path, train: str, score: str) -> str:
-    tested = results.test_accuracy.get(candidate.number)
+def _model_card(results: Results, candidate: Candidate, folder: Path, seed: int, train: str, score: str) -> str:
+    validation = candidate.by_seed.get(seed, candidate.accuracy)
+    test = results.test_accuracy.get(candidate.number, {}).get(seed)
+    base = find(results, 0)
     found_by = f"\nFound by: `{results.command}`\n" if results.command else ""
     return f"""# {results.base} with ContextPool, found by cp-search
 
@@ -85,8 +98,12 @@ def _model_card(results: Results, candidate: Candidate, folder: Path, train: str
 | Blocks left out | {", ".join(candidate.drops) or "none"} |
 | MACs | {candidate.macs:,} ({candidate.macs / results.base_macs:.3f} of the base's {results.base_macs:,}) |
 | Parameters | {candidate.params:,} |
-| Validation top-1 | {candidate.accuracy if candidate.trained is None else candidate.trained:.2f} % |
-| Test top-1 | {"not measured" if tested is None else f"{tested:.2f} %"} |
+| Validation top-1 of these weights (seed {seed}) | {"not measured" if validation is None else percent(validation)} |
+| Test top-1 of these weights | {"not measured" if test is None else percent(test)} |
+| Validation top-1 over trainings | {estimate(candidate, results)} |
+| Test top-1 over trainings | {test_estimate(candidate, results) or "not measured"} |
+| The base's, validation | {"not measured" if base is None else estimate(base, results)} |
+| What pooling buys | {pooling(results)} |
 
 Load it:
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
+import json
 from pathlib import Path
 
 from cp_vision import Architecture
@@ -19,15 +19,18 @@ from ..study.contents import StudyContents
 from ..study.trials import TrialStore
 from ..study.workers import folder_lock
 from ..types import Candidate, Results
+from ..uncertainty import standard_error
 from .agreement import kendall_tau
 from .importance import site_importance
 from .report.page import render_sensitivity_svg, write_report
+from .summary import summarize
 
 __all__ = ["ResultsWriter", "write_tables"]
 
 COLUMNS = (
     *("number", "pools", "drops", "mode", "support_range", "img_size", "macs", "params", "latency_ms"),
-    *("predicted_latency_ms", "accuracy", "trained_accuracy", "state", "front", "seconds", "reason"),
+    *("predicted_latency_ms", "accuracy", "mean_accuracy", "standard_error", "seeds", "state", "front", "seconds"),
+    "reason",
 )
 
 
@@ -45,15 +48,11 @@ class ResultsWriter:
         self.space, self.output = record.space, Path(config.output)
 
     def candidates(self) -> list[Candidate]:
-        """The finished candidates, with the accuracies of their own trainings where shared weights scored them."""
-        trained, failed = self.record.notes("trained"), self.record.notes("untrained")
-        return [
-            dataclasses.replace(c, trained=trained.get(c.number), reason=failed.get(c.number, c.reason))
-            for c in self.record.candidates()
-        ]
+        """The finished candidates."""
+        return self.record.candidates()
 
     def leaders(self) -> Leaders:
-        """Who leads, by their own trainings where there are any."""
+        """Who leads."""
         return leaders(self.candidates(), self.config.keep_accuracy, self.space.measure)
 
     def front(self) -> list[Candidate]:
@@ -66,17 +65,40 @@ class ResultsWriter:
         choice = self.record.choice_of(candidate.number)
         return self.space.architecture(choice), self.space.img_size(choice)
 
-    def with_weights(self) -> list[tuple[Architecture, int | None]]:
-        """Architectures and image sizes whose weights are kept: of who leads, of the front, and of what is trained."""
+    def with_weights(self, ended: bool = False) -> list[tuple[Architecture, int | None, int | None]]:
+        """Architectures, image sizes and seeds whose weights are kept; a seed is None where it is the search's.
+
+        Those of who leads, of the front, of what is being trained, and until the search has ended of all finalists.
+
+        Args:
+            ended: whether it has.
+        """
         front = self.front()[::-1][: self.config.keep_checkpoints]
-        running = [(self.space.architecture(t.params), self.space.img_size(t.params)) for t in self.record.running]
-        return [*map(self.parts, [*self.leaders().all(), *front]), *running]
+        finalists = [] if ended else [c for c in self.candidates() if c.by_seed]
+        kept = [(c, seed) for c in [*self.leaders().all(), *finalists] for seed in self.seeds_of(c)]
+        kept += [(c, self.best_seed(c)) for c in front]
+        running = [
+            (self.space.architecture(t.params), self.space.img_size(t.params), t.user_attrs.get("seed"))
+            for t in self.record.running
+        ]
+        found = [*[(*self.parts(c), seed) for c, seed in kept], *running]
+        return [(built, size, None if seed == self.config.seed else seed) for built, size, seed in found]
+
+    def seeds_of(self, candidate: Candidate) -> tuple[int, ...]:
+        """The seeds that a candidate was trained with."""
+        return tuple(candidate.by_seed) or (self.config.seed,)
+
+    def best_seed(self, candidate: Candidate) -> int:
+        """The seed whose weights are handed on: that of the highest validation accuracy, of equals the first."""
+        by_seed = candidate.by_seed
+        return max(by_seed, key=lambda seed: by_seed[seed]) if by_seed else self.config.seed
 
     def results(self, importance: bool = True) -> Results:
         """Everything that the report shows; how much each site matters takes longer than all the rest."""
         config, space, record, candidates, now = self.config, self.space, self.record, self.candidates(), self.leaders()
         macs = next((limit for limit in space.limits if limit.measure == "macs"), None)
-        pairs = [(c.accuracy, c.trained) for c in candidates if c.accuracy is not None and c.trained is not None]
+        pairs = [(c.accuracy, c.mean) for c in candidates if c.accuracy is not None and c.mean is not None]
+        tested = record.notes("test_accuracy")
         return Results(
             base=config.base,
             dataset=self.contents.data["dataset"],
@@ -90,14 +112,16 @@ class ResultsWriter:
             candidates=tuple(candidates),
             best=now.best.number if now.best else None,
             best_drops_only=now.best_drops_only.number if now.best_drops_only else None,
-            test_accuracy=record.notes("test_accuracy"),
+            pair=(now.pooled.number, now.unpooled.number) if now.pooled and now.unpooled else None,
+            test_accuracy={n: {int(seed): a for seed, a in by_seed.items()} for n, by_seed in tested.items()},
+            held_out=self.contents.data["images"][1],
             evaluator=config.evaluator,
             limits=space.limits,
             keep_accuracy=config.keep_accuracy,
             importance=site_importance(record) if importance else {},
             sensitivity=record.get("sensitivity") or {},
             measured_latency=record.notes("latency"),
-            agreement=kendall_tau(pairs),
+            agreement=kendall_tau(pairs) if config.evaluator == "supernet" else None,
             commands=self._commands(),
         )
 
@@ -133,22 +157,35 @@ class ResultsWriter:
 
 
 def write_tables(results: Results, output: Path) -> None:
-    """Write ``pareto.csv`` and ``report.html``.
+    """Write ``pareto.csv``, ``results.json`` and ``report.html``.
 
     The table has a row per candidate; lists are separated by blanks. ``latency_ms`` is measured on the whole model,
-    ``predicted_latency_ms`` is the sum over its parts that a budget of latency goes by.
+    ``predicted_latency_ms`` is the sum over its parts that a budget of latency goes by. ``accuracy`` is the first
+    score, ``mean_accuracy`` that of a finalist over its ``seeds``.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     front = pareto_front(results.candidates, results.measure)
     for c in results.candidates:
-        known = (results.measured_latency.get(c.number), c.latency, c.accuracy, c.trained)
+        error = standard_error(c, results)
+        known = (results.measured_latency.get(c.number), c.latency, c.accuracy, c.mean, error)
         figures = ["" if figure is None else repr(figure) for figure in known]
         settings = [c.settings.get(name, "") for name in ("mode", "support_range", "img_size")]
-        row = [c.number, " ".join(c.pools), " ".join(c.drops), *settings, c.macs, c.params, *figures, c.state]
+        row = [
+            c.number,
+            " ".join(c.pools),
+            " ".join(c.drops),
+            *settings,
+            c.macs,
+            c.params,
+            *figures,
+            len(c.by_seed) or 1,
+            c.state,
+        ]
         writer.writerow([*row, int(c.number in front), f"{c.seconds:.1f}", c.reason])
     write_text(output / "pareto.csv", text.getvalue())
+    write_text(output / "results.json", json.dumps(summarize(results), indent=2) + "\n")
     write_report(results, output / "report.html")
     if results.sensitivity:
         lines = [f"{name},{lost!r}" for name, lost in results.sensitivity.items()]

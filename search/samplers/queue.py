@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import TrialState, create_trial
 
 from ..selection import Leaders, finalists, leaders
-from ..space.space import KEEP, POOL, Genotype, Space, genotype_key
+from ..space.space import KEEP, POOL, Genotype, GenotypeKey, Space, genotype_key
 from ..study.trials import TrialStore
 from ..types import Candidate
 from .budget import ExhaustedError
 
-__all__ = ["TrialQueue", "starting_points", "unpooled_counterpart", "without_pools"]
+__all__ = ["NextTrial", "TrialQueue", "starting_points", "without_pools"]
 
 
 def without_pools(choice: Genotype) -> dict[str, Any]:
     """The same drops without any pool."""
     return {name: KEEP if value == POOL else value for name, value in choice.items()}
-
-
-def unpooled_counterpart(store: TrialStore, candidate: Candidate) -> dict[str, Any]:
-    """What is the same as a candidate of the study but for its pools."""
-    return store.space.normal(without_pools(store.choice_of(candidate.number)))
 
 
 def starting_points(space: Space, sensitivity: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
@@ -54,48 +50,92 @@ def starting_points(space: Space, sensitivity: Mapping[str, float] | None = None
     return points
 
 
+@dataclass(frozen=True)
+class NextTrial:
+    """What is tried next.
+
+    Attributes:
+        choice: the candidate.
+        seed: of a further training of a finalist; None for a candidate that wasn't scored yet.
+    """
+
+    choice: dict[str, Any]
+    seed: int | None = None
+
+
 class TrialQueue:
     """Decides what comes next.
 
-    First the base and a few candidates that only drop; then what the study's sampler proposes. When a candidate with
-    pools leads, the same without pools comes next, also beyond the number of trials, so that it is known what its
-    pools bring; and at the end that of each finalist. A strided pool may save so much that without it the budget isn't
-    kept: its like is then left out.
+    First the base and a few candidates that only drop, then what the study's sampler proposes, and beyond the number of
+    trials the counterparts without pools of the finalists that pool, so that it is known what pools bring. A strided
+    pool may save so much that without it the budget isn't kept: its counterpart is then left out. In the end the
+    finalists are trained with further seeds; so is the base while others are still being scored, and before all others
+    where its accuracy is to be kept.
 
     Args:
         store: the trials; its study has a :class:`BudgetSampler`.
         trials: how many to try, the base included.
         keep_accuracy: as for :func:`leaders`.
-        finalists: how many of the best will be trained by themselves after shared weights scored all.
+        finalists: how many of the best are finalists.
+        seeds: of their further trainings; empty for none.
 
     Attributes:
         exhausted: whether the sampler found no new candidate within the budgets.
     """
 
-    def __init__(self, store: TrialStore, trials: int, keep_accuracy: float | None = None, finalists: int = 0) -> None:
+    def __init__(
+        self,
+        store: TrialStore,
+        trials: int,
+        keep_accuracy: float | None = None,
+        finalists: int = 1,
+        seeds: Sequence[int] = (),
+    ) -> None:
         self.store, self.trials, self.keep_accuracy, self.finalists = store, trials, keep_accuracy, finalists
-        self.exhausted = False
+        self.seeds, self.exhausted = tuple(seeds), False
 
     def leaders(self) -> Leaders:
         """Who leads."""
         return leaders(self.store.candidates(), self.keep_accuracy, self.store.space.measure)
 
-    def next(self) -> dict[str, Any] | None:
-        """The next candidate; None where there is none for now."""
+    def next(self) -> NextTrial | None:
+        """The next candidate, or the next training of a finalist; None where there is none for now."""
         store, keys = self.store, self.store.keys()
         for choice in starting_points(store.space, store.get("sensitivity")):
             if genotype_key(choice) not in keys and (len(keys) < self.trials or not keys):
-                return choice
+                return NextTrial(choice)
             if keys.get(genotype_key(choice)) == 0 and not store.trials[0].state.is_finished():
                 # Without the base there is nothing to compare with, so it comes alone.
                 return None
-        count = self.finalists if len(keys) >= self.trials else 0
-        for candidate in finalists(store.candidates(), count, self.keep_accuracy, store.space.measure):
-            if candidate.pools:
-                twin = unpooled_counterpart(store, candidate)
-                if genotype_key(twin) not in keys and store.space.excess(twin) <= 0:
-                    return twin
-        return None if len(keys) >= self.trials else self._proposed()
+        if self.keep_accuracy is not None and (again := self._again([store.space.choice()])) is not None:
+            return again
+        if len(keys) < self.trials and (proposed := self._proposed()) is not None:
+            return NextTrial(proposed)
+        return self._finalist(keys)
+
+    def _finalist(self, keys: Mapping[GenotypeKey, int]) -> NextTrial | None:
+        """What is still to be known of the finalists."""
+        store = self.store
+        scored = [store.choice_of(c.number) for c in self._finalists()]
+        for choice in scored:
+            counterpart = store.space.normal(without_pools(choice))
+            if genotype_key(counterpart) not in keys and store.space.excess(counterpart) <= 0:
+                return NextTrial(counterpart)
+        if any(not trial.state.is_finished() for trial in store.trials):
+            # Who the finalists are isn't known before all were scored; the base is one of them.
+            scored = [store.space.choice()]
+        return self._again(scored)
+
+    def _finalists(self) -> list[Candidate]:
+        seeds = len(self.seeds) + (self.store.first_seed is not None)
+        measure = self.store.space.measure
+        return finalists(self.store.candidates(), self.finalists, self.keep_accuracy, measure, seeds)
+
+    def _again(self, choices: Sequence[dict[str, Any]]) -> NextTrial | None:
+        """A further training of one of these, each with one seed before any with the next."""
+        known = self.store.repeated()
+        every = (NextTrial(choice, seed) for seed in self.seeds for choice in choices)
+        return next((again for again in every if (genotype_key(again.choice), again.seed) not in known), None)
 
     def _proposed(self) -> dict[str, Any] | None:
         """What the sampler proposes, before there is a trial for it; see :meth:`TrialStore.claim`."""

@@ -25,12 +25,14 @@ class Lease:
         choice: what it is.
         attempts: how often it was begun, this time included.
         began: time by the clock that runs evenly.
+        seed: of the training, where it is a further one of a finalist; None for the first score of a candidate.
     """
 
     trial_id: int
     choice: dict[str, Any]
     attempts: int
     began: float
+    seed: int | None = None
 
 
 def put_back(storage: BaseStorage, trial_id: int, counted: bool) -> None:

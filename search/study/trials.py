@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -36,19 +37,32 @@ class TrialStore:
     had not been begun. Two that lease the same candidate at once settle it by the order of their trials; the later one
     is void.
 
+    Further trainings of finalists are trials, too, with their seed as a user attribute; samplers and pruners don't see
+    them.
+
     Args:
         study: the study, opened from this storage.
         storage: the storage.
         space: the search space.
         worker: this process.
+        first_seed: of the trainings by which candidates are scored first; None where they aren't scored by trainings of
+            their own.
+
+    Attributes:
+        trials: one for each candidate, by number.
+        repeats: further trainings of finalists.
     """
 
-    def __init__(self, study: optuna.Study, storage: BaseStorage, space: Space, worker: Worker) -> None:
+    def __init__(
+        self, study: optuna.Study, storage: BaseStorage, space: Space, worker: Worker, first_seed: int | None = None
+    ) -> None:
+        self.first_seed = first_seed
         self.study, self.space, self.worker, self._storage = study, space, worker, storage
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._distributions = distributions(space.choices())
         self._finished: dict[int, Candidate] = {}
         self.trials: list[FrozenTrial] = []
+        self.repeats: list[FrozenTrial] = []
         self._attrs: dict[str, Any] = {}
         worker.at_end.append(self._leave)
         self.sync()
@@ -56,7 +70,9 @@ class TrialStore:
     def sync(self) -> None:
         """Look what the other processes did."""
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        self.trials = [trial for trial in trials if "void" not in trial.user_attrs]
+        trials = [trial for trial in trials if "void" not in trial.user_attrs]
+        self.trials = [trial for trial in trials if "seed" not in trial.user_attrs]
+        self.repeats = [trial for trial in trials if "seed" in trial.user_attrs]
         self._attrs = dict(self._storage.get_study_user_attrs(self._study_id))
 
     @property
@@ -66,14 +82,18 @@ class TrialStore:
 
     @property
     def running(self) -> list[FrozenTrial]:
-        """Trials that somebody runs, or ran when it died."""
-        return [trial for trial in self.trials if not trial.state.is_finished()]
+        """Trials that somebody runs, or ran when it died, those of finalists among them."""
+        return [trial for trial in [*self.trials, *self.repeats] if not trial.state.is_finished()]
 
     def keys(self) -> dict[GenotypeKey, int]:
         """The candidates that were tried or are being tried, with their numbers."""
         return {genotype_key(trial.params): number for number, trial in enumerate(self.trials)}
 
-    def claim(self, choice: Genotype, here: bool = True) -> Lease | None:
+    def repeated(self) -> set[tuple[GenotypeKey, int]]:
+        """Which candidates were trained again, or are being, and with which seeds."""
+        return {(genotype_key(trial.params), trial.user_attrs["seed"]) for trial in self.repeats}
+
+    def claim(self, choice: Genotype, here: bool = True, seed: int | None = None) -> Lease | None:
         """Lease a candidate; None where another process was quicker, or it was tried before.
 
         One transaction makes the trial. ``study.ask`` makes an empty one and writes parameter by parameter: a process
@@ -82,13 +102,16 @@ class TrialStore:
         Args:
             choice: the candidate.
             here: whether it runs in this process, whose end may then be its fault.
+            seed: of a further training of a finalist; None for a candidate that wasn't scored yet.
         """
-        attrs = {
+        attrs: dict[str, Any] = {
             "architecture": self.space.architecture(choice).to_json(),
             "owner": self.worker.name,
             "attempts": 1,
             "here": here,
         }
+        if seed is not None:
+            attrs["seed"] = seed
         trial_id = self._storage.create_new_trial(
             self._study_id,
             create_trial(
@@ -100,11 +123,12 @@ class TrialStore:
             ),
         )
         self.sync()
-        same = next((trial for trial in self.trials if trial.params == choice), None)
+        trials = self.trials if seed is None else [t for t in self.repeats if t.user_attrs["seed"] == seed]
+        same = next((trial for trial in trials if trial.params == choice), None)
         if same is not None and same._trial_id != trial_id:
             self.void(trial_id)
             return None
-        return Lease(trial_id, dict(choice), 1, time.monotonic())
+        return Lease(trial_id, dict(choice), 1, time.monotonic(), seed)
 
     def take_over(self, here: bool = True) -> Lease | None:
         """Take over a candidate whose process died, so that it is run again; None where there is none.
@@ -116,7 +140,8 @@ class TrialStore:
             lease = self._release(trial, here)
             if lease is None:
                 continue
-            if lease.attempts <= MOST_ATTEMPTS or trial.params == self.space.choice():
+            base = trial.params == self.space.choice() and lease.seed is None
+            if lease.attempts <= MOST_ATTEMPTS or base:
                 return lease
             ended = trial.user_attrs.get("attempts", 1)
             self.finish(lease, "failed", reason=f"its process ended {ended} times before it was finished")
@@ -141,7 +166,7 @@ class TrialStore:
             if not self._take(trial, {"owner": self.worker.name, "attempts": begun, "here": here}):
                 return None
         self.sync()
-        return Lease(trial._trial_id, dict(trial.params), begun, time.monotonic())
+        return Lease(trial._trial_id, dict(trial.params), begun, time.monotonic(), trial.user_attrs.get("seed"))
 
     def _take(self, trial: FrozenTrial, taken: Mapping[str, Any]) -> bool:
         """Take a trial from its dead owner, unless another process was quicker."""
@@ -166,7 +191,7 @@ class TrialStore:
     def finish(
         self, lease: Lease, state: State, *, accuracy: float | None = None, params: int = 0, reason: str = ""
     ) -> Candidate:
-        """Write what came of a candidate.
+        """Write what came of a candidate, or of a further training of it.
 
         Args:
             lease: the candidate.
@@ -188,7 +213,7 @@ class TrialStore:
             number = self._storage.get_trial_number_from_id(lease.trial_id)
             self.study.tell(number, values, states[state], skip_if_finished=True)
         self.sync()
-        return next(c for c, trial in zip(self.all(), self.trials, strict=True) if trial._trial_id == lease.trial_id)
+        return next(c for c, trial in zip(self.all(), self.trials, strict=True) if trial.params == lease.choice)
 
     def hand_back(self, lease: Lease) -> None:
         """Let a candidate be begun again whose worker died, which may be its fault."""
@@ -211,7 +236,9 @@ class TrialStore:
 
     def all(self) -> list[Candidate]:
         """Every candidate by number, those that run as failed ones without a reason."""
-        return [self._candidate(number, trial) for number, trial in enumerate(self.trials)]
+        return [
+            self._with_repeats(self._candidate(number, trial), trial.params) for number, trial in enumerate(self.trials)
+        ]
 
     def candidates(self) -> list[Candidate]:
         """Every finished candidate by number."""
@@ -222,12 +249,12 @@ class TrialStore:
         return dict(self.trials[number].params)
 
     def notes(self, name: str) -> dict[int, Any]:
-        """What else is known of candidates by number: ``test_accuracy``, ``trained``, ``untrained`` (why not), ..."""
+        """What else is known of candidates by number: ``test_accuracy``, ``latency``."""
         keys = {number: f"{name} {trial.number}" for number, trial in enumerate(self.trials)}
         return {number: self._attrs[key] for number, key in keys.items() if key in self._attrs}
 
-    def note(self, name: str, number: int, value: float | str) -> None:
-        """Note a further figure, or something else, of a finished candidate."""
+    def note(self, name: str, number: int, value: Any) -> None:
+        """Note a further figure, or something else, of a finished candidate: JSON values."""
         self.set(f"{name} {self.trials[number].number}", value)
 
     def get(self, key: str) -> Any:
@@ -239,6 +266,21 @@ class TrialStore:
         value = json.loads(json.dumps(value))
         self.study.set_user_attr(key, value)
         self._attrs[key] = value
+
+    def _with_repeats(self, candidate: Candidate, choice: Genotype) -> Candidate:
+        """The candidate with what came of its further trainings."""
+        repeats = [t for t in self.repeats if t.params == choice and t.state.is_finished()]
+        if not repeats or candidate.state != "complete":
+            return candidate
+        by_seed = {t.user_attrs["seed"]: t.values[0] for t in repeats if t.state == TrialState.COMPLETE}
+        if by_seed and self.first_seed is not None and candidate.accuracy is not None:
+            by_seed[self.first_seed] = candidate.accuracy
+        failed = [
+            f"with seed {t.user_attrs['seed']}: {t.user_attrs.get('result', {}).get('reason', '')}"
+            for t in repeats
+            if t.state != TrialState.COMPLETE
+        ]
+        return dataclasses.replace(candidate, by_seed=dict(sorted(by_seed.items())), reason="; ".join(failed))
 
     def _candidate(self, number: int, trial: FrozenTrial) -> Candidate:
         kept = self._finished.get(trial.number)
@@ -274,11 +316,15 @@ def distributions(choices: Mapping[str, tuple[Any, ...]]) -> dict[str, BaseDistr
 
 
 def genotypes(study: optuna.Study, choices: Mapping[str, Any]) -> list[FrozenTrial]:
-    """The trials of a study that have a whole genotype and count, in their order.
+    """The first trials of the candidates of a study that have a whole genotype and count, in their order.
 
     Args:
         study: the study.
         choices: what the space lets choose, by name.
     """
     trials = study.get_trials(deepcopy=False)
-    return [trial for trial in trials if "void" not in trial.user_attrs and trial.params.keys() >= choices.keys()]
+    return [
+        trial
+        for trial in trials
+        if not {"void", "seed"} & trial.user_attrs.keys() and trial.params.keys() >= choices.keys()
+    ]

@@ -195,8 +195,8 @@ def test_leaders_of_equals_are_the_cheaper_ones():
     slow, fast = replace(slow, macs=50), replace(fast, macs=60)
     assert leaders([candidates[0], slow, fast], 10.0).best.number == 1
     assert leaders([candidates[0], slow, fast], 10.0, "latency").best.number == 2
-    # Where some were trained by themselves, those alone can win.
-    trained = [replace(c, trained=70.0) if c.number == 3 else c for c in candidates]
+    # Where some were trained with several seeds, those alone can win.
+    trained = [replace(c, by_seed={0: 80.0, 1: 60.0}) if c.number == 3 else c for c in candidates]
     assert leaders(trained).best.number == 3
     assert leaders([]).all() == []
 
@@ -402,7 +402,7 @@ def test_with_a_storage_too_the_output_folder_is_ours_or_empty(elsewhere, anothe
         ({"model_kwargs": {"patch_size": 4}}, "budget in MACs"),
         ({"early_stop": "none"}, "early stopping"),
         ({"keep_accuracy": 1.0, "budget": "0.7x"}, "keep accuracy"),
-        ({"objective": "single"}, "objective"),
+        ({"objective": "pareto"}, "objective"),
         ({"space": {"max_pools": 2}}, "space"),
         ({"base": "test_vit"}, "base"),
     ],
@@ -553,10 +553,10 @@ def test_after_more_trials_the_command_is_for_these(tmp_path, capsys, monkeypatc
 
 def test_scores_with_shared_weights_are_told_as_such(searched):
     _, search, results = searched
-    for evaluator, trained, shown in (
-        ("train", None, "validation 80.12 %, "),
-        ("supernet", None, "validation 80.12 % with shared weights, "),
-        ("supernet", 91.5, "validation 80.12 % with shared weights, 91.50 % trained, "),
+    for evaluator, by_seed, shown in (
+        ("train", {}, "validation 80.12 ± "),
+        ("supernet", {}, " with shared weights, "),
+        ("supernet", {3: 91.0, 4: 92.0}, "validation 91.50 ± 0.50 % (2 seeds), "),
     ):
-        base = replace(results.candidates[0], accuracy=80.12, trained=trained)
+        base = replace(results.candidates[0], accuracy=80.12, by_seed=by_seed)
         assert shown in summary(replace(results, evaluator=evaluator, candidates=(base,)), search)

@@ -38,7 +38,7 @@ def test_the_front_is_in_the_measure_of_the_first_budget_everywhere(budget, tmp_
 def test_results_print_as_a_table(tmp_path):
     results = Search(SearchConfig(base="test_vit2", trials=6, output=tmp_path)).run(evaluator=FakeEvaluator())
     head, *rows = str(results).splitlines()
-    assert head.split() == ["number", "accuracy", "MACs", "pools", "drops"]
+    assert head.split() == ["number", "accuracy", "seeds", "MACs", "pools", "drops"]
     assert sorted(int(row.split()[0]) for row in rows) == [c.number for c in results.candidates]
     scores = [float(row.split()[1]) for row in rows]
     assert scores == sorted(scores, reverse=True)

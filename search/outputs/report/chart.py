@@ -11,12 +11,12 @@ from typing import Any
 
 from ...types import Candidate, Results
 from .axis import Axis, spread
-from .figures import find, front, kind, known_score, own_score, partial_score, score, shared
-from .words import COSTS, amount, describe, limits_of, percent, unit_of
+from .figures import find, front, kind, known_score, partial_score, score
+from .words import COSTS, amount, describe, estimate, limits_of, unit_of
 
 
 def _mark(candidate: Candidate, results: Results, x: float, y: float, *classes: str) -> dict[str, Any]:
-    """A candidate's mark at a place, with further classes."""
+    """A candidate's mark at a place, with further classes; filled where it is known best, of trainings or times."""
     sort, wins = kind(candidate), candidate.number == results.best
     every = [sort, *(["winner"] if wins else []), *classes]
     words = describe(candidate, results)
@@ -91,8 +91,7 @@ def cost_chart(results: Results) -> dict[str, Any] | None:
     # Further away its line would squeeze the dots.
     budget = limit.most if limit is not None and limit.most <= 1.5 * max(known) else None
     keep, kept = results.keep_accuracy, []
-    if base is not None and keep is not None and base.trained is None:
-        # Else it is one after trainings of their own, which this axis can't show.
+    if base is not None and keep is not None:
         kept = [known_score(base) - keep]
     lowest = lowest_shown(accuracies, [known_score(c) for c in (*members, base, best) if c is not None])
     up = spread([lowest, max(accuracies), *kept], pad=0.12, least=1.0)
@@ -117,9 +116,7 @@ def cost_chart(results: Results) -> dict[str, Any] | None:
         areas.append((x, y, round(across.at(right) - x, 3), round(up.down(low) - y, 3)))
     callout = None
     if best is not None:
-        words = percent(known_score(best), 1)
-        if shared(results) and best.trained is not None:
-            words += f", trained {percent(own_score(best), 1)}"
+        words = estimate(best, results, 1, seeds=False)
         callout = {"x": across.at(best.cost(results.measure)), "y": up.down(known_score(best)), "words": words}
     factor, letter = unit_of(max(known))
     return {

@@ -17,7 +17,7 @@ Kind = Literal["pooled", "drops", "base"]
 def finite_only(results: Results) -> Results:
     """The results without figures that are no finite numbers, which could neither be drawn nor told."""
     candidates = [
-        replace(c, accuracy=_finite(c.accuracy), trained=_finite(c.trained), latency=_finite(c.latency))
+        replace(c, accuracy=_finite(c.accuracy), by_seed=_finite_in(c.by_seed), latency=_finite(c.latency))
         for c in results.candidates
     ]
     return replace(
@@ -25,7 +25,7 @@ def finite_only(results: Results) -> Results:
         candidates=tuple(replace(c, seconds=_finite(c.seconds) or 0.0) for c in candidates),
         keep_accuracy=_finite(results.keep_accuracy),
         agreement=_finite(results.agreement),
-        test_accuracy=_finite_in(results.test_accuracy),
+        test_accuracy={number: _finite_in(by_seed) for number, by_seed in results.test_accuracy.items()},
         importance=_finite_in(results.importance),
         sensitivity=_finite_in(results.sensitivity),
         measured_latency=_finite_in(results.measured_latency),
@@ -41,8 +41,8 @@ def _finite_in(values: Mapping[Key, float]) -> dict[Key, float]:
 
 
 def score(candidate: Candidate) -> float | None:
-    """Validation accuracy of a complete candidate; None for others."""
-    return candidate.accuracy if candidate.state == "complete" else None
+    """Validation accuracy of a complete candidate, of a finalist its mean over trainings; None for others."""
+    return candidate.score
 
 
 def partial_score(candidate: Candidate) -> float | None:
@@ -60,15 +60,6 @@ def known_score(candidate: Candidate) -> float:
     if accuracy is None:
         raise ValueError(f"candidate {candidate.number} has no accuracy: it is {candidate.state}")
     return accuracy
-
-
-def own_score(candidate: Candidate) -> float:
-    """Accuracy after a training of its own where there is one, else that with shared weights.
-
-    Raises:
-        ValueError: it has none, as it isn't complete.
-    """
-    return known_score(candidate) if candidate.trained is None else candidate.trained
 
 
 def kind(candidate: Candidate) -> Kind:

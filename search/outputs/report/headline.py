@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...selection import leaders
+from ...selection import keeps_accuracy
 from ...types import Candidate, Results
-from .figures import find, known_score, own_score, score, shared
+from ...uncertainty import test_difference, validation_difference
+from .figures import find, shared
 from .sensitivity import losses
-from .words import percent, points, ratio
+from .words import compared, estimate, points, ratio
+
+__all__ = ["against_base", "headline", "keeps", "near", "pooling", "what_pooling_buys"]
 
 
-def keeps_accuracy(candidate: Candidate, results: Results) -> bool | None:
+def keeps(candidate: Candidate, results: Results) -> bool | None:
     """Whether a candidate keeps the accuracy that was asked for; None where none was, or the base has none."""
-    base, keep = find(results, 0), results.keep_accuracy
-    if base is None or keep is None:
+    base = find(results, 0)
+    if base is None or results.keep_accuracy is None:
         return None
-    return own_score(candidate) >= own_score(base) - keep
+    return keeps_accuracy(candidate, base, results.candidates, results.keep_accuracy)
 
 
 def near(results: Results) -> str:
@@ -33,46 +36,58 @@ def headline(results: Results) -> str:
             return f"{results.base}, untrained"
         least = min(found, key=lambda loss: loss.lost)
         return f"{results.base} misses {least.name} least: {points(-least.lost)} without it, untrained"
-    best = find(results, results.best)
+    best, base = find(results, results.best), find(results, 0)
     if best is None:
         return f"Nothing within the budget of {results.budget} is complete yet"
     cost = ratio(best.macs, results.base_macs)
-    how = " with shared weights" if shared(results) and best.trained is None else ""
-    accuracy = f"{percent(own_score(best), 1)}{how}"
-    if keeps_accuracy(best, results):
+    how = " with shared weights" if shared(results) and not best.by_seed else ""
+    accuracy = f"{estimate(best, results, 1, seeds=False)}{how}"
+    if keeps(best, results):
         if best.is_base:
             return f"Nothing cheaper than {results.base} is {near(results)}"
         return f"{accuracy}, {near(results)} at {cost} its MACs"
-    return f"{accuracy} at {cost} the MACs of {results.base}"
+    if best.is_base or base is None:
+        return f"{accuracy} at {cost} the MACs of {results.base}"
+    return f"{accuracy} at {cost} the MACs of {results.base}, which has {estimate(base, results, 1, seeds=False)}"
+
+
+def against_base(results: Results) -> str:
+    """How the winner compares with the base; empty where it is the base, or one of them isn't complete."""
+    best, base = find(results, results.best), find(results, 0)
+    if best is None or base is None or best.is_base:
+        return ""
+    return compared(validation_difference(best, base, results))
 
 
 def what_pooling_buys(results: Results) -> dict[str, Any] | None:
-    """A winner that pools against the best without pools, or the best that pools against a winner that doesn't.
+    """A candidate that pools against the same without pools: the winner, or the best that pools where that doesn't.
 
     Returns:
-        Numbers of both, the first's accuracy minus the second's in points and whether that is with shared weights,
-        the same of test accuracy where it is known of both, both costs, and what the second is. None where there is
-        no winner, or nothing that stands against it.
+        Numbers of both, the difference of their validation and test accuracies in words (empty where it wasn't
+        measured), whether the first is distinguishably better, and both costs. None where one of them isn't complete.
     """
-    best = find(results, results.best)
-    if best is None:
+    one, other = (find(results, number) for number in results.pair or (None, None))
+    if one is None or other is None:
         return None
-    complete = [c for c in results.candidates if score(c) is not None]
-    # The base is among those without pools, over the budget or not: it sets the accuracy to keep.
-    rivals = [c for c in complete if (not c.pools if best.pools else c.pools and c.within_budget)]
-    rival = leaders(rivals, results.keep_accuracy, results.measure).best
-    if rival is None:
-        return None
-    one, other = (best, rival) if best.pools else (rival, best)
-    own = all(c.trained is not None for c in (one, other))
-    measure = own_score if own else known_score
-    first, second = (results.test_accuracy.get(c.number) for c in (one, other))
+    found, test = validation_difference(one, other, results), test_difference(one, other, results)
     return {
         "one": one.number,
         "other": other.number,
-        "gain": measure(one) - measure(other),
-        "shared": shared(results) and not own,
-        "test": None if first is None or second is None else first - second,
+        "gain": compared(found),
+        "test": "" if test is None else compared(test),
         "costs": " against ".join(ratio(c.macs, results.base_macs) for c in (one, other)),
-        "role": "base" if other.is_base else "best drops-only" if other.drops_only else "best without pools",
+        "wins": one.number == results.best,
     }
+
+
+def pooling(results: Results) -> str:
+    """What pooling buys in one line of plain text."""
+    pair = what_pooling_buys(results)
+    if pair is None:
+        return "not known: nothing that pools is complete together with the same without pools"
+    who = "the winner" if pair["wins"] else "the best that pools"
+    test = f"; {pair['test']} (test)" if pair["test"] else ""
+    return (
+        f"{pair['gain']} (validation){test}: {who}, #{pair['one']}, against the same without pools, #{pair['other']}, "
+        f"at {pair['costs']} the base's MACs"
+    )

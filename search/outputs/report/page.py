@@ -17,7 +17,7 @@ from cp_vision.shared.files import write_text
 from ...types import Results
 from . import figures, words
 from .chart import cost_chart, latency_chart
-from .headline import headline, keeps_accuracy, near, what_pooling_buys
+from .headline import against_base, headline, keeps, near, what_pooling_buys
 from .sensitivity import losses_chart
 from .strips import cell, stages, strip_rows
 from .tables import baselines, facts, shares
@@ -25,7 +25,7 @@ from .tables import baselines, facts, shares
 FILTERS = (
     *(words.architecture, words.count, words.limit_in_short, words.milliseconds, words.percent, words.plural),
     *(words.points, words.ratio, words.settings_of, words.signed),
-    *(figures.known_score, figures.own_score),
+    *(words.estimate, words.test_estimate),
 )
 
 
@@ -60,7 +60,7 @@ def render_report(results: Results) -> str:
     results = figures.finite_only(results)
     if results.evaluator == "sensitivity":
         # Without any training nothing wins: what was scored only shows where dropping is cheap.
-        results = dataclasses.replace(results, best=None, best_drops_only=None)
+        results = dataclasses.replace(results, best=None, best_drops_only=None, pair=None)
     best, script = figures.find(results, results.best), _file("script.js")
     return _template("report.html.j2").render(
         results=results,
@@ -69,8 +69,8 @@ def render_report(results: Results) -> str:
         headline=headline(results),
         best=best,
         base=figures.find(results, 0),
-        test=None if best is None else results.test_accuracy.get(best.number),
-        keeps=None if best is None else keeps_accuracy(best, results),
+        against_base=against_base(results),
+        keeps=None if best is None else keeps(best, results),
         near=near(results),
         pair=what_pooling_buys(results),
         limits=words.limits_of(results),

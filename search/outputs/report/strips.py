@@ -11,7 +11,7 @@ from typing import Any
 
 from ...types import BlockCost, Candidate, Results
 from .figures import front, partial_score, score
-from .words import count, plural
+from .words import count, estimate, plural
 
 OUTSIDE = "other sites"
 # What narrow screens leave off a stage's name: "layer3" is "3" there, "stages.2" is "2".
@@ -101,16 +101,16 @@ def cell(column: Column, candidate: Candidate) -> tuple[str, str]:
 
 
 def by_accuracy(candidates: tuple[Candidate, ...]) -> list[Candidate]:
-    """Best first: those with a training of their own, the other complete ones, those stopped early, the failed.
+    """Best first: the finalists, the other complete ones, those stopped early, the failed.
 
     The cheaper of two equals comes first.
     """
 
     def rank(candidate: Candidate) -> tuple[int, float, int, int]:
-        accuracy, partial, own = score(candidate), partial_score(candidate), candidate.trained
+        accuracy, partial = score(candidate), partial_score(candidate)
         last = (candidate.macs, candidate.number)
         if accuracy is not None:
-            return (1, -accuracy, *last) if own is None else (0, -own, *last)
+            return (0 if candidate.by_seed else 1, -accuracy, *last)
         if candidate.state == "stopped":
             return (2, math.inf if partial is None else -partial, *last)
         return 3, 0.0, 0, candidate.number
@@ -135,7 +135,8 @@ def strip_rows(results: Results) -> list[dict[str, Any]]:
         found.append(
             {
                 "candidate": c,
-                "accuracy": accuracy,
+                "accuracy": None if accuracy is None else estimate(c, results, seeds=False),
+                "seeds": len(c.by_seed),
                 "partial": partial_score(c),
                 "state": c.state
                 if c.state == "stopped"

@@ -5,8 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from ...types import BlockCost, Candidate, Results
-from .figures import find, known_score, shared
-from .words import count, limit_as_written, limits_of, milliseconds, percent, ratio, settings_of, tally
+from .figures import find, shared
+from .words import (
+    count,
+    estimate,
+    limit_as_written,
+    limits_of,
+    milliseconds,
+    percent,
+    ratio,
+    settings_of,
+    tally,
+    test_estimate,
+)
 
 # Text of a cell, and what stands small behind it.
 Cell = tuple[str, str]
@@ -16,8 +27,13 @@ SETTINGS = {"mode": "mode of the pools", "support_range": "range of supports", "
 
 
 def baselines(results: Results) -> dict[str, Any]:
-    """Winner, base and best drops-only side by side: titles, rows of role, candidate and cells, roles nobody has."""
+    """Those that have a role side by side: titles, rows of role, candidate and cells, roles nobody has."""
     roles = {"winner": results.best, "base": 0, "best drops-only": results.best_drops_only}
+    if results.pair:
+        pooled, unpooled = results.pair
+        if pooled != results.best:
+            roles["best that pools"] = pooled
+        roles[f"#{pooled} without pools"] = unpooled
     found = {number: c for number in roles.values() if (c := find(results, number)) is not None}
     rows = [
         (" and ".join(role for role, other in roles.items() if other == number), c, _cells(c, results))
@@ -31,13 +47,11 @@ def baselines(results: Results) -> dict[str, Any]:
 
 def _cells(candidate: Candidate, results: Results) -> dict[str, Cell]:
     """Everything that may be said of an architecture."""
-    test, own = results.test_accuracy.get(candidate.number), candidate.trained
-    accuracy = percent(known_score(candidate))
-    trained = "not trained" if own is None else percent(own)
+    accuracy = estimate(candidate, results)
     return {
-        "validation accuracy": (trained if shared(results) else accuracy, ""),
-        "with shared weights": (accuracy, ""),
-        "test accuracy": ("not measured" if test is None else percent(test), ""),
+        "validation accuracy": ("not trained" if shared(results) and not candidate.by_seed else accuracy, ""),
+        "with shared weights": ("" if candidate.accuracy is None else percent(candidate.accuracy), ""),
+        "test accuracy": (test_estimate(candidate, results) or "not measured", ""),
         "MACs": (count(candidate.macs), ratio(candidate.macs, results.base_macs)),
         "parameters": (count(candidate.params), ""),
         "time of an image": _latency(candidate, results),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 from ...types import Candidate, Limit, Measure, Results
+from ...uncertainty import Difference, seed_spread, standard_error
 from .figures import partial_score, score, shared
 
 MINUS = "\N{MINUS SIGN}"
@@ -15,7 +17,6 @@ COSTS: dict[Measure, str] = {
     "latency": "predicted time of one image in ms",
 }
 ACCURACIES = {
-    "supernet": "validation accuracy with shared weights",
     "sensitivity": "validation accuracy, untrained",
 }
 
@@ -31,6 +32,42 @@ def signed(difference: float) -> str:
     if rounded == 0:
         return "0.00"
     return f"{'+' if rounded > 0 else MINUS}{abs(rounded):.2f}"
+
+
+def estimate(candidate: Candidate, results: Results, digits: int = 2, seeds: bool = True) -> str:
+    """Validation accuracy with its standard error and number of seeds: ``97.10 ± 0.40 % (3 seeds)``.
+
+    Raises:
+        ValueError: the candidate isn't complete.
+    """
+    if candidate.score is None:
+        raise ValueError(f"candidate {candidate.number} has no accuracy: it is {candidate.state}")
+    text = _with_error(candidate.score, standard_error(candidate, results), digits)
+    if not seeds or (shared(results) and not candidate.by_seed) or results.evaluator == "sensitivity":
+        return text
+    return f"{text} ({plural(len(candidate.by_seed) or 1, 'seed')})"
+
+
+def test_estimate(candidate: Candidate, results: Results) -> str:
+    """Test accuracy with its standard error over trainings; empty where it wasn't measured."""
+    by_seed = results.test_accuracy.get(candidate.number)
+    if not by_seed:
+        return ""
+    spread = seed_spread(results.test_accuracy.values())
+    error = None if spread is None else spread.deviation / math.sqrt(len(by_seed))
+    return _with_error(fmean(by_seed.values()), error)
+
+
+def _with_error(accuracy: float, error: float | None, digits: int = 2) -> str:
+    return percent(accuracy, digits) if error is None else f"{accuracy:.{digits}f} ± {percent(error, digits)}"
+
+
+def compared(found: Difference) -> str:
+    """A difference with its standard error, and whether there is one: ``+0.50 ± 0.30 points, not distinguishable``."""
+    if found.error is None or found.interval is None:
+        return f"{points(found.gain)} in one training each"
+    error = f"{signed(found.gain)} ± {found.error:.2f} points"
+    return error if found.distinguishable else f"{error}, not distinguishable from none"
 
 
 def points(difference: float) -> str:
@@ -104,15 +141,13 @@ def settings_of(candidate: Candidate) -> str:
 
 def figure(candidate: Candidate, results: Results) -> str:
     """How accurate a candidate is, and by which measure."""
-    accuracy, partial, trained = score(candidate), partial_score(candidate), candidate.trained
+    accuracy, partial = score(candidate), partial_score(candidate)
     if accuracy is None:
         if candidate.state != "stopped":
             return "failed"
         return "stopped early" if partial is None else f"stopped early at {percent(partial)}"
-    if not shared(results):
-        return percent(accuracy)
-    own = "" if trained is None else f", {percent(trained)} after a training of its own"
-    return f"{percent(accuracy)} with shared weights{own}"
+    text = estimate(candidate, results)
+    return f"{text} with shared weights" if shared(results) and not candidate.by_seed else text
 
 
 def describe(candidate: Candidate, results: Results) -> str:

@@ -11,6 +11,7 @@ from cp_vision.search import Observer, Search, SearchConfig
 from cp_vision.search.evaluators.base import NotKeptError
 from cp_vision.search.evaluators.pruning import Pruner
 from cp_vision.search.executors.local import run_trials
+from cp_vision.search.samplers.queue import NextTrial
 from cp_vision.search.study.lease import MOST_ATTEMPTS
 from cp_vision.search.study.trials import TrialStore
 from cp_vision.search.study.workers import Worker
@@ -46,7 +47,7 @@ class FixedQueue:
         self.store, self.choices = store, choices
 
     def next(self):
-        return next((choice for choice in self.choices if choice not in self.tried()), None)
+        return next((NextTrial(choice) for choice in self.choices if choice not in self.tried()), None)
 
     def tried(self):
         return [trial.params for trial in self.store.trials]
@@ -66,7 +67,7 @@ def executor(request):
 def opened(executor, folder, parallel=1):
     """A search whose candidates are fixed: its config and store, and what lets processes die."""
     own = {} if executor == "local" else {"executor": "ray", "parallel": parallel}
-    config = SearchConfig(base="test_vit2", budget="1x", output=str(folder / "x"), **own)
+    config = SearchConfig(base="test_vit2", budget="1x", early_stop="halving", output=str(folder / "x"), **own)
     (folder / "x").mkdir(exist_ok=True)
     search = Search(config)
     study, storage = search.open_study()
@@ -97,7 +98,7 @@ def run(executor, config, store, choices, ways, folder):
     )
     queue, ended = FixedQueue(store, choices), []
     if executor == "local":
-        run_trials(store, queue, evaluator, Pruner(config.early_stop, store), Observer(), ended.append)
+        run_trials(store, queue, evaluator, evaluator, Pruner(config.early_stop, store), Observer(), ended.append)
     else:
         from cp_vision.search.executors.ray import run_on_ray
 

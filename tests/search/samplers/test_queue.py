@@ -1,7 +1,6 @@
 """What comes next in a search, whoever asks, and what is always in its race."""
 
 import hashlib
-import shutil
 
 import pytest
 import timm
@@ -11,12 +10,12 @@ from fake_evaluator import FakeEvaluator
 from cp_vision import Architecture
 from cp_vision.search import Search, SearchConfig
 from cp_vision.search.evaluators.base import Score
+from cp_vision.search.evaluators.pruning import Pruner
 from cp_vision.search.evaluators.sensitivity import UntrainedEvaluator
+from cp_vision.search.executors.local import run_trials
 from cp_vision.search.observer import Observer
-from cp_vision.search.outputs.finalize import Finalizer
 from cp_vision.search.outputs.writer import ResultsWriter
-from cp_vision.search.study.trials import TrialStore
-from cp_vision.search.study.workers import Worker
+from cp_vision.search.selection import keeps_accuracy
 from cp_vision.shared.command_line import CommandError
 
 
@@ -62,50 +61,86 @@ def test_a_winner_that_drops_nothing_has_its_like_without_pools_beside_it(budget
     assert winner.pools
     assert not winner.drops
     (twin,) = twins(results.candidates, winner)
-    told = (tmp_path / "report.html").read_text()
-    assert f"the winner against the {'base' if twin.is_base else 'best without pools'}, #{twin.number}." in told
+    assert results.pair == (winner.number, twin.number)
 
 
-@pytest.fixture(scope="module")
-def scored(tmp_path_factory):
-    """Folders of searches that are scored and have no finalists yet, by how far accuracy may fall."""
-    folders = {keep: tmp_path_factory.mktemp("scored") for keep in (None, 2.0)}
-    for keep, folder in folders.items():
-        Search(with_finalists(folder, keep)).run(evaluator=Scorer(0.8, 0.4))
-    return folders
+class Seeded(Scorer):
+    """The same after a training with a seed: so many points of luck, by the seed and the architecture."""
+
+    def __init__(self, drop, pool, luck):
+        super().__init__(drop, pool)
+        self.luck, self.trained = luck, []
+
+    def __call__(self, architecture, img_size, on_epoch, seed=None):
+        score = super().__call__(architecture, img_size, on_epoch)
+        if seed is not None:
+            self.trained.append((architecture, seed))
+        return Score(score.accuracy + self.luck * noise(architecture, str(seed)), score.params)
 
 
-def with_finalists(folder, keep):
-    return SearchConfig(
-        base="test_vit2", evaluator="supernet", finalists=4, keep_accuracy=keep, trials=24, output=folder
-    )
-
-
-@pytest.mark.parametrize(("keep", "rng"), [(None, ""), (2.0, ""), (None, "a")])
-def test_finalists(keep, rng, scored, tmp_path):
-    """After shared weights the winner's like without pools is trained, too, and of those that keep the cheapest."""
-    shutil.copytree(scored[keep], tmp_path / "x")
-    config = with_finalists(tmp_path / "x", keep)
+def searched(folder, own, **values):
+    """A search with finalists, by a scorer in place of trainings."""
+    config = SearchConfig(base="test_vit2", output=folder, **{"trials": 24, "finalists": 4, **values})
     search = Search(config)
-    study, storage = search.open_study()
-    record = TrialStore(study, storage, search.space, Worker(study, search.output))
-    record.sync()
-    writer = ResultsWriter(config, search.contents(), record)
-    finalizer = Finalizer(search, writer, Observer())
-    own = Scorer(0.8, 0.4)
-    # With a rng of their own trainings order the candidates otherwise than shared weights did.
-    finalizer.trainer = lambda a, *_: Score(own(a, None, None).accuracy + 2 * noise(a, rng) - noise(a), 1000)
-    finalizer._train_finalists()
-    record.sync()
-    found, winner = writer.candidates(), writer.leaders().best
-    assert winner.pools or keep
-    if winner.pools:
-        (twin,) = twins(found, winner)
-        assert twin.trained is not None
-    if keep is not None:
-        floor = found[0].accuracy - keep
-        cheapest = sorted((c for c in found if c.accuracy >= floor and c.within_budget), key=lambda c: c.macs)[:4]
-        assert all(c.trained is not None for c in cheapest)
+    with search._opened() as store:
+        queue = search._queue(store, repeats=True)
+        run_trials(store, queue, own, own, Pruner(None, store), Observer(), lambda candidate: None)
+        return ResultsWriter(config, search.contents(), store).write()
+
+
+@pytest.mark.parametrize("evaluator", ["train", "supernet"])
+@pytest.mark.parametrize(("keep", "luck"), [(None, 0.2), (None, 5.0), (2.0, 0.2), (2.0, 5.0)])
+def test_finalists(keep, luck, evaluator, tmp_path):
+    """The best, those that answer what pooling buys, and the base are trained with every seed; one of them wins."""
+    own = Seeded(0.8, 0.4, luck)
+    results = searched(tmp_path / "x", own, keep_accuracy=keep, evaluator=evaluator, seed=7)
+    finalists = [c for c in results.candidates if c.by_seed]
+    assert all(set(c.by_seed) == {7, 8, 9} for c in finalists)
+    first = [] if evaluator == "supernet" else [c.by_seed[7] == c.accuracy for c in finalists]
+    assert all(first)
+    assert len(own.trained) == len(set(own.trained)) == len(finalists) * (3 if evaluator == "supernet" else 2)
+    assert {0, results.best, *results.pair} <= {c.number for c in finalists}
+    pooled, unpooled = (results.candidates[number] for number in results.pair)
+    assert pooled.pools
+    assert twins(results.candidates, pooled) == [unpooled]
+    within = [c for c in results.candidates if c.within_budget]
+    if keep is None:
+        best = sorted(within, key=lambda c: -c.accuracy)[:4]
+        assert {c.number for c in best} <= {c.number for c in finalists}
+        # By the mean, not by the luckiest training.
+        assert results.best == max((c for c in finalists if c.within_budget), key=lambda c: c.mean).number
+    else:
+        base = results.candidates[0]
+        kept = [c for c in finalists if keeps_accuracy(c, base, results.candidates, keep)]
+        assert results.best == min(kept, key=lambda c: (c.macs, -c.mean)).number
+        assert all(c.is_base or c.mean > base.mean - keep for c in kept)
+
+
+def test_where_the_cheapest_do_not_keep_the_accuracy_others_are_trained(tmp_path):
+    """Shared weights flatter what is cheap: trained by themselves, only what drops little keeps the accuracy."""
+
+    class Flattering(Scorer):
+        def __call__(self, architecture, img_size, on_epoch, seed=None):
+            flattered = seed is None
+            lost = 0.0 if flattered else 1.5 * len(architecture.drops)
+            return Score(80 - lost + 0.1 * noise(architecture, str(seed)), params=1000)
+
+    own = Flattering(0, 0)
+    results = searched(tmp_path / "x", own, keep_accuracy=3.5, evaluator="supernet", finalists=2)
+    winner = results.candidates[results.best]
+    assert len(winner.drops) == 2
+    assert winner.mean > results.candidates[0].mean - 3.5
+
+
+def test_a_finalist_that_fails_with_one_seed_has_the_others(tmp_path):
+    def fail(architecture, img_size, on_epoch, seed=None):
+        if seed == 1 and not architecture.drops:
+            raise RuntimeError("the loss is not finite")
+        return Scorer(0.8, 0.4)(architecture, img_size, on_epoch)
+
+    base = searched(tmp_path / "x", fail).candidates[0]
+    assert set(base.by_seed) == {0, 2}
+    assert "seed 1: the loss is not finite" in base.reason
 
 
 def test_a_head_that_knows_nothing_is_refused_whatever_it_guesses(tmp_path):
