@@ -163,7 +163,8 @@ class Search(SearchContext):
 
         Returns:
             The candidate; None where nothing is left, or where nothing can be chosen before a candidate that was asked
-            for is told: the base, which comes first and alone, or at the end one that may become the winner.
+            for is told: the base, beside which only a few others can be tried that drop blocks, or at the end one that
+            may become the winner.
 
         Raises:
             UserError: the output folder can't be made or holds another search.

@@ -76,10 +76,10 @@ def record_outcome(store: TrialStore, lease: Lease, outcome: Outcome) -> Candida
             return None
         kind, reason = "failed", f"its process ended {MOST_ATTEMPTS} times before it was finished"
     if kind == "failed" and lease.choice == store.space.choice():
-        store.void(lease.trial_id)
+        store.undo(lease)
         raise CommandError(f"the base itself can't be trained: {reason}") from outcome.cause
     if kind == "mistake" or kind == "not kept":
-        store.void(lease.trial_id)
+        store.undo(lease)
         raise (UserError if kind == "mistake" else NotKeptError)(reason) from outcome.cause
     return store.finish(lease, kind, accuracy=outcome.accuracy, params=outcome.params, reason=reason)
 

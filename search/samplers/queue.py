@@ -29,13 +29,13 @@ def unpooled_counterpart(store: TrialStore, candidate: Candidate) -> dict[str, A
 def starting_points(space: Space, sensitivity: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
     """The base itself, then a few ways to meet the budget by dropping alone.
 
-    Blocks, one at least, are left out from the end, from the start, spread evenly, and where it is known those
-    first that the base misses least, until the budget is met. So there are always candidates that drop and
+    Blocks, one at least, are left out from the end, from the start, spread evenly, and once the base is trained those
+    first that it misses least, until the budget is met. So there are always candidates that drop and
     don't pool.
 
     Args:
         space: the space, with its budgets.
-        sensitivity: accuracy that the base loses without each block.
+        sensitivity: accuracy that the base loses without each block; None where it isn't known yet.
     """
     names = [block.name for block in space.blocks if block.droppable]
     # Every other, then the remaining ones: any prefix of this order is spread over the depth.
@@ -57,10 +57,10 @@ def starting_points(space: Space, sensitivity: Mapping[str, float] | None = None
 class TrialQueue:
     """Decides what comes next.
 
-    First the base and a few candidates that only drop; then what the study's sampler proposes. When a candidate with
-    pools leads, the same without pools comes next, also beyond the number of trials, so that it is known what its
-    pools bring; and at the end that of each finalist. A strided pool may save so much that without it the budget isn't
-    kept: its like is then left out.
+    First the base and a few candidates that only drop, which others may try while the base is trained; then, once the
+    base is finished, what the study's sampler proposes. When a candidate with pools leads, the same without pools comes
+    next, also beyond the number of trials, so that it is known what its pools bring; and at the end that of each
+    finalist. A strided pool may save so much that without it the budget isn't kept: its like is then left out.
 
     Args:
         store: the trials; its study has a :class:`BudgetSampler`.
@@ -84,11 +84,11 @@ class TrialQueue:
         """The next candidate; None where there is none for now."""
         store, keys = self.store, self.store.keys()
         for choice in starting_points(store.space, store.get("sensitivity")):
-            if genotype_key(choice) not in keys and (len(keys) < self.trials or not keys):
+            if genotype_key(choice) not in keys and (len(keys) < self.trials or choice == store.space.choice()):
                 return choice
-            if keys.get(genotype_key(choice)) == 0 and not store.trials[0].state.is_finished():
-                # Without the base there is nothing to compare with, so it comes alone.
-                return None
+        if not store.base_is_finished:
+            # Who leads, and what the sampler learns, is measured against it.
+            return None
         count = self.finalists if len(keys) >= self.trials else 0
         for candidate in finalists(store.candidates(), count, self.keep_accuracy, store.space.measure):
             if candidate.pools:

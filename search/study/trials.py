@@ -69,6 +69,11 @@ class TrialStore:
         """Trials that somebody runs, or ran when it died."""
         return [trial for trial in self.trials if not trial.state.is_finished()]
 
+    @property
+    def base_is_finished(self) -> bool:
+        """Whether the base, which is the first trial of all, is finished."""
+        return bool(self.trials) and self.trials[0].state.is_finished()
+
     def keys(self) -> dict[GenotypeKey, int]:
         """The candidates that were tried or are being tried, with their numbers."""
         return {genotype_key(trial.params): number for number, trial in enumerate(self.trials)}
@@ -201,6 +206,21 @@ class TrialStore:
         for trial in self.running:
             if trial.state == TrialState.RUNNING and trial.user_attrs.get("owner") == self.worker.name:
                 put_back(self._storage, trial._trial_id, counted=False)
+
+    def undo(self, lease: Lease) -> None:
+        """Take a candidate back that met what ends the search, as if it had not been begun.
+
+        A trial is void then. The base's is begun anew where others were begun beside it, since the first one is the
+        base; alone it leaves an empty study, which takes other settings.
+        """
+        self.sync()
+        if lease.choice == self.space.choice() and len(self.trials) > 1:
+            with suppress(UpdateFinishedTrialError):
+                self._storage.set_trial_user_attr(lease.trial_id, "attempts", 1)
+            put_back(self._storage, lease.trial_id, counted=False)
+            self.sync()
+        else:
+            self.void(lease.trial_id)
 
     def void(self, trial_id: int) -> None:
         """Take a lease back, as if it had never been."""
