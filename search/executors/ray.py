@@ -154,7 +154,7 @@ class _Searcher(_Unsaved, Searcher):
         self.leases[trial_id] = lease
         self.observer.on_start(lease.choice)
         architecture, img_size = self.store.space.architecture(lease.choice), self.store.space.img_size(lease.choice)
-        return {"architecture": architecture.to_json(), "img_size": img_size}
+        return {"architecture": architecture.to_json(), "img_size": img_size, "passed": lease.passed}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write what came of a candidate."""
@@ -196,6 +196,7 @@ class _Scheduler(_Unsaved, FIFOScheduler):
             if self.pruner.stops(lease, result["epoch"], result["accuracy"], result["epochs"]):
                 self.searcher.stopped.add(trial.trial_id)
                 return TrialScheduler.STOP
+            self.pruner.store.let_pass(lease, result["epoch"])
         return TrialScheduler.CONTINUE
 
 

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ..space.space import Genotype, GenotypeKey, Space, genotype_key
 from ..types import Candidate, State
 from .lease import MOST_ATTEMPTS, Lease, put_back
+from .progress import progress_of
 from .workers import Worker, folder_lock
 
 __all__ = ["TrialStore", "distributions", "genotypes"]
@@ -88,11 +89,13 @@ class TrialStore:
             choice: the candidate.
             here: whether it runs in this process, whose end may then be its fault.
         """
+        progress = self._progress(choice)
         attrs = {
             "architecture": self.space.architecture(choice).to_json(),
             "owner": self.worker.name,
             "attempts": 1,
             "here": here,
+            "progress": list(progress),
         }
         trial_id = self._storage.create_new_trial(
             self._study_id,
@@ -109,7 +112,7 @@ class TrialStore:
         if same is not None and same._trial_id != trial_id:
             self.void(trial_id)
             return None
-        return Lease(trial_id, dict(choice), 1, time.monotonic())
+        return Lease(trial_id, dict(choice), 1, time.monotonic(), progress)
 
     def take_over(self, here: bool = True) -> Lease | None:
         """Take over a candidate whose process died, so that it is run again; None where there is none.
@@ -124,7 +127,7 @@ class TrialStore:
             if lease.attempts <= MOST_ATTEMPTS or trial.params == self.space.choice():
                 return lease
             ended = trial.user_attrs.get("attempts", 1)
-            self.finish(lease, "failed", reason=f"its process ended {ended} times before it was finished")
+            self.finish(lease, "failed", reason=f"its process ended {ended} times before it got any further")
         return None
 
     def lease(self, number: int) -> Lease | None:
@@ -140,13 +143,27 @@ class TrialStore:
         attempts, owner = trial.user_attrs.get("attempts", 1), trial.user_attrs.get("owner", "")
         if trial.state == TrialState.RUNNING and self.worker.is_alive(owner):
             return None
-        # Elsewhere the end of that process was not the candidate's fault.
-        begun = attempts + 1 if trial.user_attrs.get("here", True) else attempts
+        progress = self._progress(trial.params)
+        if progress > tuple(trial.user_attrs.get("progress", (0, 0))):
+            # Whatever ended that process, it doesn't keep the candidate from being finished.
+            begun = 1
+        else:
+            # Elsewhere the end of that process was not the candidate's fault.
+            begun = attempts + 1 if trial.user_attrs.get("here", True) else attempts
+        taken = {"owner": self.worker.name, "attempts": begun, "here": here, "progress": list(progress)}
         with folder_lock(self.worker.output):
-            if not self._take(trial, {"owner": self.worker.name, "attempts": begun, "here": here}):
+            if not self._take(trial, taken):
                 return None
         self.sync()
-        return Lease(trial._trial_id, dict(trial.params), begun, time.monotonic())
+        passed = trial.user_attrs.get("passed", 0)
+        return Lease(trial._trial_id, dict(trial.params), begun, time.monotonic(), progress, passed)
+
+    def _progress(self, choice: Genotype) -> tuple[int, int]:
+        return progress_of(self.worker.output, self.space.architecture(choice), self.space.img_size(choice))
+
+    def got_further(self, lease: Lease) -> bool:
+        """Whether the training of a candidate got further since it was leased."""
+        return self._progress(lease.choice) > lease.progress
 
     def _take(self, trial: FrozenTrial, taken: Mapping[str, Any]) -> bool:
         """Take a trial from its dead owner, unless another process was quicker."""
@@ -167,6 +184,11 @@ class TrialStore:
         # One that was taken for dead may have been finished by another process.
         with suppress(UpdateFinishedTrialError):
             self._storage.set_trial_intermediate_value(lease.trial_id, epoch, accuracy)
+
+    def let_pass(self, lease: Lease, epoch: int) -> None:
+        """Note that a candidate was compared after an epoch and went on: it isn't compared there again."""
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(lease.trial_id, "passed", epoch)
 
     def finish(
         self, lease: Lease, state: State, *, accuracy: float | None = None, params: int = 0, reason: str = ""
