@@ -165,7 +165,8 @@ class Search(SearchContext):
 
         Returns:
             The candidate; None where nothing is left, or where nothing can be chosen before a candidate that was asked
-            for is told: the base, which comes first and alone, or at the end one that may become the winner.
+            for is told: the base, beside which only a few others can be tried that drop blocks, or at the end one that
+            may become the winner.
 
         Raises:
             UserError: the output folder can't be made or holds another search.
@@ -263,7 +264,8 @@ class Search(SearchContext):
             write_config(self.config, self.output / CONFIG_FILE, name, self._kept_recipe)
         study.sampler = self._make_sampler()
         with Worker(study, self.output) as worker:
-            yield TrialStore(study, storage, self.space, worker, self.config.first_seed)
+            trained = self.config.evaluator == "train"
+            yield TrialStore(study, storage, self.space, worker, self.config.seed, trained)
 
 
 def run(config: SearchConfig, observer: Observer | None = None) -> Results:

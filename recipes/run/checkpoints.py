@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from cp_vision.shared.files import remove_unfinished
 
 __all__ = ["load_state", "save_state", "writing"]
 
-LATEST, RESERVE, UNFINISHED = "checkpoint.pt", "checkpoint.previous.pt", ".checkpoint.unfinished"
+LATEST, RESERVE = "checkpoint.pt", "checkpoint.previous.pt"
 
 
 def save_state(state: dict[str, Any], folder: Path) -> None:
-    """Write a state. Killed at any moment, this leaves a whole one.
+    """Write a state. Killed at any moment, this leaves a whole one, also where another process writes there.
 
     Args:
         state: tensors and plain values.
@@ -30,13 +31,14 @@ def save_state(state: dict[str, Any], folder: Path) -> None:
     Raises:
         CommandError: it can't be written (a full disk); the states that are there stay.
     """
-    unfinished, latest = folder / UNFINISHED, folder / LATEST
+    unfinished = folder / f".checkpoint.{socket.gethostname()}-{os.getpid()}.unfinished"
+    latest = folder / LATEST
     with writing(folder):
         with open(unfinished, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        if latest.exists():
+        with contextlib.suppress(FileNotFoundError):
             os.replace(latest, folder / RESERVE)
         os.replace(unfinished, latest)
 

@@ -24,7 +24,7 @@ from ..processes import Processes
 from ..recipe.keys import Recipe
 from .task import make_task
 
-__all__ = ["MAX_SKIPPED", "Trainer", "TrainingError", "train"]
+__all__ = ["MAX_SKIPPED", "Trainer", "TrainingError", "train", "train_on"]
 
 MAX_SKIPPED = 10
 """Updates in a row that may be skipped since their loss is not finite."""
@@ -250,9 +250,17 @@ def train(
         TrainingError: the loss was not finite too often.
         CommandError: too many images can't be read.
     """
-    trainer = Trainer(model, recipe, loader, processes)
+    return train_on(Trainer(model, recipe, loader, processes), on_epoch, on_update)
+
+
+def train_on(
+    trainer: Trainer,
+    on_epoch: Callable[[int, int, float, nn.Module], None] | None = None,
+    on_update: Callable[[], None] | None = None,
+) -> nn.Module:
+    """Train from where a trainer is to the end; callbacks, what is returned and raised as of :func:`train`."""
     trained = trainer.model if trainer.averaged is None else trainer.averaged
-    for _ in range(trainer.epochs):
+    while trainer.epoch < trainer.epochs:
         loss = trainer.train_epoch(None if on_update is None else lambda loss: on_update())
         if on_epoch is not None:
             on_epoch(trainer.epoch, trainer.epochs, loss, trained)

@@ -32,7 +32,7 @@ class Forecast:
         score_seconds: scoring the base on the held-out part.
         candidate_seconds: training and scoring the base; others cost about their share of its MACs.
         hours: all candidates trained to their end, the tightest budget's share of the base's time each.
-        disk: bytes of weights that are kept, with their copies in folders.
+        disk: bytes of weights that are kept, with their copies in folders, and of the states of trainings.
     """
 
     size: int
@@ -76,6 +76,9 @@ def forecast(context: SearchContext) -> Forecast:
         max(costs["params"].pool.values(), default=0.0) for costs in context.space.costs.values()
     )
     folders = 2 * (config.keep_checkpoints + 3) + parallel
+    if candidate:
+        # A state and the one before it, each with weights, averaged ones, and two numbers of the optimiser's for each.
+        folders += 2 * 4 * parallel
     size_of_space = count_candidates(context.space)
     return Forecast(size_of_space, epoch, score, candidate, total / 3600, int(4 * params * folders))
 

@@ -68,7 +68,8 @@ def _look(config: SearchConfig) -> ResultsWriter:
     if study is None:
         raise UserError(f"{place} holds no study {place.name!r} any more")
     # This process is none that others wait for, as it never begins.
-    store = TrialStore(study, storage, contents.space, Worker(study, output), config.first_seed)
+    trained = config.evaluator == "train"
+    store = TrialStore(study, storage, contents.space, Worker(study, output), config.seed, trained)
     return ResultsWriter(config, contents, store)
 
 

@@ -200,11 +200,6 @@ class SearchConfig(CheckedModel):
         return 1 if self.evaluator == "sensitivity" else self.trials
 
     @property
-    def first_seed(self) -> int | None:
-        """The seed of the trainings that score candidates first; None where they are scored otherwise."""
-        return self.seed if self.evaluator == "train" else None
-
-    @property
     def further_seeds(self) -> tuple[int, ...]:
         """The seeds that finalists are trained with after all candidates were scored."""
         if self.evaluator == "sensitivity":

@@ -1,15 +1,19 @@
-"""The trained weights of candidates in the output folder."""
+"""The trained weights of candidates in the output folder, and the states of their trainings."""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from cp_vision import Architecture
 
+from ..study.progress import TRAINING, candidate_name
+
 __all__ = ["are_kept", "keep_weights", "weights_folder"]
+
+WEIGHTS = "weights"
 
 
 def weights_folder(
@@ -23,9 +27,7 @@ def weights_folder(
         img_size: side of its images in pixels; None is the recipe's.
         seed: of its training; None is the recipe's.
     """
-    text = architecture.to_json() + ("" if img_size is None else f" {img_size}")
-    text += "" if seed is None else f" seed {seed}"
-    return output / "weights" / hashlib.sha256(text.encode()).hexdigest()[:12]
+    return output / WEIGHTS / candidate_name(architecture, img_size, seed)
 
 
 def are_kept(folder: Path) -> bool:
@@ -36,14 +38,19 @@ def are_kept(folder: Path) -> bool:
 def keep_weights(
     output: Path, kept: Iterable[tuple[Architecture, int | None] | tuple[Architecture, int | None, int | None]]
 ) -> None:
-    """Delete the weights of all candidates but these, so that the disk stays bounded.
+    """Delete the weights of all candidates but these, so that the disk stays bounded, and the states of trainings.
 
     Args:
         output: output folder of the search.
-        kept: architectures, image sizes, and where it is not the recipe's, the seed.
+        kept: architectures, image sizes, and where it is not the recipe's, the seed: of those whose weights are kept,
+            and of those that are being trained.
     """
-    folders = {weights_folder(output, *candidate) for candidate in kept}
-    for folder in (output / "weights").glob("*/"):
-        # One that is being written begins with a dot.
-        if folder not in folders and not folder.name.startswith("."):
-            shutil.rmtree(folder, ignore_errors=True)
+    names = {candidate_name(*candidate) for candidate in kept}
+    for parent in (output / WEIGHTS, output / TRAINING):
+        for folder in parent.glob("*/"):
+            # One that is being written begins with a dot.
+            if folder.name not in names and not folder.name.startswith("."):
+                shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        # Where it is there, and empty.
+        (output / TRAINING).rmdir()

@@ -59,7 +59,7 @@ def measure_sensitivity(context: SearchContext, record: TrialStore) -> None:
         record: gets the points by block, if the base was scored and its weights are there.
     """
     record.sync()
-    if not record.finished or record.get("sensitivity") is not None:
+    if not record.base_is_finished or record.get("sensitivity") is not None:
         return
     trainer, choice = TrainEvaluator.of(context), record.choice_of(0)
     architecture = context.space.architecture(choice)

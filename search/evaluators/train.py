@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from optuna.exceptions import OptunaError
 from safetensors import SafetensorError
 from timm.utils import random_seed
 
 from cp_vision import Architecture
 from cp_vision.shared.command_line import CommandError
-from cp_vision.shared.errors import one_line
+from cp_vision.shared.errors import UserError, one_line
 
 from ...recipes.data.evaluation_loader import ScoringLoader
-from ...recipes.data.training_loader import TrainingLoader
+from ...recipes.data.training_loader import TrainingLoader, worker_count
 from ...recipes.evaluation.evaluate import evaluate
 from ...recipes.models import build_model, data_config, save_model
 from ...recipes.processes import Processes, single_process
 from ...recipes.recipe.keys import Recipe
+from ...recipes.run.kept_state import KeptState
+from ...recipes.run.output_folder import FREE_KEYS
 from ...recipes.training.first_step import rehearse
-from ...recipes.training.trainer import TrainingError, train
+from ...recipes.training.trainer import Trainer, TrainingError, train_on
 from ..context import SearchContext
+from ..study.progress import training_folder
 from .base import NotKeptError, OnEpoch, OutOfTimeError, Score
 from .checkpoints import are_kept, weights_folder
 
@@ -35,6 +39,9 @@ class TrainEvaluator:
     Every candidate starts from the same seed, so the same candidate gets the same score (on a CPU). Where the
     recipe names weights (``pretrained``, ``initial_checkpoint``), it starts from those of the base, as far as the
     names match. What is trained with a further seed has a folder of its own for its weights.
+
+    The state of a training is kept in the output folder while it goes on. Where its process is killed, the same call
+    goes on from there, in any process that sees the folder, and ends with the same weights (on a CPU).
 
     Args:
         recipe: how to train; its seed is the seed.
@@ -80,7 +87,7 @@ class TrainEvaluator:
     def __call__(
         self, architecture: Architecture, img_size: int | None, on_epoch: OnEpoch, seed: int | None = None
     ) -> Score:
-        """Train, score, and keep the weights; see :class:`Evaluator`.
+        """Train, or go on where a process was killed, score, and keep the weights; see :class:`Evaluator`.
 
         Args:
             architecture: the architecture.
@@ -94,18 +101,38 @@ class TrainEvaluator:
             # Else torch compiles so many architectures in a process, eight by default, and no more.
             torch.compiler.reset()
         model = self.build(architecture)
-        deadline = None if self.most_seconds is None else time.monotonic() + self.most_seconds
+        trainer = Trainer(model, recipe, self.training_loader(model, img_size, seed), self.processes)
+        folder = training_folder(self.output, architecture, img_size, self._further(seed))
+        state = KeptState(trainer, folder, self._identity(architecture, trainer))
+        try:
+            trained = self._train(state, lambda model: self.score(model, self.held_out, img_size), on_epoch)
+            self._save(trained, recipe, self.folder(architecture, img_size, seed))
+            params = sum(parameter.numel() for parameter in trained.parameters())
+            score = Score(self.score(trained, self.held_out, img_size), params)
+        except (NotKeptError, OptunaError, UserError):
+            # It goes on from there once that is mended.
+            raise
+        except Exception:
+            state.remove()
+            raise
+        state.remove()
+        return score
 
+    def _train(self, state: KeptState, score: Callable[[torch.nn.Module], float], on_epoch: OnEpoch) -> torch.nn.Module:
         def after_update() -> None:
-            if deadline is not None and time.monotonic() > deadline:
+            if self.most_seconds is not None and state.seconds > self.most_seconds:
                 raise OutOfTimeError(f"it took longer than the {self.most_seconds:g} seconds that a candidate may")
+            try:
+                state.after_update()
+            except CommandError as error:
+                raise NotKeptError(str(error)) from error
 
         def after_epoch(epoch: int, epochs: int, loss: float, scored: torch.nn.Module) -> None:
-            on_epoch(epoch, epochs, loss, lambda: self.score(scored, self.held_out, img_size))
+            on_epoch(epoch, epochs, loss, lambda: score(scored))
 
-        loader = self.training_loader(model, img_size, seed)
-        model = train(model, recipe, loader, self.processes, after_epoch, after_update)
-        folder = self.folder(architecture, img_size, seed)
+        return train_on(state.trainer, after_epoch, after_update)
+
+    def _save(self, model: torch.nn.Module, recipe: Recipe, folder: Path) -> None:
         try:
             folder.parent.mkdir(exist_ok=True)
             save_model(model, folder, data_config(model, recipe), self.train_set.classes)
@@ -114,8 +141,19 @@ class TrainEvaluator:
                 f"can't write into {str(folder.parent)!r}: {getattr(error, 'strerror', None) or one_line(error)}; make "
                 "room and run the same command again: nothing that was finished is lost"
             ) from error
-        params = sum(parameter.numel() for parameter in model.parameters())
-        return Score(self.score(model, self.held_out, img_size), params)
+
+    def _identity(self, architecture: Architecture, trainer: Trainer) -> dict[str, Any]:
+        """What makes this training another one than any other."""
+        recipe, loader = trainer.recipe, trainer.loader
+        return {
+            "architecture": architecture.to_json(),
+            "recipe": recipe.model_dump_json(exclude=FREE_KEYS),
+            "images": len(self.train_set),
+            "classes": self.num_classes,
+            "updates": loader.updates,
+            # What a stream gives, and in what order, depends on who reads it.
+            "workers": worker_count(recipe) if loader.unreadable is None else None,
+        }
 
     def rehearse(self, architecture: Architecture, img_size: int | None = None) -> None:
         """Take one step of a training, so that mistakes show before anything is written.
@@ -133,7 +171,11 @@ class TrainEvaluator:
 
     def folder(self, architecture: Architecture, img_size: int | None = None, seed: int | None = None) -> Path:
         """Where the weights of a candidate that was trained with a seed are kept; None is the recipe's."""
-        return weights_folder(self.output, architecture, img_size, None if seed == self.recipe.seed else seed)
+        return weights_folder(self.output, architecture, img_size, self._further(seed))
+
+    def _further(self, seed: int | None) -> int | None:
+        """A seed that is not the recipe's own."""
+        return None if seed == self.recipe.seed else seed
 
     def kept(self, architecture: Architecture, img_size: int | None = None, seed: int | None = None) -> Path:
         """The folder with a candidate's trained weights; where they were not kept it is trained again.

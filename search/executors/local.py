@@ -101,9 +101,10 @@ def _watch(pruner: Pruner, lease: Lease, observer: Observer) -> OnEpoch:
     def on_epoch(epoch: int, epochs: int, loss: float, score: Callable[[], float]) -> None:
         show(epoch, epochs, loss)
         # Finalists are trained to their end.
-        if lease.seed is None and is_rung(pruner.name, epoch, epochs):
+        if lease.seed is None and is_rung(pruner.name, epoch, epochs) and epoch > lease.passed:
             accuracy = finite(score())
             if pruner.stops(lease, epoch, accuracy, epochs):
                 raise StoppedEarly(accuracy)
+            pruner.store.let_pass(lease, epoch)
 
     return on_epoch

@@ -71,15 +71,15 @@ def record_outcome(store: TrialStore, lease: Lease, outcome: Outcome) -> Candida
     """
     kind, reason = outcome.kind, outcome.reason
     if kind == "died":
-        if lease.attempts < MOST_ATTEMPTS:
+        if lease.attempts < MOST_ATTEMPTS or store.got_further(lease):
             store.hand_back(lease)
             return None
-        kind, reason = "failed", f"its process ended {MOST_ATTEMPTS} times before it was finished"
+        kind, reason = "failed", f"its process ended {MOST_ATTEMPTS} times before it got any further"
     if kind == "failed" and lease.choice == store.space.choice() and lease.seed is None:
-        store.void(lease.trial_id)
+        store.undo(lease)
         raise CommandError(f"the base itself can't be trained: {reason}") from outcome.cause
     if kind == "mistake" or kind == "not kept":
-        store.void(lease.trial_id)
+        store.undo(lease)
         raise (UserError if kind == "mistake" else NotKeptError)(reason) from outcome.cause
     return store.finish(lease, kind, accuracy=outcome.accuracy, params=outcome.params, reason=reason)
 

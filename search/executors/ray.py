@@ -154,7 +154,12 @@ class _Searcher(_Unsaved, Searcher):
         self.leases[trial_id] = lease
         self.observer.on_start(lease.choice, lease.seed)
         architecture, img_size = self.store.space.architecture(lease.choice), self.store.space.img_size(lease.choice)
-        return {"architecture": architecture.to_json(), "img_size": img_size, "seed": lease.seed}
+        return {
+            "architecture": architecture.to_json(),
+            "img_size": img_size,
+            "seed": lease.seed,
+            "passed": lease.passed,
+        }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write what came of a candidate."""
@@ -196,6 +201,7 @@ class _Scheduler(_Unsaved, FIFOScheduler):
             if self.pruner.stops(lease, result["epoch"], result["accuracy"], result["epochs"]):
                 self.searcher.stopped.add(trial.trial_id)
                 return TrialScheduler.STOP
+            self.pruner.store.let_pass(lease, result["epoch"])
         return TrialScheduler.CONTINUE
 
 

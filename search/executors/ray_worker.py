@@ -32,8 +32,8 @@ def run_candidate(
     """Score a candidate and report to Tune: after epochs that are compared, and what came of it.
 
     Args:
-        config: Tune's: the candidate, as the JSON of its ``architecture``, its ``img_size``, and of a further training
-            of a finalist the ``seed``.
+        config: Tune's: the candidate, as the JSON of its ``architecture`` and its ``img_size``, the ``seed`` of a
+            further training of a finalist, and the epoch until which it was compared before (``passed``).
         search: the search.
         evaluator: in place of the search's.
         contents: what the study holds of the search: the recipe, and latencies.
@@ -42,7 +42,7 @@ def run_candidate(
     seed = config["seed"]
 
     def on_epoch(epoch: int, epochs: int, loss: float, score: Callable[[], float]) -> None:
-        if seed is None and is_rung(search.early_stop, epoch, epochs):
+        if seed is None and is_rung(search.early_stop, epoch, epochs) and epoch > config["passed"]:
             # Tune stops a candidate by SystemExit, raised here.
             tune.report({"accuracy": finite(score()), "epoch": epoch, "epochs": epochs})
 

@@ -11,7 +11,6 @@ from optuna.trial import TrialState, create_trial
 from ..selection import Leaders, finalists, leaders
 from ..space.space import KEEP, POOL, Genotype, GenotypeKey, Space, genotype_key
 from ..study.trials import TrialStore
-from ..types import Candidate
 from .budget import ExhaustedError
 
 __all__ = ["NextTrial", "TrialQueue", "starting_points", "without_pools"]
@@ -25,13 +24,13 @@ def without_pools(choice: Genotype) -> dict[str, Any]:
 def starting_points(space: Space, sensitivity: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
     """The base itself, then a few ways to meet the budget by dropping alone.
 
-    Blocks, one at least, are left out from the end, from the start, spread evenly, and where it is known those
-    first that the base misses least, until the budget is met. So there are always candidates that drop and
+    Blocks, one at least, are left out from the end, from the start, spread evenly, and once the base is trained those
+    first that it misses least, until the budget is met. So there are always candidates that drop and
     don't pool.
 
     Args:
         space: the space, with its budgets.
-        sensitivity: accuracy that the base loses without each block.
+        sensitivity: accuracy that the base loses without each block; None where it isn't known yet.
     """
     names = [block.name for block in space.blocks if block.droppable]
     # Every other, then the remaining ones: any prefix of this order is spread over the depth.
@@ -66,11 +65,11 @@ class NextTrial:
 class TrialQueue:
     """Decides what comes next.
 
-    First the base and a few candidates that only drop, then what the study's sampler proposes, and beyond the number of
-    trials the counterparts without pools of the finalists that pool, so that it is known what pools bring. A strided
-    pool may save so much that without it the budget isn't kept: its counterpart is then left out. In the end the
-    finalists are trained with further seeds; so is the base while others are still being scored, and before all others
-    where its accuracy is to be kept.
+    First the base and a few candidates that only drop, which others may try while the base is trained. Once the base is
+    finished, what the study's sampler proposes, and beyond the number of trials the counterparts without pools of the
+    finalists that pool, so that it is known what pools bring. A strided pool may save so much that without it the
+    budget isn't kept: its counterpart is then left out. In the end the finalists are trained with further seeds; so is
+    the base while others are still being scored, and before all others where its accuracy is to be kept.
 
     Args:
         store: the trials; its study has a :class:`BudgetSampler`.
@@ -102,11 +101,11 @@ class TrialQueue:
         """The next candidate, or the next training of a finalist; None where there is none for now."""
         store, keys = self.store, self.store.keys()
         for choice in starting_points(store.space, store.get("sensitivity")):
-            if genotype_key(choice) not in keys and (len(keys) < self.trials or not keys):
+            if genotype_key(choice) not in keys and (len(keys) < self.trials or choice == store.space.choice()):
                 return NextTrial(choice)
-            if keys.get(genotype_key(choice)) == 0 and not store.trials[0].state.is_finished():
-                # Without the base there is nothing to compare with, so it comes alone.
-                return None
+        if not store.base_is_finished:
+            # Who leads, and what the sampler learns, is measured against it.
+            return None
         if self.keep_accuracy is not None and (again := self._again([store.space.choice()])) is not None:
             return again
         if len(keys) < self.trials and (proposed := self._proposed()) is not None:
@@ -115,21 +114,18 @@ class TrialQueue:
 
     def _finalist(self, keys: Mapping[GenotypeKey, int]) -> NextTrial | None:
         """What is still to be known of the finalists."""
-        store = self.store
-        scored = [store.choice_of(c.number) for c in self._finalists()]
-        for choice in scored:
-            counterpart = store.space.normal(without_pools(choice))
-            if genotype_key(counterpart) not in keys and store.space.excess(counterpart) <= 0:
-                return NextTrial(counterpart)
+        store, space = self.store, self.store.space
         if any(not trial.state.is_finished() for trial in store.trials):
             # Who the finalists are isn't known before all were scored; the base is one of them.
-            scored = [store.space.choice()]
-        return self._again(scored)
-
-    def _finalists(self) -> list[Candidate]:
-        seeds = len(self.seeds) + (self.store.first_seed is not None)
-        measure = self.store.space.measure
-        return finalists(self.store.candidates(), self.finalists, self.keep_accuracy, measure, seeds)
+            return self._again([space.choice()])
+        seeds = len(self.seeds) + store.trained
+        found = finalists(store.candidates(), self.finalists, self.keep_accuracy, space.measure, seeds)
+        choices = [store.choice_of(c.number) for c in found]
+        for choice in choices:
+            counterpart = space.normal(without_pools(choice))
+            if genotype_key(counterpart) not in keys and space.excess(counterpart) <= 0:
+                return NextTrial(counterpart)
+        return self._again(choices)
 
     def _again(self, choices: Sequence[dict[str, Any]]) -> NextTrial | None:
         """A further training of one of these, each with one seed before any with the next."""

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 __all__ = ["MOST_ATTEMPTS", "Lease", "put_back"]
 
 MOST_ATTEMPTS = 5
-"""How often a candidate is begun whose process dies before it is done."""
+"""How often a candidate is begun whose process dies before its training has got any further."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,11 @@ class Lease:
     Attributes:
         trial_id: of its trial in the storage.
         choice: what it is.
-        attempts: how often it was begun, this time included.
+        attempts: how often it was begun at the point where its training is, this time included.
         began: time by the clock that runs evenly.
         seed: of the training, where it is a further one of a finalist; None for the first score of a candidate.
+        progress: where its training was then; see :func:`progress_of`.
+        passed: the last epoch after which it was compared with others and went on.
     """
 
     trial_id: int
@@ -33,6 +35,8 @@ class Lease:
     attempts: int
     began: float
     seed: int | None = None
+    progress: tuple[int, int] = (0, 0)
+    passed: int = 0
 
 
 def put_back(storage: BaseStorage, trial_id: int, counted: bool) -> None:

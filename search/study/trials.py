@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ..space.space import Genotype, GenotypeKey, Space, genotype_key
 from ..types import Candidate, State
 from .lease import MOST_ATTEMPTS, Lease, put_back
+from .progress import progress_of
 from .workers import Worker, folder_lock
 
 __all__ = ["TrialStore", "distributions", "genotypes"]
@@ -45,8 +46,8 @@ class TrialStore:
         storage: the storage.
         space: the search space.
         worker: this process.
-        first_seed: of the trainings by which candidates are scored first; None where they aren't scored by trainings of
-            their own.
+        seed: of the search, and so of the first training of each candidate.
+        trained: whether candidates are scored by trainings of their own.
 
     Attributes:
         trials: one for each candidate, by number.
@@ -54,9 +55,15 @@ class TrialStore:
     """
 
     def __init__(
-        self, study: optuna.Study, storage: BaseStorage, space: Space, worker: Worker, first_seed: int | None = None
+        self,
+        study: optuna.Study,
+        storage: BaseStorage,
+        space: Space,
+        worker: Worker,
+        seed: int = 0,
+        trained: bool = True,
     ) -> None:
-        self.first_seed = first_seed
+        self.seed, self.trained = seed, trained
         self.study, self.space, self.worker, self._storage = study, space, worker, storage
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._distributions = distributions(space.choices())
@@ -85,6 +92,11 @@ class TrialStore:
         """Trials that somebody runs, or ran when it died, those of finalists among them."""
         return [trial for trial in [*self.trials, *self.repeats] if not trial.state.is_finished()]
 
+    @property
+    def base_is_finished(self) -> bool:
+        """Whether the base, which is the first trial of all, is finished."""
+        return bool(self.trials) and self.trials[0].state.is_finished()
+
     def keys(self) -> dict[GenotypeKey, int]:
         """The candidates that were tried or are being tried, with their numbers."""
         return {genotype_key(trial.params): number for number, trial in enumerate(self.trials)}
@@ -104,11 +116,13 @@ class TrialStore:
             here: whether it runs in this process, whose end may then be its fault.
             seed: of a further training of a finalist; None for a candidate that wasn't scored yet.
         """
+        progress = self._progress(choice, seed)
         attrs: dict[str, Any] = {
             "architecture": self.space.architecture(choice).to_json(),
             "owner": self.worker.name,
             "attempts": 1,
             "here": here,
+            "progress": list(progress),
         }
         if seed is not None:
             attrs["seed"] = seed
@@ -128,7 +142,7 @@ class TrialStore:
         if same is not None and same._trial_id != trial_id:
             self.void(trial_id)
             return None
-        return Lease(trial_id, dict(choice), 1, time.monotonic(), seed)
+        return Lease(trial_id, dict(choice), 1, time.monotonic(), seed, progress)
 
     def take_over(self, here: bool = True) -> Lease | None:
         """Take over a candidate whose process died, so that it is run again; None where there is none.
@@ -144,7 +158,7 @@ class TrialStore:
             if lease.attempts <= MOST_ATTEMPTS or base:
                 return lease
             ended = trial.user_attrs.get("attempts", 1)
-            self.finish(lease, "failed", reason=f"its process ended {ended} times before it was finished")
+            self.finish(lease, "failed", reason=f"its process ended {ended} times before it got any further")
         return None
 
     def lease(self, number: int) -> Lease | None:
@@ -160,13 +174,29 @@ class TrialStore:
         attempts, owner = trial.user_attrs.get("attempts", 1), trial.user_attrs.get("owner", "")
         if trial.state == TrialState.RUNNING and self.worker.is_alive(owner):
             return None
-        # Elsewhere the end of that process was not the candidate's fault.
-        begun = attempts + 1 if trial.user_attrs.get("here", True) else attempts
+        seed = trial.user_attrs.get("seed")
+        progress = self._progress(trial.params, seed)
+        if progress > tuple(trial.user_attrs.get("progress", (0, 0))):
+            # Whatever ended that process, it doesn't keep the candidate from being finished.
+            begun = 1
+        else:
+            # Elsewhere the end of that process was not the candidate's fault.
+            begun = attempts + 1 if trial.user_attrs.get("here", True) else attempts
+        taken = {"owner": self.worker.name, "attempts": begun, "here": here, "progress": list(progress)}
         with folder_lock(self.worker.output):
-            if not self._take(trial, {"owner": self.worker.name, "attempts": begun, "here": here}):
+            if not self._take(trial, taken):
                 return None
         self.sync()
-        return Lease(trial._trial_id, dict(trial.params), begun, time.monotonic(), trial.user_attrs.get("seed"))
+        passed = trial.user_attrs.get("passed", 0)
+        return Lease(trial._trial_id, dict(trial.params), begun, time.monotonic(), seed, progress, passed)
+
+    def _progress(self, choice: Genotype, seed: int | None) -> tuple[int, int]:
+        further = None if seed == self.seed else seed
+        return progress_of(self.worker.output, self.space.architecture(choice), self.space.img_size(choice), further)
+
+    def got_further(self, lease: Lease) -> bool:
+        """Whether the training of a candidate got further since it was leased."""
+        return self._progress(lease.choice, lease.seed) > lease.progress
 
     def _take(self, trial: FrozenTrial, taken: Mapping[str, Any]) -> bool:
         """Take a trial from its dead owner, unless another process was quicker."""
@@ -187,6 +217,11 @@ class TrialStore:
         # One that was taken for dead may have been finished by another process.
         with suppress(UpdateFinishedTrialError):
             self._storage.set_trial_intermediate_value(lease.trial_id, epoch, accuracy)
+
+    def let_pass(self, lease: Lease, epoch: int) -> None:
+        """Note that a candidate was compared after an epoch and went on: it isn't compared there again."""
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(lease.trial_id, "passed", epoch)
 
     def finish(
         self, lease: Lease, state: State, *, accuracy: float | None = None, params: int = 0, reason: str = ""
@@ -226,6 +261,21 @@ class TrialStore:
         for trial in self.running:
             if trial.state == TrialState.RUNNING and trial.user_attrs.get("owner") == self.worker.name:
                 put_back(self._storage, trial._trial_id, counted=False)
+
+    def undo(self, lease: Lease) -> None:
+        """Take a candidate back that met what ends the search, as if it had not been begun.
+
+        A trial is void then. The base's is begun anew where others were begun beside it, since the first one is the
+        base; alone it leaves an empty study, which takes other settings.
+        """
+        self.sync()
+        if lease.choice == self.space.choice() and len(self.trials) > 1:
+            with suppress(UpdateFinishedTrialError):
+                self._storage.set_trial_user_attr(lease.trial_id, "attempts", 1)
+            put_back(self._storage, lease.trial_id, counted=False)
+            self.sync()
+        else:
+            self.void(lease.trial_id)
 
     def void(self, trial_id: int) -> None:
         """Take a lease back, as if it had never been."""
@@ -273,8 +323,8 @@ class TrialStore:
         if not repeats or candidate.state != "complete":
             return candidate
         by_seed = {t.user_attrs["seed"]: t.values[0] for t in repeats if t.state == TrialState.COMPLETE}
-        if by_seed and self.first_seed is not None and candidate.accuracy is not None:
-            by_seed[self.first_seed] = candidate.accuracy
+        if by_seed and self.trained and candidate.accuracy is not None:
+            by_seed[self.seed] = candidate.accuracy
         failed = [
             f"with seed {t.user_attrs['seed']}: {t.user_attrs.get('result', {}).get('reason', '')}"
             for t in repeats

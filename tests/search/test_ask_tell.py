@@ -42,11 +42,9 @@ def test_asking_and_telling_is_the_same_search(whole, tmp_path):
 def test_begun_by_one_and_finished_by_the_other(whole, tmp_path):
     search = Search(config(tmp_path / "both"))
     first = search.ask()
-    # The base comes alone.
-    assert search.ask() is None
-    search.tell(first.number, score(first))
     open_ones = [search.ask() for _ in range(2)]
-    assert [p.number for p in open_ones] == [1, 2]
+    assert [p.number for p in (first, *open_ones)] == [0, 1, 2]
+    search.tell(first.number, score(first))
     # What wasn't told is given back, and run() tries it.
     assert key(search.run(evaluator=FakeEvaluator())) == key(whole)
     assert search.ask() is None
@@ -81,6 +79,33 @@ def test_what_cant_be_told_is_one_line(tmp_path):
         assert search.tell(0, 50.0).state == "complete"
         with pytest.raises(UserError, match="candidate 0 is finished"):
             search.tell(0, 50.0)
+
+
+def test_beside_the_base_come_those_that_only_drop(whole, tmp_path):
+    """What else comes is chosen by what the base scores."""
+    with Search(config(tmp_path)) as search:
+        begun = [search.ask() for _ in range(4)]
+        assert search.ask() is None
+        for proposal in begun[1:]:
+            search.tell(proposal.number, score(proposal))
+            assert (tmp_path / "report.html").exists()
+        assert [bool(p.architecture.drops) for p in begun] == [False, True, True, True]
+        assert not any(p.architecture.pools for p in begun)
+        assert search.ask() is None
+        search.tell(begun[0].number, score(begun[0]))
+        assert search.ask().number == 4
+    assert key(Search(config(tmp_path)).run(evaluator=FakeEvaluator())) == key(whole)
+
+
+def test_a_base_that_fails_beside_others_stays_the_first(whole, tmp_path):
+    for failing in range(2):
+        with Search(config(tmp_path)) as search:
+            base, other = search.ask(), search.ask()
+            assert (base.number, base.architecture.drops, other.number) == (0, (), 1 + failing)
+            search.tell(other.number, score(other))
+            with pytest.raises(CommandError, match="out of memory"):
+                search.tell(base.number, failed="out of memory")
+    assert key(Search(config(tmp_path)).run(evaluator=FakeEvaluator())) == key(whole)
 
 
 def test_a_base_that_fails_ends_it_and_is_asked_for_again(tmp_path):

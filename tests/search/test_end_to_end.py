@@ -265,6 +265,33 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(found, tmp_path):
     assert {path.name for path in folder.iterdir()} == {path.name for path in output.iterdir()}
 
 
+def test_killed_six_times_within_its_first_candidate_it_comes_to_the_same_end(tmp_path):
+    """As on a machine that is taken away again and again before a candidate is done."""
+    long = [*SMALL, "--set", "epochs=8"]
+    run(cp_search(tmp_path / "whole", 2, base=long))
+    folder, rng = tmp_path / "killed", random.Random(1)
+    for _ in range(6):
+        before = states(folder)
+        process = commands.start(cp_search(folder, 2, base=long))
+        # Once it has got further than the one before it, at some moment of what comes next.
+        while process.is_running and states(folder) == before:
+            time.sleep(0.01)
+        assert process.wait(rng.uniform(0, 0.4)) is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (folder / "pareto.csv").exists()
+    run(cp_search(folder, 2, base=long))
+    assert table(folder) == table(tmp_path / "whole")
+    one, two = ((f / "best" / "model.safetensors").read_bytes() for f in (folder, tmp_path / "whole"))
+    assert one == two
+    assert not (folder / ".training").exists()
+
+
+def states(folder):
+    """The states of trainings that are kept in a search's folder: which file was put there last."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob(".training/*/checkpoint.pt")}
+
+
 def test_ctrl_c_leaves_a_study_that_the_same_command_continues(found, tmp_path):
     output, _ = found
     folder = tmp_path / "stopped"
@@ -341,7 +368,9 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path):
     # Room for the record, none for weights.
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
     try:
-        with pytest.raises(CommandError, match=r"can't write into .*/weights'.*; make room and run the same command"):
+        with pytest.raises(
+            CommandError, match=r"can't write into .*/\.training/.*; make room and run the same command"
+        ):
             Search(config.with_values(trials=4)).run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -11,6 +11,7 @@ from timm.utils import random_seed
 from cp_vision import Architecture
 from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError
+from cp_vision.shared.files import remove_unfinished
 
 from ....recipes.data.training_loader import TrainingLoader
 from ....recipes.models import build_model, data_config
@@ -51,6 +52,7 @@ def train_shared(shared: SharedTraining, folder: Path, on_progress: Callable[[fl
         CommandError: the loss was not finite too often, or nothing can be written.
     """
     trainer, recipe, whole = shared.trainer, shared.recipe, shared.whole
+    remove_unfinished(folder)
     state, _ = load_state(folder)
     identity = _identity(shared)
     if state is not None and state.get("identity") != identity:

@@ -7,17 +7,20 @@ from fake_evaluator import EndingEvaluator
 from optuna.exceptions import OptunaError
 
 from cp_vision import UserError
+from cp_vision.recipes.run.checkpoints import save_state
 from cp_vision.search import Observer, Search, SearchConfig
 from cp_vision.search.evaluators.base import NotKeptError
 from cp_vision.search.evaluators.pruning import Pruner
 from cp_vision.search.executors.local import run_trials
+from cp_vision.search.executors.outcome import Outcome, record_outcome
 from cp_vision.search.samplers.queue import NextTrial
 from cp_vision.search.study.lease import MOST_ATTEMPTS
+from cp_vision.search.study.progress import training_folder
 from cp_vision.search.study.trials import TrialStore
 from cp_vision.search.study.workers import Worker
 from cp_vision.shared.command_line import CommandError
 
-GIVEN_UP = f"its process ended {MOST_ATTEMPTS} times before it was finished"
+GIVEN_UP = f"its process ended {MOST_ATTEMPTS} times before it got any further"
 # How a candidate ends that ends alone: its state and the reason that is recorded.
 ALONE = {
     "complete": ("complete", ""),
@@ -145,6 +148,47 @@ def test_what_ends_the_search(executor, who, way, error, reason, tmp_path):
     with opened("local", tmp_path) as (config, store, _):
         run("local", config, store, choices, ["complete"] * 3, tmp_path)
         assert [c.state for c in store.candidates()] == ["complete"] * 3
+
+
+@pytest.mark.parametrize("further", [False, True])
+def test_a_worker_that_dies_is_given_up_where_it_gets_no_further(further, tmp_path):
+    with opened("local", tmp_path) as (_, store, _):
+        choice = choices_of(store.space, 1)[1]
+        lease = store.claim(choice, here=False)
+        for _ in range(MOST_ATTEMPTS - 1):
+            assert record_outcome(store, lease, Outcome("died")) is None
+            lease = store.take_over(here=False)
+        assert lease.attempts == MOST_ATTEMPTS
+        if further:
+            folder = training_folder(store.worker.output, store.space.architecture(choice))
+            folder.mkdir(parents=True)
+            save_state({"progress": {"epoch": 0, "update": 1}}, folder)
+        candidate = record_outcome(store, lease, Outcome("died"))
+        if further:
+            assert candidate is None
+            assert store.take_over(here=False).attempts == 1
+        else:
+            assert (candidate.state, candidate.reason) == ("failed", GIVEN_UP)
+
+
+def test_what_was_compared_and_went_on_is_not_compared_again(executor, tmp_path):
+    """Where its process is killed later, others may have set another measure meanwhile."""
+    with opened(executor, tmp_path) as (config, store, _):
+        pruner, choices = Pruner("halving", store), choices_of(store.space, 4)[1:]
+        with Worker(store.study, store.worker.output) as dead:
+            lease = TrialStore(store.study, store._storage, store.space, dead).claim(choices[0])
+            assert not pruner.stops(lease, 1, 10.0, 9)
+            store.let_pass(lease, 1)
+            dead.at_end.clear()
+        for choice in choices[1:]:
+            other = store.claim(choice)
+            pruner.stops(other, 1, 60.0, 9)
+            store.finish(other, "complete", accuracy=60.0)
+        assert pruner.stops(lease, 1, 10.0, 9)
+        store.finish(store.claim(store.space.choice()), "complete", accuracy=50.0)
+        # After the first of 9 epochs its accuracy would be 10.
+        (ended,) = run(executor, config, store, choices[:1], ["stopped"], tmp_path)
+        assert ended.state == "complete"
 
 
 def test_a_study_that_is_away_is_no_fault_of_the_candidate(tmp_path):

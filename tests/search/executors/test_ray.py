@@ -12,13 +12,14 @@ import psutil
 import pytest
 import torch
 from fake_evaluator import FakeEvaluator
-from search_process import start
+from search_process import kill_at, start
 
 from cp_vision import UserError
 from cp_vision.recipes import load_recipe
 from cp_vision.search import Observer, Search, SearchConfig
 from cp_vision.search.executors.ray_cluster import how_many_fit, wanted_resources
 from cp_vision.search.study.lease import MOST_ATTEMPTS
+from cp_vision.search.study.progress import progress_of
 
 CONFIG = {"base": "test_vit2", "executor": "ray", "parallel": 2, "cpus": 1.0, "trials": 8}
 
@@ -230,9 +231,44 @@ def test_a_candidate_that_kills_its_worker_is_given_up(tmp_path):
     results = Search(config(tmp_path / "x")).run(evaluator=FakeEvaluator(pids))
     failed = [c for c in results.candidates if c.state != "complete"]
     assert {c.drops for c in failed} == {deadly.drops}
-    assert {c.reason for c in failed} == {f"its process ended {MOST_ATTEMPTS} times before it was finished"}
+    assert {c.reason for c in failed} == {f"its process ended {MOST_ATTEMPTS} times before it got any further"}
     assert sum(drops == " ".join(deadly.drops) for _, drops in pids.read()) == MOST_ATTEMPTS * len(failed)
     assert len(results.candidates) >= CONFIG["trials"]
+
+
+class KilledOnce:
+    """Trains the base by the recipe, in a worker that is killed before its sixth update, and notes where it begins."""
+
+    def __init__(self, values, folder):
+        self.values, self.folder = values, folder
+
+    def __call__(self, architecture, img_size, on_epoch):
+        search = Search(SearchConfig(**self.values))
+        begun = self.folder / "begun"
+        if not begun.exists():
+            kill_at(6)
+        with begun.open("a") as file:
+            file.write(f"{progress_of(search.output, architecture)} {os.getpid()}\n")
+        return search.trainer(architecture, img_size, on_epoch)
+
+
+@real
+def test_a_training_goes_on_in_another_worker(tmp_path):
+    overrides = ("epochs=2", "batch_size=128", "opt=adamw", "lr=0.004")
+    values = {**CONFIG, "overrides": overrides, "trials": 1, "budget": "1x", "output": str(tmp_path / "x")}
+    results = Search(SearchConfig(**values)).run(evaluator=KilledOnce(values, tmp_path))
+    (first, one), (second, other) = (line.rsplit(" ", 1) for line in (tmp_path / "begun").read_text().splitlines())
+    assert one != other
+    assert (first, second[:4]) == ("(0, 0)", "(0, ")
+    assert second != first
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = Search(SearchConfig(**{**values, "output": str(tmp_path / "whole")}))
+        assert whole.trainer(whole.space.base, None, lambda *_: None).accuracy == results.candidates[0].accuracy
+    finally:
+        torch.set_num_threads(threads)
+    assert not (tmp_path / "x" / ".training").exists()
 
 
 @real

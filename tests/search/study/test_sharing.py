@@ -3,6 +3,7 @@
 import csv
 import random
 import shlex
+import shutil
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from fake_evaluator import FakeEvaluator
 from search_process import start as start_search
 
 from cp_vision.recipes import load_recipe
+from cp_vision.recipes.run.checkpoints import save_state
 from cp_vision.search import Search, SearchConfig
 from cp_vision.search.cli.main import main
 from cp_vision.search.config.addresses import hide_password
@@ -22,9 +24,11 @@ from cp_vision.search.config.files import load_config
 from cp_vision.search.selection import pareto_front
 from cp_vision.search.study.database import StudyDatabase
 from cp_vision.search.study.lease import MOST_ATTEMPTS
+from cp_vision.search.study.progress import training_folder
 from cp_vision.search.study.trials import TrialStore
 from cp_vision.search.study.workers import Worker
 
+GIVEN_UP = f"its process ended {MOST_ATTEMPTS} times before it got any further"
 CONFIG = {"base": "test_vit2", "pool_options": {"support_range": 0.25}}
 
 
@@ -163,7 +167,44 @@ def test_a_candidate_that_kills_its_process_is_given_up(tmp_path):
     ends_well(start(tmp_path / "x", trials=6, deadly=list(deadly.drops)), 120)
     failed = [row for row in table(tmp_path / "x") if row["state"] == "failed"]
     assert [row["drops"] for row in failed] == [" ".join(deadly.drops)]
-    assert failed[0]["reason"] == f"its process ended {MOST_ATTEMPTS} times before it was finished"
+    assert failed[0]["reason"] == GIVEN_UP
+
+
+@pytest.mark.parametrize(
+    ("states", "attempts"),
+    [
+        ([None] * 4, 5),
+        ([None] * 5, None),
+        ([(0, 1), (0, 2), (0, 9), (1, 0), (1, 0), (2, 7), (3, 1)], 1),
+        ([(0, 3)] * 5, 5),
+        ([(0, 3)] * 6, None),
+        # A state that was lost is no way on.
+        ([(2, 3), None, None, None, None], 5),
+    ],
+)
+def test_only_kills_count_after_which_a_training_has_got_no_further(states, attempts, tmp_path):
+    search = Search(config(tmp_path))
+    study, storage = search.open_study()
+    choice = search.space.choice(drops=["blocks.3"])
+    folder = training_folder(tmp_path, search.space.architecture(choice))
+    for state in states:
+        with Worker(study, tmp_path) as worker:
+            store = TrialStore(study, storage, search.space, worker)
+            assert store.take_over() or store.claim(choice)
+            shutil.rmtree(folder, ignore_errors=True)
+            if state is not None:
+                folder.mkdir(parents=True)
+                save_state({"progress": dict(zip(("epoch", "update"), state, strict=True))}, folder)
+            worker.at_end.clear()
+    with Worker(study, tmp_path) as worker:
+        store = TrialStore(study, storage, search.space, worker)
+        lease = store.take_over()
+        if attempts is None:
+            assert lease is None
+            (candidate,) = store.candidates()
+            assert (candidate.state, candidate.reason) == ("failed", GIVEN_UP)
+        else:
+            assert lease.attempts == attempts
 
 
 def test_of_two_claims_of_one_candidate_the_first_counts(tmp_path):
