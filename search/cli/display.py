@@ -136,7 +136,7 @@ def summary(results: Results, search: SearchContext | ResultsWriter, exhausted: 
         )
         if against_base(results):
             lines.append(f"  winner against base: {against_base(results)}")
-        lines.append(f"  what pooling buys: {pooling(results)}")
+        lines += [f"  what pooling buys: {part}" for part in pooling(results)]
         if (search.output / "best").is_dir():
             lines.append(f'Load it:  timm.create_model("local-dir:{search.output / "best"}", pretrained=True)')
     if (search.output / "report.html").exists():

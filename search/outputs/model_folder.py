@@ -103,7 +103,7 @@ def _model_card(results: Results, candidate: Candidate, folder: Path, seed: int,
 | Validation top-1 over trainings | {estimate(candidate, results)} |
 | Test top-1 over trainings | {test_estimate(candidate, results) or "not measured"} |
 | The base's, validation | {"not measured" if base is None else estimate(base, results)} |
-| What pooling buys | {pooling(results)} |
+| What pooling buys | {"; ".join(pooling(results))} |
 
 Load it:
 

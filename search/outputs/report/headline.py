@@ -80,14 +80,14 @@ def what_pooling_buys(results: Results) -> dict[str, Any] | None:
     }
 
 
-def pooling(results: Results) -> str:
-    """What pooling buys in one line of plain text."""
+def pooling(results: Results) -> list[str]:
+    """What pooling buys in plain text: on the validation split, on the test split, and who against whom."""
     pair = what_pooling_buys(results)
     if pair is None:
-        return "not known: nothing that pools is complete together with the same without pools"
+        return ["not known: nothing that pools is complete together with the same without pools"]
     who = "the winner" if pair["wins"] else "the best that pools"
-    test = f"; {pair['test']} (test)" if pair["test"] else ""
-    return (
-        f"{pair['gain']} (validation){test}: {who}, #{pair['one']}, against the same without pools, #{pair['other']}, "
-        f"at {pair['costs']} the base's MACs"
-    )
+    return [
+        f"{pair['gain']} (validation)",
+        *([f"{pair['test']} (test)"] if pair["test"] else []),
+        f"that is {who}, #{pair['one']}, against the same without pools, #{pair['other']}, at {pair['costs']} MACs",
+    ]
