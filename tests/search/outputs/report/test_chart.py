@@ -105,8 +105,8 @@ def test_the_gap_between_the_fronts_is_what_pooling_buys() -> None:
     assert budget is not None
     assert float(area[0][:-1]) + float(area[2]) == pytest.approx(float(budget[1]), abs=0.01)
     page = Page(text).text
-    assert "Shaded is what pooling buys: up to +1.12 points at equal cost." in page
-    for label in ("front of all", "front without pools", "what pooling buys"):
+    assert "at equal cost, up to +1.12 points;" in page
+    for label in ("front of all", "front without pools", "higher with pools"):
         assert label in page
 
 
