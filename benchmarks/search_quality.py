@@ -1,10 +1,18 @@
-"""How good the samplers are: each runs a search many times against a table of all candidates.
+"""How good the samplers are on reference problems: how far below the best is what a search returns?
 
     python benchmarks/search_quality.py
 
-Reads ``results/search_table.csv`` (made by ``python benchmarks/search_table.py``) and writes ``search_quality.md``. A
-run goes through everything that a search does but the training. Hypervolume: the area between the front and the point
-of the budget's cost and the lowest accuracy within it, as a share of that of the front of all candidates within it.
+The problems (``search_problems.py``), without noise and with scores that are off by 0.3 points, as one training's are.
+Each run starts as every search does, with the base and what only drops, and then tries what the sampler proposes.
+
+- Regret: points of true accuracy that the winner is below the best within the budget. Without noise the winner is the
+  best so far; with noise the best four are scored three times more, as finalists are, and the best mean wins.
+- Near the budget: the share of the proposals that cost more than 0.9 of it.
+
+A line for each run in ``results/search_quality.csv``, as it comes: runs that are there aren't made again, so several
+processes with ``--samplers`` or ``--problems`` of their own may work at once. Delete a sampler's lines when it has
+changed. The report, ``search_quality.md``, is of all lines that are there. Optuna's ``gp`` takes a second or more a
+proposal, so it stops at 30 evaluations and has fewer runs.
 """
 
 from __future__ import annotations
@@ -17,116 +25,110 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
 import csv
-import statistics
-import tempfile
-from collections.abc import Callable
+import time
+import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import optuna
 
-from benchmarks.search_table import context
-from cp_vision.search.config.schema import SAMPLERS
-from cp_vision.search.context import SearchContext
-from cp_vision.search.samplers.queue import TrialQueue
+from benchmarks.search_problems import PROBLEMS, Problem
+from benchmarks.search_quality_report import EVALUATIONS, write_report
+from cp_vision.search.samplers.queue import starting_points
 from cp_vision.search.samplers.registry import make_sampler
-from cp_vision.search.selection import leaders
-from cp_vision.search.study.trials import TrialStore
-from cp_vision.search.study.workers import Worker
+from cp_vision.search.study.trials import distributions
 
-GOAL = 0.95
+SAMPLERS = ("random", "nsgaii", "tpe", "surrogate", "gp")
+NOISES = (0.0, 0.3)
+FINALISTS, SCORINGS, NEAR = 4, 3, 0.9
+GP_RUNS = 10
+COLUMNS = (
+    "problem",
+    "budget",
+    "noise",
+    "sampler",
+    "run",
+    *(f"{what}_{n}" for what in ("regret", "near") for n in EVALUATIONS),
+    "seconds",
+)
 
 
 def main() -> None:
-    """Run every sampler, print and write the table."""
+    """Make the runs that are missing, then the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--most", type=int, default=100, help="evaluations of a run at most")
-    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=[s for s in SAMPLERS if s != "gp"])
-    parser.add_argument("--objective", choices=("pareto", "single"), default="pareto")
+    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--budget", default="0.7x")
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
+    parser.add_argument("--noises", nargs="+", type=float, default=NOISES, help="points")
+    parser.add_argument("--first", type=int, default=0, help="number of the first run, which is its seed")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
-    with (arguments.output / "search_table.csv").open() as file:
-        table = {tuple(row["choice"].split()): float(row["accuracy"]) for row in csv.DictReader(file)}
-    with tempfile.TemporaryDirectory() as folder:
-        search = context(folder)
-        names = search.space.names
-        within = []
-        for values, accuracy in table.items():
-            choice = dict(zip(names, values, strict=True))
-            if search.space.excess(choice) <= 0:
-                within.append((search.space.macs(choice), accuracy))
-        corner = search.space.limits[0].most, min(accuracy for _, accuracy in within)
-        whole, best = area(within, corner), max(accuracy for _, accuracy in within)
-        lines = [
-            f"Made by `python benchmarks/search_quality.py`, Optuna {optuna.__version__}: {arguments.runs} runs of at "
-            f"most {arguments.most} evaluations; {len(table)} candidates, {len(within)} within the budget, the best "
-            f"{best:.2f} % right.",
-            "",
-            f"| sampler | evaluations to {GOAL:.0%} of the hypervolume, median | beside random | share of runs that "
-            "got there | points below the best after as many as random needs, mean |",
-            "|---|---|---|---|---|",
-        ]
-        found: dict[str, list[tuple[int | None, list[float]]]] = {}
-        for sampler in ["random", *(s for s in arguments.samplers if s != "random")]:
-            objective, most = arguments.objective, arguments.most
-            found[sampler] = [
-                run(search, table, sampler, objective, seed, most, lambda points: area(points, corner) / whole)
-                for seed in range(arguments.runs)
-            ]
-            needed = [arguments.most if n is None else n for n, _ in found[sampler]]
-            random_needs = statistics.median(arguments.most if n is None else n for n, _ in found["random"])
-            gaps = [best - curve[min(int(random_needs), len(curve)) - 1] for _, curve in found[sampler]]
-            reached = sum(n is not None for n, _ in found[sampler]) / arguments.runs
-            median = statistics.median(needed)
-            lines.append(
-                f"| {sampler} | {median:g} | {median / random_needs:.2f} x | {reached:.0%} | "
-                f"{statistics.mean(gaps):.2f} |"
-            )
-            print(lines[-1], flush=True)
-    (arguments.output / "search_quality.md").write_text("\n".join(lines) + "\n")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = arguments.output / "search_quality.csv"
+    if not path.exists():
+        path.write_text(",".join(COLUMNS) + "\n")
+    with path.open() as file:
+        known = {tuple(row[name] for name in COLUMNS[:5]) for row in csv.DictReader(file)}
+    # All samplers come equally far, whenever it is stopped.
+    for run in range(arguments.first, arguments.first + arguments.runs):
+        for sampler in arguments.samplers:
+            if sampler == "gp" and run - arguments.first >= GP_RUNS:
+                continue
+            for problem in arguments.problems:
+                for noise in arguments.noises:
+                    key = (problem, arguments.budget, str(noise), sampler, str(run))
+                    if key not in known:
+                        found = search(PROBLEMS[problem](arguments.budget, run), sampler, noise, run)
+                        with path.open("a") as file:
+                            file.write(",".join([*key, *found]) + "\n")
+    write_report(path)
 
 
-def run(
-    search: SearchContext,
-    table: dict[tuple[str, ...], float],
-    name: str,
-    objective: str,
-    seed: int,
-    most: int,
-    share: Callable[[list[tuple[int, float]]], float],
-) -> tuple[int | None, list[float]]:
-    """One search: after how many evaluations it had the goal's share of the hypervolume, and its best after each."""
-    storage = optuna.storages.InMemoryStorage()
-    sampler = make_sampler(name, search.space, seed, objective)
-    study = optuna.create_study(storage=storage, direction="maximize", sampler=sampler)
-    with Worker(study, search.output) as worker:
-        record = TrialStore(study, storage, search.space, worker)
-        queue = TrialQueue(record, most)
-        needed, curve, points = None, [], []
-        while (proposal := queue.next()) is not None and len(curve) < most:
-            lease = record.claim(proposal)
-            if lease is None:
-                raise RuntimeError(f"{proposal} was proposed before")
-            accuracy = table[tuple(lease.choice[name] for name in search.space.names)]
-            record.finish(lease, "complete", accuracy=accuracy)
-            if search.space.excess(lease.choice) <= 0:
-                points.append((search.space.macs(lease.choice), accuracy))
-            winner = leaders(record.candidates()).best
-            curve.append(0.0 if winner is None or winner.accuracy is None else winner.accuracy)
-            if needed is None and share(points) >= GOAL:
-                needed = len(curve)
-    return needed, curve
+def search(problem: Problem, sampler: str, noise: float, seed: int) -> list[str]:
+    """One run.
 
+    Args:
+        problem: what is searched.
+        sampler: proposes.
+        noise: standard deviation of a score, in percent points.
+        seed: of sampler and noise.
 
-def area(points: list[tuple[int, float]], corner: tuple[float, float]) -> float:
-    """Area that the points cover between them and a corner of the most cost and the least accuracy."""
-    total, best = 0.0, corner[1]
-    edges = sorted(points)
-    for number, (cost, accuracy) in enumerate(edges):
-        best = max(best, accuracy)
-        until = min(edges[number + 1][0] if number + 1 < len(edges) else corner[0], corner[0])
-        total += max(0.0, until - min(cost, corner[0])) * (best - corner[1])
-    return total
+    Returns:
+        The figures of its line, from ``regret_15`` on; empty where it stopped before.
+    """
+    space, rng = problem.space, np.random.default_rng(seed)
+    most = EVALUATIONS[1] if sampler == "gp" else EVALUATIONS[-1]
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(sampler, space, seed, "single"))
+    start = starting_points(space)
+    for choice in start:
+        study.enqueue_trial(choice)
+    seconds = 0.0
+    for _ in range(most):
+        began = time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trial = study.ask(distributions(space.choices()))
+        seconds += time.process_time() - began
+        study.tell(trial, problem.accuracy(trial.params) + noise * rng.normal())
+    tried: list[tuple[float, dict[str, Any]]] = [
+        (trial.values[0], trial.params) for trial in study.get_trials(deepcopy=False)
+    ]
+    regrets, shares = [], []
+    for count in EVALUATIONS:
+        if count > most:
+            regrets.append("")
+            shares.append("")
+            continue
+        within = [(score, choice) for score, choice in tried[:count] if space.excess(choice) <= 0]
+        finalists = sorted(within, key=lambda pair: -pair[0])[: FINALISTS if noise else 1]
+        true = np.array([problem.accuracy(choice) for _, choice in finalists])
+        winner = (true + noise * rng.normal(size=(SCORINGS, len(true))).mean(0)).argmax()
+        costs = [space.cost(choice, space.measure) for _, choice in tried[len(start) : count]]
+        regrets.append(f"{problem.optimum - true[winner]:.4f}")
+        shares.append(f"{np.mean(np.array(costs) > NEAR * space.limits[0].most):.4f}")
+    return [*regrets, *shares, f"{seconds / (most - len(start)):.3f}"]
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class OptunaSampler(BaseSampler):
         factory: makes the sampler of a seed.
         space: the space.
         seed: seed of the search.
-        objective: ``pareto`` (accuracy and cost) or ``single`` (accuracy, or with ``keep_accuracy`` cost).
+        objective: ``single`` (accuracy, or with ``keep_accuracy`` cost) or ``pareto`` (accuracy and cost).
         keep_accuracy: how many points below the base's accuracy are allowed; None for no such bound.
     """
 
@@ -45,7 +45,7 @@ class OptunaSampler(BaseSampler):
         factory: Callable[[int], BaseSampler],
         space: Space,
         seed: int,
-        objective: str = "pareto",
+        objective: str = "single",
         keep_accuracy: float | None = None,
     ) -> None:
         self.factory, self.space, self.seed = factory, space, seed

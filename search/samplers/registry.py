@@ -75,7 +75,7 @@ def register_sampler(name: str, factory: Callable[[int], BaseSampler]) -> None:
 
 
 def make_sampler(
-    name: str, space: Space, seed: int, objective: str = "pareto", keep_accuracy: float | None = None
+    name: str, space: Space, seed: int, objective: str = "single", keep_accuracy: float | None = None
 ) -> BudgetSampler:
     """A sampler by its name, whose proposals keep the budgets of the space.
 
@@ -83,7 +83,7 @@ def make_sampler(
         name: a name in :data:`SAMPLERS`.
         space: the space, with its budgets.
         seed: seed of what is drawn.
-        objective: ``pareto`` (accuracy and cost) or ``single``.
+        objective: ``single`` (accuracy) or ``pareto`` (accuracy and cost).
         keep_accuracy: how many points below the base's accuracy are allowed; None for no such bound.
 
     Raises:

@@ -153,6 +153,26 @@ def test_the_default_sampler_learns_what_sites_and_pairs_add(objective, keep):
         assert min(map(space.macs, found)) <= 1.1 * min(map(space.macs, good))
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_where_depth_pays_what_is_proposed_lies_near_the_budget(seed):
+    space = space_of("test_vit2", "0.7x")
+    study = new_study(make_sampler("surrogate", space, seed))
+    for choice in starting_points(space):
+        add(study, space, choice, fake_depth(choice))
+    proposed = []
+    for _ in range(20):
+        trial = ask(study, space)
+        proposed.append(space.macs(trial.params) / space.limits[0].most)
+        study.tell(trial, fake_depth(trial.params))
+    assert sum(share > 0.9 for share in proposed) >= 16
+
+
+def fake_depth(choice):
+    """Blocks add, the first ones more, and pools a little."""
+    values = list(choice.values())
+    return 50.0 + sum((value != DROP) * (3 - i / 4) + 0.1 * (value == POOL) for i, value in enumerate(values))
+
+
 @pytest.mark.parametrize("sampler", ["surrogate", "tpe"])
 def test_accuracies_of_what_was_stopped_early_decide_nothing(sampler):
     """They are of fewer epochs than the others."""
