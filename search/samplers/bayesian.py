@@ -23,6 +23,7 @@ from ..space.space import DROP, KEEP, Genotype, GenotypeKey, Space, genotype_key
 from ..study.trials import genotypes
 from .budget import seed_of
 from .optuna import accuracy_floor
+from .stopped import expected_accuracy
 
 __all__ = ["BayesianSampler"]
 
@@ -51,8 +52,9 @@ class BayesianSampler(BaseSampler):
     - ``single``: the expected improvement on the best;
     - ``pareto``: the expected improvement of the area under the front of cost and accuracy.
 
-    Candidates that were stopped early or failed are not fitted; those that others are trying count as if they came out
-    as expected. It keeps nothing between proposals: the study and the seed decide.
+    Candidates that were stopped early count by :func:`expected_accuracy`, those that others are trying as if they came
+    out as expected, and those that failed not at all. It keeps nothing between proposals: the study and the seed
+    decide.
 
     Args:
         space: the space, with its budgets.
@@ -83,11 +85,15 @@ class BayesianSampler(BaseSampler):
         trials = genotypes(study, self._repair.choices)
         rng = random.Random(seed_of(self.seed, len(trials)))
         tried = {genotype_key(other.params) for other in trials}
-        scored = [other for other in trials if other.state == TrialState.COMPLETE]
-        accuracies = np.array([other.values[0] for other in scored])
+        scored = [
+            (other.params, accuracy)
+            for other in trials
+            if (accuracy := other.value if other.state == TrialState.COMPLETE else expected_accuracy(other, trials))
+            is not None
+        ]
+        choices, accuracies = [choice for choice, _ in scored], np.array([accuracy for _, accuracy in scored])
         if len(scored) < _AT_RANDOM or np.ptp(accuracies) == 0:
             return self._guess(tried, rng)
-        choices = [other.params for other in scored]
         pending = [other.params for other in trials if not other.state.is_finished()]
         model = _AccuracyModel(self._encode(choices), accuracies, self._encode(pending))
         acquisition = self._acquisition(

@@ -29,8 +29,8 @@ class OptunaSampler(BaseSampler):
 
     The study's one objective is accuracy. For each proposal the sampler is made anew, with a seed of its own, and asked
     in a study in memory with the same trials, whose objectives are those of the search: accuracy and cost, one of
-    them, or accuracy as a constraint. What was stopped early or failed is there as failed: its accuracy is of fewer
-    epochs. What others are trying is there as running.
+    them, or accuracy as a constraint. What was stopped early is there as pruned where accuracy is the one objective,
+    else as failed: its accuracy is of fewer epochs. What others are trying is there as running.
 
     Args:
         factory: makes the sampler of a seed.
@@ -100,6 +100,9 @@ class OptunaSampler(BaseSampler):
                     generation = complete // (sampler.population_size or 1)
                     known["system_attrs"] = {sampler._get_generation_key(): generation}
                 complete += 1
+            elif trial.state == TrialState.PRUNED and self.objective == "single" and self.keep_accuracy is None:
+                # Optuna's samplers know how to learn from these where there is one objective.
+                known = {"state": TrialState.PRUNED, "intermediate_values": trial.intermediate_values}
             elif not trial.state.is_finished():
                 known = {"state": TrialState.RUNNING}
             found.append(create_trial(params=trial.params, distributions=trial.distributions, **known))

@@ -1,12 +1,18 @@
 """Which candidates are stopped early: by what was reported, whoever asks and however often."""
 
+import math
+import random
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import TrialState, create_trial
 
-from cp_vision.search.evaluators.pruning import HalvingPruner, first_rung, is_rung, make_pruner
+from cp_vision.search import Observer, Search, SearchConfig
+from cp_vision.search.evaluators.base import Score
+from cp_vision.search.evaluators.pruning import HalvingPruner, Pruner, first_rung, is_rung, make_pruner
+from cp_vision.search.executors.local import run_trials
 
 DISTRIBUTION = {"site": CategoricalDistribution(range(40))}
 
@@ -69,3 +75,85 @@ def test_brackets_share_the_candidates_and_skip_the_first_rungs():
 def test_rungs(name, epochs, rungs):
     assert [epoch for epoch in range(1, epochs + 1) if is_rung(name, epoch, epochs)] == rungs
     assert not rungs or rungs[0] == first_rung(epochs)
+
+
+class Curves:
+    """Trainings of 30 epochs that rise to a true accuracy, by the same curve for all."""
+
+    def __init__(self, truth):
+        self.truth = truth
+
+    def __call__(self, architecture, img_size, on_epoch, seed=None):
+        accuracy = self.truth(architecture)
+        for epoch in range(1, 31):
+            on_epoch(epoch, 30, 0.0, lambda epoch=epoch: accuracy * (1 - 0.5 ** (epoch / 3)))
+        return Score(accuracy, params=1)
+
+
+def searched(folder, truth, **values):
+    """The candidates of a search by such trainings, and its winner."""
+    config = SearchConfig(base="test_vit2", output=folder, **{"model_kwargs": {"patch_size": 8}, **values})
+    search, curves = Search(config), Curves(truth)
+    with search._opened() as store:
+        queue = search._queue(store, repeats=False)
+        run_trials(store, queue, curves, curves, Pruner(config.early_stop, store), Observer(), lambda candidate: None)
+        return store.candidates(), queue.leaders().best
+
+
+@pytest.mark.slow
+def test_candidates_of_equal_merit_are_stopped_equally_often_whether_they_pool_or_not(tmp_path):
+    """Accuracies are drawn whatever the candidate is, but for the base, which is by far the worst."""
+    rng, drawn = random.Random(0), {}
+
+    def luck(architecture):
+        if not architecture.pools and not architecture.drops:
+            return 10.0
+        return drawn.setdefault(architecture.to_json(), rng.uniform(60, 80))
+
+    # Random candidates within this budget, a part of which pools.
+    space = {"max_pools": 1, "pools": ["blocks.[0-2]"]}
+    values = {"sampler": "random", "trials": 120, "budget": "0.7x", "space": space}
+    candidates, _ = searched(tmp_path / "x", luck, **values)
+    assert candidates[0].state == "complete"
+    shares, sizes = [], []
+    for pooled in (True, False):
+        among = [c for c in candidates[1:] if bool(c.pools) == pooled]
+        shares.append(sum(c.state == "stopped" for c in among) / len(among))
+        sizes.append(len(among))
+    assert min(sizes) > 25
+    assert min(shares) > 0.3
+    # Two standard errors.
+    assert abs(shares[0] - shares[1]) < 2 * math.sqrt(0.25 / sizes[0] + 0.25 / sizes[1])
+
+
+def test_what_costs_about_the_same_is_compared(tmp_path):
+    """The less a candidate costs the worse it is, and still none is stopped for that."""
+
+    def depth(architecture):
+        return 80.0 - 8 * len(architecture.drops)
+
+    space = {"pools": [], "drops": ["blocks.[0-7]"]}
+    candidates, _ = searched(tmp_path / "x", depth, sampler="random", trials=40, budget="0.95x", space=space)
+    assert {c.state for c in candidates} == {"complete"}
+    assert len({len(c.drops) for c in candidates}) > 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_the_winner_is_as_good_as_without_stopping(seed, tmp_path):
+    """Where three pools truly help: the sampler learns from those that were stopped, too."""
+    rng = random.Random(seed)
+    names = [f"blocks.{i}" for i in range(12)]
+    losses, helpful = {name: rng.uniform(0.2, 1.5) for name in names}, set(rng.sample(names[:-1], 3))
+
+    def truth(architecture):
+        lost = sum(losses[name] for name in architecture.drops)
+        return 80 - lost - lost**2 / 12 + 0.3 * len(helpful.intersection(architecture.pools))
+
+    best = {}
+    for stop in ("none", "halving"):
+        values = {"early_stop": stop, "seed": seed, "model_kwargs": {"patch_size": 8, "depth": 12}}
+        candidates, winner = searched(tmp_path / stop, truth, trials=30, **values)
+        best[stop] = winner.accuracy
+    assert sum(c.state == "stopped" for c in candidates) > 8
+    assert best["halving"] > best["none"] - 0.1
