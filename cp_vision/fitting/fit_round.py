@@ -40,29 +40,29 @@ class FitRound:
 
     def choose_supports(self) -> None:
         """Let the pools of each stand-in start from the supports that leave least of a few images."""
-        tried: dict[str, list[tuple[tuple[float, ...], BlockSums]]] = {}
+        tried: dict[FittedBlock, list[tuple[tuple[float, ...], BlockSums]]] = {}
         grids = {}
-        for images, maps in self._passes(self._few(_FEW)):
+        for images, maps in self.passes(self._few(_FEW)):
             for one, (x, y) in zip(self.fitted, maps, strict=True):
-                grid = grids[one.path] = one.grid(x)
-                if one.path not in tried:
-                    tried[one.path] = [
+                grid = grids[one] = one.grid(x)
+                if one not in tried:
+                    tried[one] = [
                         (supports, BlockSums(dtype=torch.float32)) for supports in starting_supports(one.stand_in, grid)
                     ]
-                for supports, sums in tried[one.path]:
+                for supports, sums in tried[one]:
                     set_supports(one.stand_in, supports, grid)
                     sums.add(one.parts(x, y)[:1], images)
         for one in self.fitted:
-            if starts := tried[one.path]:
+            if starts := tried[one]:
                 errors = [sums.solve(one.ranks()[:1], _FEW_RIDGES)[0][1] for _, sums in starts]
                 one.supports = starts[errors.index(min(errors))][0]
-                set_supports(one.stand_in, one.supports, grids[one.path])
+                set_supports(one.stand_in, one.supports, grids[one])
 
     def train(self, steps: int) -> None:
         """Take local steps on the images that can be kept, and keep what comes of them where it is better on others."""
         kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.fitted]
         left = _CACHE_BYTES
-        with closing(self._passes(iter(self.batches))) as passes:
+        with closing(self.passes(iter(self.batches))) as passes:
             for _, maps in passes:
                 for pairs, (x, y) in zip(kept, maps, strict=True):
                     pairs.append((x, y))
@@ -89,7 +89,7 @@ class FitRound:
             batch_done: called after each batch.
         """
         sums = [BlockSums(curve) for _ in self.fitted]
-        for images, maps in self._passes(iter(self.batches)):
+        for images, maps in self.passes(iter(self.batches)):
             for one, of_block, (x, y) in zip(self.fitted, sums, maps, strict=True):
                 of_block.add(one.parts(x, y), images)
             batch_done()
@@ -97,7 +97,7 @@ class FitRound:
             one.set(of_block)
         return sums[0].images
 
-    def _passes(self, batches: Iterator[Tensor]) -> Generator[tuple[int, list[tuple[Tensor, Tensor]]], None, None]:
+    def passes(self, batches: Iterator[Tensor]) -> Generator[tuple[int, list[tuple[Tensor, Tensor]]], None, None]:
         """For each batch its number of images, and what each stand-in gets and should give."""
         paths, ends = [one.path for one in self.fitted], [one.end for one in self.fitted]
         with ExitStack() as stack:
