@@ -49,9 +49,12 @@ def test_each_is_as_if_it_were_fitted_alone(base, names):
             # They are chosen for the first stand-in with pools that begins there.
             assert one.result.unexplained == pytest.approx(alone.unexplained, rel=0.05)
             continue
-        assert one.result == alone
+        # To rounding: sums of several targets are products of other shapes.
+        assert one.result.unexplained == pytest.approx(alone.unexplained, rel=1e-9)
+        assert (one.result.name, one.result.ridge) == (alone.name, alone.ridge)
         other = student.get_submodule(one.path).state_dict()
-        assert all(torch.equal(value, other[key]) for key, value in one.replacement.state_dict().items())
+        for key, value in one.replacement.state_dict().items():
+            torch.testing.assert_close(value, other[key], rtol=1e-4, atol=1e-6)
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
 
 
