@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cp_vision.fitting.played_block import PlayedBlock
 from cp_vision.shared.nested import tensors_in
 
 __all__ = ["Replay"]
@@ -60,7 +62,7 @@ class Replay:
             return
         originals = [self.model.get_submodule(path) for path in self.blocks[:first]]
         for number, path in enumerate(self.blocks[:first]):
-            self.model.set_submodule(path, _Played(self, number))
+            self.model.set_submodule(path, PlayedBlock(functools.partial(self.now, number)))
         try:
             yield
         finally:
@@ -89,15 +91,3 @@ class Replay:
                     return False
                 break
         return True
-
-
-class _Played(nn.Module):
-    """Stands where a block was."""
-
-    def __init__(self, replay: Replay, number: int) -> None:
-        super().__init__()
-        self.replay, self.number = replay, number
-
-    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        """Give what the block gave for these images; they are the first of the batch that is running."""
-        return self.replay.now(self.number)[: len(x)].clone()
