@@ -38,6 +38,7 @@ from benchmarks.elpv_models import finetuned_on_elpv
 from benchmarks.fashion_mnist import fill, open_split
 from benchmarks.fashion_models import trained_on_fashion
 from benchmarks.package_files import INSTALL
+from benchmarks.replacement_report import read_csv
 from cp_vision.search import Compressed, compress
 from cp_vision.shared.command_line import run_command
 
@@ -148,6 +149,19 @@ def measure(name: str, case: Case, budgets: Sequence[str], **options: Any) -> tu
     return rows, result
 
 
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows; those of a file's other budgets stay in it."""
+    new = [[f"{value:.5g}" if isinstance(value, float) else str(value) for value in row] for row in rows]
+    budgets = {row.budget for row in rows}
+    old = [list(row.values()) for row in read_csv(path) if row["budget"] not in budgets]
+    base, *others = new
+    column = Row._fields.index("budget")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Row._fields)
+        writer.writerows([base, *sorted([*others, *old], key=lambda row: -float(row[column].rstrip("x")))])
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure a base, print and write."""
     parser = argparse.ArgumentParser(
@@ -155,6 +169,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--data-dir", type=Path, required=True, help="where trained weights are kept")
     parser.add_argument("--base", choices=CASES, required=True)
+    parser.add_argument("--budgets", nargs="+", help="of these alone; what was measured of others stays")
+    parser.add_argument("--tries", type=int, default=12, help="candidates with real scores for each choice")
     parser.add_argument("--library", type=Path, help="keep the fitted stand-ins in this folder")
     arguments = parser.parse_args(argv)
     name = arguments.base
@@ -164,15 +180,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     def tell(done: int, total: int, what: str) -> None:
         print(f"{time.process_time() - begin:6.0f} s of a core: {done} of {total}, {what}", flush=True)
 
-    rows, result = measure(name, case, BUDGETS[name], folder=arguments.library, progress=tell)
+    budgets = arguments.budgets or BUDGETS[name]
+    rows, result = measure(name, case, budgets, folder=arguments.library, tries=arguments.tries, progress=tell)
     print(result, result.table(), sep="\n\n", flush=True)
     spent = time.process_time() - begin, time.perf_counter() - wall
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{spent[0]:.0f} s of a core, {spent[1]:.0f} s, peak memory {peak:.0f} MiB of the whole process")
-    with (RESULTS / f"compress_{name}.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(rows[0]._fields)
-        writer.writerows([f"{value:.5g}" if isinstance(value, float) else value for value in row] for row in rows)
+    _write(RESULTS / f"compress_{name}.csv", rows)
     steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in result.seconds.items())
     (RESULTS / f"compress_{name}.txt").write_text(
         f"{spent[0]:.0f} s of processor time, {torch.get_num_threads()} threads; s by step: {steps}; "

@@ -9,16 +9,18 @@ from typing import Any
 from timm.models import is_model
 from torch import nn
 
-from cp_vision import Architecture, UserError, drop_blocks, replace_blocks
+from cp_vision import Architecture, UserError
 from cp_vision.cost.input_size import input_size_of
 from cp_vision.fitting.batches import Batches
 from cp_vision.fitting.fit_blocks import fit_blocks
 from cp_vision.fitting.recalibrate import recalibrate_norms
+from cp_vision.surgery.saved_arguments import note_changes
 
 from .images import FitImages, Images
 from .kinds import DROP
 from .library import Library
 from .option import Candidate
+from .workbench import put
 
 __all__ = ["architecture_of", "build", "refit", "sized"]
 
@@ -26,12 +28,9 @@ __all__ = ["architecture_of", "build", "refit", "sized"]
 def build(library: Library, candidate: Candidate) -> nn.Module:
     """The model of a candidate, in eval mode, with the library's stand-ins; BatchNorms recalibrated."""
     model = copy.deepcopy(library.bench.model)
-    replaced = [option for option in candidate if option.kind != DROP]
-    drop_blocks(model, [path for option in candidate if option.kind == DROP for path in option.blocks])
-    replace_blocks(model, {option.place: option.options for option in replaced})
-    for option in replaced:
-        model.get_submodule(option.blocks[0]).load_state_dict(library.files.weights(option))
+    put(model, library.changes(candidate, model))
     if candidate:
+        note_changes(model)
         images: Any = FitImages(library.bench.images)
         recalibrate_norms(model, Batches(images, model))
     return model

@@ -12,6 +12,7 @@ from cp_vision.cost.macs import format_macs
 
 from .accuracy import Evaluate, evaluated
 from .build import architecture_of, build, refit
+from .distil import distil
 from .explore import explore
 from .front import Front
 from .kinds import DROP
@@ -32,6 +33,7 @@ class Chooser:
         library: the library.
         tries: candidates with real scores for each choice.
         steps: of local training in the fit at the end.
+        epochs: of distillation after it.
         evaluate: what to tell of the chosen ones.
         counterparts: whether these are wanted.
         watch: counts the time.
@@ -42,11 +44,12 @@ class Chooser:
         library: Library,
         tries: int,
         steps: int,
+        epochs: int,
         evaluate: Evaluate | None,
         counterparts: bool,
         watch: Stopwatch,
     ) -> None:
-        self._library, self._tries, self._steps = library, tries, steps
+        self._library, self._tries, self._steps, self._epochs = library, tries, steps, epochs
         self._evaluate, self._watch = evaluate, watch
         self._blocks = len(library.bench.blocks)
         options = library.options
@@ -99,7 +102,7 @@ class Chooser:
         saved = self._library.base_macs - limit
         while True:
             with self._watch("choice"):
-                scored = explore(options, self._blocks, saved, self._score, self._tries)
+                scored = explore(options, self._blocks, saved, self._score, self._tries, dict(self._scores))
             if not scored:
                 return None
             made = self._make(scored[0][1])
@@ -125,7 +128,11 @@ class Chooser:
                 other = refit(self._library, model, self._steps)
                 if (of_other := self._library.bench.score_model(other)) < score:
                     model, score, refitted = other, of_other, True
-        outcome = Outcome(_BEST, candidate, count_macs(model), score, refitted)
+        epochs = 0
+        if self._epochs and candidate:
+            with self._watch("distillation"):
+                model, score, epochs = distil(self._library.bench, model, self._epochs)
+        outcome = Outcome(_BEST, candidate, count_macs(model), score, refitted, epochs)
         if self._evaluate is not None:
             with self._watch("evaluation"):
                 outcome = dataclasses.replace(outcome, accuracy=evaluated(self._evaluate, model))

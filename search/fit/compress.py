@@ -39,6 +39,7 @@ def compress(
     limit: int = 512,
     tries: int = 12,
     steps: int = 0,
+    epochs: int = 0,
     counterparts: bool = True,
     folder: str | Path | None = None,
     progress: Tell | None = None,
@@ -47,8 +48,8 @@ def compress(
 
     Stand-ins of several kinds are fitted to every run of blocks and every half, in closed form; each is scored alone
     against the base on images that are held out; exact dynamic programming over these scores, then real scores of what
-    it finds, choose for each budget; the chosen ones are fitted again, front to back. Nothing is trained, no labels are
-    needed, and the same images give the same models.
+    it finds, choose for each budget; the chosen ones are fitted again, front to back. Nothing is trained, unless
+    ``epochs`` says so, no labels are needed, and the same images give the same models.
 
     Args:
         model: trained; any timm or torchvision model whose blocks can be found. Left untouched.
@@ -63,6 +64,8 @@ def compress(
         limit: images to take at most.
         tries: candidates with real scores, for each budget and each counterpart.
         steps: of local training for each stand-in with pools at the end, see :func:`cp_vision.fit_blocks`.
+        epochs: of distillation of the chosen models from the base, over the images that were fitted to: the squared
+            error of the last features, watched on those held out; the best state is kept, the untrained one among them.
         counterparts: whether to find the best of plain maps and the best of dropped blocks as well.
         folder: keeps the library: a call that was stopped goes on from there, and another budget takes seconds. It
             must be of the same model and images. None takes a temporary one.
@@ -76,7 +79,13 @@ def compress(
     """
     check_module(model)
     chosen_kinds = kinds_of(kinds)
-    for name, value, least in (("max_run", max_run, 1), ("limit", limit, 1), ("tries", tries, 1), ("steps", steps, 0)):
+    for name, value, least in (
+        ("max_run", max_run, 1),
+        ("limit", limit, 1),
+        ("tries", tries, 1),
+        ("steps", steps, 0),
+        ("epochs", epochs, 0),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"{name} {value!r} must be a whole number, {least} or more")
     for name, function in (("score", score), ("evaluate", evaluate), ("progress", progress)):
@@ -92,7 +101,7 @@ def compress(
             bench = Workbench(sized(model, of_images), of_images, score)
         with watch("library"):
             library = Library(bench, chosen_kinds, max_run, Path(folder), progress)
-        chooser = Chooser(library, tries, steps, evaluate, counterparts, watch)
+        chooser = Chooser(library, tries, steps, epochs, evaluate, counterparts, watch)
         limits = [_limit(text, library.base_macs) for text in texts]
         chooser.check(texts, limits)
         accuracy = None

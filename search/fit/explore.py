@@ -7,7 +7,7 @@ next candidate, until it finds nothing new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,7 +24,12 @@ Explored = list[tuple[float, Candidate]]
 
 
 def explore(
-    options: Sequence[Option], blocks: int, saved: int, score: Callable[[Candidate], float], tries: int
+    options: Sequence[Option],
+    blocks: int,
+    saved: int,
+    score: Callable[[Candidate], float],
+    tries: int,
+    known: Mapping[Candidate, float] | None = None,
 ) -> Explored:
     """Candidates that save enough, with their real scores, the best first.
 
@@ -34,9 +39,10 @@ def explore(
         saved: MACs to save at least.
         score: the real score of a candidate; lower is better.
         tries: how many to score at most.
+        known: scores that are there already; those of these options that save enough are learned from as well.
 
     Returns:
-        What was scored; empty where nothing saves so much.
+        What was scored or known; empty where nothing saves so much.
     """
     # Of models that give no numbers the score is infinite.
     options = [option for option in options if option.score < float("inf")]
@@ -44,8 +50,11 @@ def explore(
         return []
     if (small := _all_within(options, blocks, saved, tries)) is not None:
         return _sorted({candidate: score(candidate) for candidate in small})
-    scored = {start: score(start)}
-    while len(scored) < tries:
+    allowed = set(options)
+    scored = {c: v for c, v in (known or {}).items() if allowed.issuperset(c) and sum(o.saved for o in c) >= saved}
+    most = len(scored.keys() - {start}) + tries
+    scored[start] = score(start)
+    while len(scored) < most:
         found = _unseen(options, blocks, saved, _corrected(scored), scored)
         if found is None:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from cp_vision import Snapshot, UserError, count_macs
+from cp_vision.anatomy.token_grid import TokenGrid
 from cp_vision.fitting.batches import Batches
 from cp_vision.fitting.fit_places import bytes_of_sums, fit_places
 from cp_vision.fitting.fitted_block import FittedBlock
@@ -73,21 +75,30 @@ class Library:
         for first in firsts:
             self.options += found[first] or []
 
-    def changes(self, candidate: Candidate) -> list[Change]:
-        """What a candidate puts where, with the library's stand-ins."""
-        return [(self._spots[o.place], None if o.kind == DROP else self._stand_in(o)) for o in candidate]
+    def changes(self, candidate: Candidate, model: nn.Module | None = None) -> list[Change]:
+        """What a candidate puts where, with the library's stand-ins.
+
+        Args:
+            candidate: the candidate.
+            model: what it is for, which may get hooks that tell a grid; None takes the workbench's.
+        """
+        model = self.bench.model if model is None else model
+        tokens = functools.cache(lambda: TokenGrid(model))
+        changes: list[Change] = []
+        for option in candidate:
+            spot, made = self._spots[option.place], None
+            if option.kind != DROP:
+                made = make_replacement(model, spot.place, option.options, tokens)
+                made.load_state_dict(self.files.weights(option))
+                made.eval()
+            changes.append((spot, made))
+        return changes
 
     def score(self, candidate: Candidate) -> float:
         """Score of a candidate with the library's stand-ins; lower is better."""
         # Hooks that tell a grid go with it.
         with Snapshot(self.bench.model):
             return self.bench.score(self.changes(candidate))
-
-    def _stand_in(self, option: Option) -> nn.Module:
-        spot = self._spots[option.place]
-        made = make_replacement(self.bench.model, spot.place, option.options, self.bench.tokens)
-        made.load_state_dict(self.files.weights(option))
-        return made.eval()
 
     def _groups(self, spots: Sequence[Spot], firsts: Sequence[int]) -> Iterator[list[list[Spot]]]:
         """Places by first block, as many of these as their sums may take memory."""
@@ -111,13 +122,14 @@ class Library:
     def _trials(self, spots: Sequence[Spot]) -> list[tuple[Spot, Kind, FittedBlock]]:
         """A new stand-in for each place and kind that is offered there."""
         trials = []
+        tokens = functools.cache(lambda: TokenGrid(self.bench.model))
         for spot in spots:
             for kind in self._kinds:
                 if (options := kind.options(spot.place)) is None:
                     continue
                 checked = stand_in_options(options)
                 try:
-                    made = make_replacement(self.bench.model, spot.place, checked, self.bench.tokens)
+                    made = make_replacement(self.bench.model, spot.place, checked, tokens)
                 except UserError:
                     # It costs as much as what it replaces.
                     continue

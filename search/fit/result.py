@@ -29,6 +29,7 @@ class Outcome:
         macs: of one image, counted on the model.
         score: on held-out images; lower is better.
         refitted: whether its stand-ins are those fitted front to back, which are kept where they are better.
+        epochs: of distillation, after which it was best; 0 where it wasn't trained, or was better before.
         accuracy: where there was something to evaluate it with.
     """
 
@@ -37,6 +38,7 @@ class Outcome:
     macs: int
     score: float
     refitted: bool
+    epochs: int = 0
     accuracy: Accuracy | None = None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cp_vision import Snapshot
 from cp_vision.anatomy.block import DroppedBlock
 from cp_vision.anatomy.known_families import list_blocks
-from cp_vision.anatomy.token_grid import TokenGrid
 from cp_vision.fitting.batches import Batches
 from cp_vision.fitting.recalibrate import recalibrate_norms
 from cp_vision.shared.errors import UserError
@@ -26,7 +24,7 @@ from .images import FitImages, Images
 from .places import Spot
 from .replay import Replay
 
-__all__ = ["Change", "Score", "Workbench"]
+__all__ = ["Change", "Score", "Workbench", "put"]
 
 # A place, and what stands there: None where it is left out.
 Change = tuple[Spot, nn.Module | None]
@@ -54,7 +52,6 @@ class Workbench:
         self.model = copy.deepcopy(base).eval()
         self.images, self._score = images, score
         self.blocks = [block.name for block in list_blocks(self.model)]
-        self.tokens = functools.cache(lambda: TokenGrid(self.model))
         self._norms = [part for part in self.model.modules() if isinstance(part, _BatchNorm)]
         self._has_norms = any(norm.track_running_stats for norm in self._norms)
         self._held_out = Replay(self.model, self.blocks, images.held_out)
@@ -74,12 +71,7 @@ class Workbench:
         """The model with these changes within, and as it was after."""
         statistics = [(buffer, buffer.clone()) for norm in self._norms for buffer in norm.buffers()]
         with Snapshot(self.model):
-            for spot, stand_in in changes:
-                if stand_in is not None:
-                    put_replacement(self.model, spot.place, stand_in)
-                    continue
-                for path in spot.place.modules:
-                    self.model.set_submodule(path, DroppedBlock())
+            put(self.model, changes)
             try:
                 yield self.model
             finally:
@@ -115,6 +107,16 @@ class Workbench:
         if self._score is not None:
             return checked_score(self._score, model)
         return self.divergence.of([model(batch) for batch in self.images.held_out])
+
+
+def put(model: nn.Module, changes: Iterable[Change]) -> None:
+    """Make changes that are known to be right, in place."""
+    for spot, stand_in in changes:
+        if stand_in is not None:
+            put_replacement(model, spot.place, stand_in)
+            continue
+        for path in spot.place.modules:
+            model.set_submodule(path, DroppedBlock())
 
 
 def checked_score(score: Score, model: nn.Module) -> float:

@@ -109,6 +109,25 @@ def test_exploring_learns_what_doesnt_add_up(seed):
     assert scored[0][0] <= truth + 0.34 * (first - truth) + 1e-12
 
 
+def test_known_scores_are_learned_from():
+    options = random_options(3, blocks=6, kinds=2, max_run=2, halves=())
+    need = Front(options, 6).most // 2
+    plain = [option for option in options if option.kind == "k0"]
+    known = {candidate: 2 * total(candidate) for _, candidate in explore(plain, 6, need, total, tries=8)}
+    seen = []
+
+    def score(candidate):
+        seen.append(candidate)
+        return total(candidate)
+
+    scored = explore(options, 6, need, score, 5, {**known, (): 0.0})
+    assert len(seen) <= 5
+    # The base saves nothing.
+    assert {candidate for _, candidate in scored} == set(seen) | known.keys()
+    # None of these is of the plain options alone.
+    assert explore(plain, 6, need, total, 5, dict.fromkeys(seen, 0.0))[0][0] > 0
+
+
 def test_nothing_saves_so_much():
     options = random_options(0, blocks=3)
     assert explore(options, 3, 10**6, total, tries=5) == []
