@@ -59,8 +59,8 @@ class Chooser:
             _BEST: list(options),
         }
         self._allowed: dict[str, list[Option]] = allowed if counterparts else {_BEST: allowed[_BEST]}
-        # Candidates come up again, under other budgets and as counterparts.
         self._scores: dict[Candidate, float] = {}
+        # Of one budget: a counterpart may be the best as well.
         self._made: dict[Candidate, tuple[nn.Module, Outcome]] = {}
 
     def check(self, texts: Sequence[str], limits: Sequence[int]) -> None:
@@ -75,14 +75,20 @@ class Chooser:
                 )
 
     def point(self, text: str, limit: int) -> Point:
-        """The best under a limit in MACs, and its counterparts."""
+        """The best under a limit in MACs, and its counterparts.
+
+        Raises:
+            UserError: by what it costs as a whole, no model is within the limit.
+        """
+        self._made.clear()
         found: dict[str, tuple[nn.Module, Outcome]] = {}
         for name, options in self._allowed.items():
             if (made := self._choose(options, limit)) is not None:
                 found[name] = made
+        if not found:
+            raise UserError(f"budget {text!r} ({format_macs(limit)} MACs) can't be met; give a larger one")
         # What the counterparts may be made of, the best may as well.
-        _, best_name = min((outcome.score, name != _BEST, name) for name, (_, outcome) in found.items())[1:]
-        model, best = found.pop(_BEST) if best_name == _BEST else found[best_name]
+        model, best = found[min(found, key=lambda name: (found[name][1].score, name != _BEST))]
         found.pop(_BEST, None)
         library = self._library
         architecture = architecture_of(library.bench.model, best.candidate, library.bench.images.size, best.macs)
