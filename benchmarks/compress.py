@@ -111,9 +111,7 @@ def _of_elpv(name: str, count: int) -> Callable[[Path], Case]:
 def _of_fashion(name: str, count: int) -> Callable[[Path], Case]:
     def case(data_dir: Path) -> Case:
         fill(data_dir)
-        model: Any = trained_on_fashion(name, data_dir)
-        if not hasattr(model, "pretrained_cfg") or name == "fashion_resnet":
-            model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), "input_size": (1, 28, 28)}
+        model = trained_on_fashion(name, data_dir)
         test, labels = open_split(data_dir, False)
         return Case(model, open_split(data_dir, True)[0][:count], test, labels)
 
