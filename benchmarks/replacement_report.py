@@ -15,7 +15,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-__all__ = ["draw", "read", "tables"]
+__all__ = ["Row", "draw", "read", "read_csv", "table", "tables"]
 
 Row = dict[str, str]
 
@@ -31,7 +31,11 @@ _HEADS = {
 
 def read(folder: Path, part: str) -> list[Row]:
     """The rows of a part; none where it was not measured."""
-    path = folder / f"replacement_{part}.csv"
+    return read_csv(folder / f"replacement_{part}.csv")
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows of a file; none where it is missing."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:

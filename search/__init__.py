@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .config.schema import SearchConfig
     from .config.space_options import SpaceOptions, load_space_options
     from .evaluators.base import Evaluator, NotKeptError, OnEpoch, Score, StoppedEarly
+    from .fit.compress import compress
+    from .fit.kinds import register_option
+    from .fit.result import Compressed
     from .observer import Observer
     from .runner import Proposal, Search, run
     from .samplers.registry import register_sampler
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BlockCost": "types",
     "Candidate": "types",
+    "Compressed": "fit.result",
     "SpaceOptions": "config.space_options",
     "Evaluator": "evaluators.base",
     "Limit": "types",
@@ -41,10 +45,12 @@ _HOMES = {
     "Score": "evaluators.base",
     "Space": "space.space",
     "StoppedEarly": "evaluators.base",
+    "compress": "fit.compress",
     "load_space_options": "config.space_options",
     "measure_space": "space.cost_model",
     "pareto_front": "selection",
     "parse_budgets": "space.budget",
+    "register_option": "fit.kinds",
     "register_sampler": "samplers.registry",
     "run": "runner",
 }
@@ -52,6 +58,7 @@ _HOMES = {
 __all__ = [
     "BlockCost",
     "Candidate",
+    "Compressed",
     "Evaluator",
     "Limit",
     "NotKeptError",
@@ -65,10 +72,12 @@ __all__ = [
     "Space",
     "SpaceOptions",
     "StoppedEarly",
+    "compress",
     "load_space_options",
     "measure_space",
     "pareto_front",
     "parse_budgets",
+    "register_option",
     "register_sampler",
     "run",
 ]

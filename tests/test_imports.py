@@ -27,6 +27,7 @@ ORDER = {
             "selection",
             "config",
             "space",
+            "fit",
             "observer",
             "study",
             "evaluators.base",

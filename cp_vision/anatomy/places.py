@@ -25,11 +25,11 @@ from .replacement import Replacement
 from .token_grid import TokenGrid
 from .unknown_families import run_trial
 
-__all__ = ["Place", "find_places", "grid_of", "has_other_attention"]
+__all__ = ["HALVES", "Place", "find_places", "grid_of", "has_other_attention"]
 
 # Names of the children that are attention or MLP halves, in timm and torchvision.
 _ATTENTIONS = ("attn", "self_attention")
-_HALVES = (*_ATTENTIONS, "mlp", "ffn")
+HALVES = (*_ATTENTIONS, "mlp", "ffn")
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _parts_of(model: nn.Module, blocks: Sequence[Block], name: str) -> tuple[str
     for end in (first, last) if colon else (first,):
         if end not in order:
             owner, _, child = end.rpartition(".")
-            if not colon and owner in order and child in _HALVES:
+            if not colon and owner in order and child in HALVES:
                 return (_check_half(model, name, blocks[order.index(owner)]),)
             _refuse_unknown(model, name, end, blocks)
     start, stop = order.index(first), order.index(last if colon else first)
@@ -211,7 +211,7 @@ def _refuse_unknown(model: nn.Module, name: str, end: str, blocks: Sequence[Bloc
     if isinstance(present.get(end), DroppedBlock | Replacement):
         raise UserError(f"replace {name!r}: {end!r} is dropped or replaced already; undo that first")
     allowed = [block.name for block in blocks if block.droppable]
-    halves = [f"{b.name}.{half}" for b in blocks for half in _HALVES if half in dict(b.module.named_children())]
+    halves = [f"{b.name}.{half}" for b in blocks for half in HALVES if half in dict(b.module.named_children())]
     raise UserError(
         f"replace {name!r}: {end!r} is no block, and no attention or MLP half of one"
         f"{closest(end, [*allowed, *halves])} (blocks: {listed(allowed)}; halves: {listed(halves) or 'none'})"
@@ -232,7 +232,7 @@ def _check_disjoint(parts: Mapping[str, tuple[str, ...]]) -> None:
 
 
 def _is_half(name: str, parts: tuple[str, ...]) -> bool:
-    return parts == (name,) and name.rpartition(".")[2] in _HALVES
+    return parts == (name,) and name.rpartition(".")[2] in HALVES
 
 
 def _run(

@@ -5,13 +5,14 @@ Shapes: B images, n tokens of a map, F features, C channels.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..shared.errors import UserError
-from .least_squares import RIDGES, LowRank, Sums, fit, solve
+from .least_squares import RIDGES, LowRank, Regression, Sums, solve
 
 __all__ = ["HELD_OUT_EVERY", "BlockSums"]
 
@@ -36,6 +37,7 @@ class BlockSums:
         # Of each part, one for each segment between counts.
         self._fitted: list[list[Sums]] = []
         self._held_out: list[Sums] = []
+        self._regressions: dict[tuple[int, int, bool], Regression] = {}
 
     def add(self, parts: Sequence[tuple[Tensor, Tensor]], images: int) -> None:
         """Add a batch.
@@ -44,6 +46,7 @@ class BlockSums:
             parts: features (B, n, F) and targets (B, n, C) of each part.
             images: how many images they are of: B, or less where an image has several maps (windows).
         """
+        self._regressions.clear()
         if not self._held_out:
             sizes = [(features.shape[2], targets.shape[2], _home(features), self._dtype) for features, targets in parts]
             self._held_out = [Sums(*size) for size in sizes]
@@ -69,13 +72,38 @@ class BlockSums:
         least = 2 * HELD_OUT_EVERY
         if self.images < least:
             raise UserError(f"images: {self.images} are too few to fit to; give at least {least}, better 256")
-        parts = zip(self._fitted, self._held_out, ranks, strict=False)
-        return [solve(Sums.of(fitted), held_out, rank, ridges) for fitted, held_out, rank in parts]
+        parts = enumerate(zip(self._held_out, ranks, strict=False))
+        return [solve(self._regression(i, False), held_out, rank, ridges) for i, (held_out, rank) in parts]
 
     def refit(self, ranks: Sequence[int], ridges: Sequence[float]) -> list[LowRank]:
         """The map of each part, fitted to all images, with a ridge for each part."""
-        parts = zip(self._fitted, self._held_out, ranks, ridges, strict=True)
-        return [fit(Sums.of([*fitted, held_out]), rank, ridge) for fitted, held_out, rank, ridge in parts]
+        parts = enumerate(zip(ranks, ridges, strict=True))
+        return [self._regression(i, True).fit(rank, ridge) for i, (rank, ridge) in parts]
+
+    def of_targets(self, targets: slice) -> BlockSums:
+        """The sums of some of the targets of all parts; a view."""
+        part = self._narrow([None] * len(self._held_out), targets)
+        part._regressions = {}
+        return part
+
+    def of_features(self, counts: Sequence[int | None]) -> BlockSums:
+        """The sums of the leading features of each part, None for all; a view that shares its regressions."""
+        return self._narrow(counts, slice(None))
+
+    def _narrow(self, counts: Sequence[int | None], targets: slice) -> BlockSums:
+        part = copy.copy(self)
+        part._held_out = [sums.narrow(n, targets) for sums, n in zip(self._held_out, counts, strict=True)]
+        part._fitted = [
+            [sums.narrow(n, targets) for sums in segments] for segments, n in zip(self._fitted, counts, strict=True)
+        ]
+        return part
+
+    def _regression(self, part: int, of_all: bool) -> Regression:
+        key = (part, len(self._held_out[part].f_F), of_all)
+        if key not in self._regressions:
+            sums = [*self._fitted[part], *([self._held_out[part]] if of_all else [])]
+            self._regressions[key] = Regression(Sums.of(sums))
+        return self._regressions[key]
 
     def totals(self, centred: bool) -> list[float]:
         """Sums of squares of the held-out targets of each part, about their mean where ``centred``."""
@@ -85,7 +113,7 @@ class BlockSums:
         """Of the first part, the squared error on all held-out images after so many images."""
         reached = [(i, count) for i, count in enumerate(self._counts) if count <= self.images]
         fitted = self._fitted[0]
-        return {n: solve(Sums.of(fitted[: i + 1]), self._held_out[0], rank)[1] for i, n in reached}
+        return {n: solve(Regression(Sums.of(fitted[: i + 1])), self._held_out[0], rank)[1] for i, n in reached}
 
 
 def _home(tensor: Tensor) -> torch.device:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..anatomy.block import DroppedBlock
+from ..anatomy.known_families import list_blocks
 from ..anatomy.replacement import Replacement
 from ..shared.errors import UserError
 from .batches import Batches
@@ -16,6 +17,7 @@ from .capture import Capture
 from .fit import Fit
 from .fit_round import FitRound
 from .fitted_block import FittedBlock
+from .frontier import Frontier, is_chain
 from .recalibrate import recalibrate_norms
 
 __all__ = ["Progress", "fit_blocks"]
@@ -78,10 +80,11 @@ def fit_blocks(
         with torch.no_grad():
             rounds = _rounds(student, found, batches, inputs)
             source = teacher if inputs == "teacher" else student
+            begin = _frontiers(student, teacher, batches) if len(rounds) > 1 else ()
             told = _Told(progress, len(rounds) * len(batches))
             for together in rounds:
                 told.what = ", ".join(one.replacement.name for one in together)
-                run = FitRound(together, source, teacher, batches)
+                run = FitRound(together, source, teacher, batches, begin)
                 run.choose_supports()
                 if steps:
                     run.train(steps)
@@ -117,6 +120,15 @@ def _rounds(student: nn.Module, found: list[FittedBlock], batches: Batches, inpu
         seen.run(first[:1])
     ordered = sorted(found, key=lambda one: seen.order.index(one.path))
     return [ordered] if inputs == "teacher" else [[one] for one in ordered]
+
+
+def _frontiers(student: nn.Module, teacher: nn.Module, batches: Batches) -> Sequence[Frontier]:
+    """Where passes of both begin, if blocks of the teacher are a chain."""
+    try:
+        blocks = [block.name for block in list_blocks(teacher)]
+    except UserError:
+        return ()
+    return [Frontier(model, blocks) for model in (student, teacher)] if is_chain(teacher, blocks, batches) else ()
 
 
 def _check(student: nn.Module, teacher: nn.Module, found: Sequence[FittedBlock], inputs: str, steps: int) -> None:

@@ -13,6 +13,7 @@ from .batches import Batches
 from .block_sums import HELD_OUT_EVERY, BlockSums
 from .capture import Capture
 from .fitted_block import FittedBlock
+from .frontier import Frontier
 from .local_steps import train_locally
 from .supports import set_supports, starting_supports
 
@@ -33,36 +34,47 @@ class FitRound:
         source: the model whose maps they get.
         teacher: the model whose maps they should give.
         batches: the images.
+        begin: where passes of both models begin, which moves to before what is fitted; without, at their inputs.
     """
 
-    def __init__(self, fitted: Sequence[FittedBlock], source: nn.Module, teacher: nn.Module, batches: Batches) -> None:
+    def __init__(
+        self,
+        fitted: Sequence[FittedBlock],
+        source: nn.Module,
+        teacher: nn.Module,
+        batches: Batches,
+        begin: Sequence[Frontier] = (),
+    ) -> None:
         self.fitted, self.source, self.teacher, self.batches = fitted, source, teacher, batches
+        self.begin = begin
 
     def choose_supports(self) -> None:
         """Let the pools of each stand-in start from the supports that leave least of a few images."""
-        tried: dict[str, list[tuple[tuple[float, ...], BlockSums]]] = {}
+        if not any(getattr(one.stand_in, "pools", ()) for one in self.fitted):
+            return
+        tried: dict[FittedBlock, list[tuple[tuple[float, ...], BlockSums]]] = {}
         grids = {}
-        for images, maps in self._passes(self._few(_FEW)):
+        for images, maps in self.passes(self._few(_FEW)):
             for one, (x, y) in zip(self.fitted, maps, strict=True):
-                grid = grids[one.path] = one.grid(x)
-                if one.path not in tried:
-                    tried[one.path] = [
+                grid = grids[one] = one.grid(x)
+                if one not in tried:
+                    tried[one] = [
                         (supports, BlockSums(dtype=torch.float32)) for supports in starting_supports(one.stand_in, grid)
                     ]
-                for supports, sums in tried[one.path]:
+                for supports, sums in tried[one]:
                     set_supports(one.stand_in, supports, grid)
                     sums.add(one.parts(x, y)[:1], images)
         for one in self.fitted:
-            if starts := tried[one.path]:
+            if starts := tried[one]:
                 errors = [sums.solve(one.ranks()[:1], _FEW_RIDGES)[0][1] for _, sums in starts]
                 one.supports = starts[errors.index(min(errors))][0]
-                set_supports(one.stand_in, one.supports, grids[one.path])
+                set_supports(one.stand_in, one.supports, grids[one])
 
     def train(self, steps: int) -> None:
         """Take local steps on the images that can be kept, and keep what comes of them where it is better on others."""
         kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.fitted]
         left = _CACHE_BYTES
-        with closing(self._passes(iter(self.batches))) as passes:
+        with closing(self.passes(iter(self.batches))) as passes:
             for _, maps in passes:
                 for pairs, (x, y) in zip(kept, maps, strict=True):
                     pairs.append((x, y))
@@ -89,7 +101,7 @@ class FitRound:
             batch_done: called after each batch.
         """
         sums = [BlockSums(curve) for _ in self.fitted]
-        for images, maps in self._passes(iter(self.batches)):
+        for images, maps in self.passes(iter(self.batches), whole=True):
             for one, of_block, (x, y) in zip(self.fitted, sums, maps, strict=True):
                 of_block.add(one.parts(x, y), images)
             batch_done()
@@ -97,16 +109,28 @@ class FitRound:
             one.set(of_block)
         return sums[0].images
 
-    def _passes(self, batches: Iterator[Tensor]) -> Generator[tuple[int, list[tuple[Tensor, Tensor]]], None, None]:
-        """For each batch its number of images, and what each stand-in gets and should give."""
+    def passes(
+        self, batches: Iterator[Tensor], whole: bool = False
+    ) -> Generator[tuple[int, list[tuple[Tensor, Tensor]]], None, None]:
+        """For each batch its number of images, and what each stand-in gets and should give.
+
+        Args:
+            batches: of the images, from the first on.
+            whole: whether they are all, so that later passes may begin at what is fitted now.
+        """
         paths, ends = [one.path for one in self.fitted], [one.end for one in self.fitted]
         with ExitStack() as stack:
+            for frontier in self.begin:
+                to = _block_of(paths, frontier.blocks) if whole else frontier.first
+                stack.enter_context(frontier.moving(to))
             if self.source is self.teacher:
                 given = wanted = stack.enter_context(Capture(self.teacher, paths, ends))
             else:
                 given = stack.enter_context(Capture(self.source, paths))
                 wanted = stack.enter_context(Capture(self.teacher, (), ends))
-            for batch in batches:
+            for number, batch in enumerate(batches):
+                for frontier in self.begin:
+                    frontier.at(number)
                 given.run(batch)
                 if wanted is not given:
                     wanted.run(batch)
@@ -120,3 +144,8 @@ class FitRound:
             count -= len(batch)
             if count <= 0:
                 return
+
+
+def _block_of(paths: Sequence[str], blocks: Sequence[str]) -> int:
+    """Number of the first block that one of these modules is, or is a part of."""
+    return min(i for i, block in enumerate(blocks) if any(f"{path}.".startswith(f"{block}.") for path in paths))

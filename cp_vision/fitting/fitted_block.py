@@ -35,10 +35,17 @@ class FittedBlock:
 
     def parts(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Features (B, n, F) and targets (B, n, C) of each part: the grid, then each prefix token."""
-        features = self.stand_in.features(*self.replacement.as_maps(x))
+        return list(zip(self.features(x), self.targets(x, y), strict=True))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What the maps of each part read, (B, n, F)."""
+        features: list[Tensor] = self.stand_in.features(*self.replacement.as_maps(x))
+        return features
+
+    def targets(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        """What the maps of each part should give, (B, n, C)."""
         of_grid, *prefix = self.replacement.as_maps(y - x if self.stand_in.residual else y)
-        targets = [of_grid.flatten(2).mT, *(token for tokens in prefix for token in tokens.split(1, 1))]
-        return list(zip(features, targets, strict=True))
+        return [of_grid.flatten(2).mT, *(token for tokens in prefix for token in tokens.split(1, 1))]
 
     def grid(self, x: Tensor) -> tuple[int, int]:
         """Height and width of a map."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -21,7 +21,7 @@ from .saved_arguments import note_changes
 from .snapshot import unchanged_on_error
 from .stand_ins import has_rank, make_stand_in, stand_in_options
 
-__all__ = ["replace_blocks"]
+__all__ = ["make_replacement", "put_replacement", "replace_blocks"]
 
 
 def replace_blocks(
@@ -79,16 +79,38 @@ def _check(model: nn.Module, places: Sequence[Place]) -> None:
 
 
 def _replace(model: nn.Module, places: Sequence[Place], wanted: Mapping[str, Mapping[str, Any]]) -> None:
-    made = [(place, _make(model, place, wanted[place.name])) for place in places]
     tokens = functools.cache(lambda: TokenGrid(model))
-    for place, (stand_in, noted) in made:
-        grid = grid_of(model, place, tokens)
-        replacement = Replacement(place.name, noted, stand_in, place.layout, grid, place.pair)
-        first, *rest = place.modules
-        replacement.train(model.get_submodule(first).training)
-        model.set_submodule(first, replacement)
-        for path in rest:
-            model.set_submodule(path, RestOfRun())
+    made = [make_replacement(model, place, wanted[place.name], tokens) for place in places]
+    for place, replacement in zip(places, made, strict=True):
+        put_replacement(model, place, replacement)
+
+
+def make_replacement(
+    model: nn.Module, place: Place, options: Mapping[str, Any], tokens: Callable[[], TokenGrid]
+) -> Replacement:
+    """Make what stands in a place, and leave it out of the model, which may get a hook that tells the grid.
+
+    Args:
+        model: where the place is, before it is changed.
+        place: of :func:`cp_vision.anatomy.places.find_places`.
+        options: of the stand-in, as of :func:`cp_vision.surgery.stand_ins.stand_in_options`.
+        tokens: makes the model's grid of patches, one for all places.
+
+    Raises:
+        UserError: a wrong option, or a stand-in that costs as much as what it replaces.
+    """
+    stand_in, noted = _make(model, place, options)
+    grid = grid_of(model, place, tokens)
+    replacement = Replacement(place.name, noted, stand_in, place.layout, grid, place.pair)
+    return replacement.train(model.get_submodule(place.modules[0]).training)
+
+
+def put_replacement(model: nn.Module, place: Place, replacement: nn.Module) -> None:
+    """Put it in its place, unchecked."""
+    first, *rest = place.modules
+    model.set_submodule(first, replacement)
+    for path in rest:
+        model.set_submodule(path, RestOfRun())
 
 
 def _make(model: nn.Module, place: Place, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from cp_vision.fitting.least_squares import RIDGES, Sums, fit, solve
+from cp_vision.fitting.least_squares import RIDGES, Regression, Sums, fit, solve
 
 
 def rows(count=200, features=12, targets=5, noise=0.5, seed=0):
@@ -58,7 +58,7 @@ def test_errors_and_totals_are_those_of_the_rows():
 @pytest.mark.parametrize(("count", "noise"), [(400, 0.01), (14, 5.0), (20, 20.0), (60, 2.0)])
 def test_the_ridge_is_the_best_on_held_out_rows(count, noise):
     fitted, held_out = summed(*rows(count, noise=noise)), summed(*rows(300, noise=noise, seed=1))
-    found, error = solve(fitted, held_out, 5)
+    found, error = solve(Regression(fitted), held_out, 5)
     errors = {ridge: held_out.error(fit(fitted, 5, ridge)) for ridge in RIDGES}
     assert error == min(errors.values())
     assert errors[found.ridge] == error
@@ -67,9 +67,9 @@ def test_the_ridge_is_the_best_on_held_out_rows(count, noise):
 def test_features_that_depend_on_each_other():
     f, t = rows(noise=0)
     found, error = solve(
-        summed(torch.cat([f, f, torch.zeros_like(f)], 1), t), summed(torch.cat([f, f, 0 * f], 1), t), 5
+        Regression(summed(torch.cat([f, f, torch.zeros_like(f)], 1), t)), summed(torch.cat([f, f, 0 * f], 1), t), 5
     )
     assert error < 1e-6 * summed(f, t).total(True)
     assert torch.isfinite(found.down).all()
-    constant, error = solve(summed(0 * f, t), summed(0 * f, t), 5)
+    constant, error = solve(Regression(summed(0 * f, t)), summed(0 * f, t), 5)
     torch.testing.assert_close(constant.bias, t.mean(0))

@@ -1,0 +1,198 @@
+"""Trained models under budgets, from unlabelled images and without training: dropped blocks, maps, maps and pools.
+
+    python benchmarks/compress.py --data-dir DIR --base elpv_dinov2
+
+DINOv2's ViT-S/14 fine-tuned on solar cells (packages of the ``bench`` extra) on 256 images, or the ViT and the ResNet
+that were trained on Fashion-MNIST on 512; their weights are made where ``DIR`` lacks them. One base at a time: a
+quarter of an hour of a core for ViT-S, minutes for the others. Writes ``results/compress_BASE.csv``, and
+``results/compress.md`` of all bases that were measured.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__":
+    # Modules are searched in the root of the checkout, not in this file's folder.
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+import csv
+import datetime
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from benchmarks.compress_report import report
+from benchmarks.elpv import elpv_images, elpv_labels, elpv_split
+from benchmarks.elpv_models import MODELS as OF_ELPV
+from benchmarks.elpv_models import finetuned_on_elpv
+from benchmarks.fashion_mnist import fill, open_split
+from benchmarks.fashion_models import trained_on_fashion
+from benchmarks.package_files import INSTALL
+from benchmarks.replacement_report import read_csv
+from cp_vision.search import Compressed, compress
+from cp_vision.shared.command_line import run_command
+
+RESULTS = Path(__file__).parent / "results"
+BUDGETS = {
+    "elpv_dinov2": ("0.75x", "0.6x", "0.5x", "0.4x", "0.3x"),
+    "elpv_lite0": ("0.9x", "0.8x", "0.7x", "0.6x", "0.5x"),
+    "fashion_vit": ("0.75x", "0.6x", "0.5x", "0.4x", "0.3x"),
+    "fashion_resnet": ("0.9x", "0.8x", "0.7x", "0.6x", "0.5x"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trained model and its images.
+
+    Attributes:
+        model: the base.
+        unlabelled: images to fit to, in random order.
+        test: test images.
+        labels: theirs.
+    """
+
+    model: nn.Module
+    unlabelled: Tensor
+    test: Tensor
+    labels: Tensor
+
+
+class Row(NamedTuple):
+    """A model under a budget: a row of the CSV.
+
+    Attributes:
+        base: the base.
+        images: unlabelled ones, a quarter of them held out.
+        budget: the budget; empty for the base.
+        form: what the model may be made of.
+        macs: as a share of the base's.
+        score: KL divergence from the base on held-out images, in nats.
+        accuracy: on test images, in percent.
+        error: its standard error.
+        test: how many these are.
+        refitted: whether the stand-ins are those fitted front to back.
+        made: what was changed.
+    """
+
+    base: str
+    images: int
+    budget: str
+    form: str
+    macs: float
+    score: float
+    accuracy: float
+    error: float
+    test: int
+    refitted: bool
+    made: str
+
+
+def _of_elpv(name: str, count: int) -> Callable[[Path], Case]:
+    def case(data_dir: Path) -> Case:
+        model: Any = finetuned_on_elpv(name, data_dir)
+        images = elpv_images(OF_ELPV[name].size, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+        train, _, test = elpv_split()
+        return Case(model, images[train[:count]], images[test], elpv_labels()[test])
+
+    return case
+
+
+def _of_fashion(name: str, count: int) -> Callable[[Path], Case]:
+    def case(data_dir: Path) -> Case:
+        fill(data_dir)
+        model = trained_on_fashion(name, data_dir)
+        test, labels = open_split(data_dir, False)
+        return Case(model, open_split(data_dir, True)[0][:count], test, labels)
+
+    return case
+
+
+CASES = {
+    "elpv_dinov2": _of_elpv("elpv_dinov2", 256),
+    "elpv_lite0": _of_elpv("elpv_lite0", 512),
+    "fashion_vit": _of_fashion("fashion_vit", 512),
+    "fashion_resnet": _of_fashion("fashion_resnet", 512),
+}
+
+
+def measure(name: str, case: Case, budgets: Sequence[str], **options: Any) -> tuple[list[Row], Compressed]:
+    """Compress a base for each budget, and evaluate what is found on its test images."""
+
+    def evaluate(model: nn.Module) -> Tensor:
+        given = torch.cat([model(batch).argmax(1) for batch in case.test.split(64)])
+        return (given == case.labels).double()
+
+    result = compress(case.model, case.unlabelled, list(budgets), evaluate=evaluate, **options)
+    count = len(case.test)
+    of_base: Any = result.base_accuracy
+    rows = [Row(name, result.images, "", "base", 1, 0, of_base.value, of_base.error, count, False, "")]
+    for point in result.points:
+        for outcome in (point.best, *point.counterparts.values()):
+            accuracy: Any = outcome.accuracy
+            share = outcome.macs / result.base_macs
+            made = " ".join(option.key.replace("|", "=") for option in outcome.candidate)
+            own = (share, outcome.score, accuracy.value, accuracy.error, count, outcome.refitted, made)
+            rows.append(Row(name, result.images, point.budget, outcome.name, *own))
+    return rows, result
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows; those of a file's other budgets stay in it."""
+    new = [[f"{value:.5g}" if isinstance(value, float) else str(value) for value in row] for row in rows]
+    budgets = {row.budget for row in rows}
+    old = [list(row.values()) for row in read_csv(path) if row["budget"] not in budgets]
+    base, *others = new
+    column = Row._fields.index("budget")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Row._fields)
+        writer.writerows([base, *sorted([*others, *old], key=lambda row: -float(row[column].rstrip("x")))])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure a base, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=INSTALL, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", type=Path, required=True, help="where trained weights are kept")
+    parser.add_argument("--base", choices=CASES, required=True)
+    parser.add_argument("--budgets", nargs="+", help="of these alone; what was measured of others stays")
+    parser.add_argument("--tries", type=int, default=12, help="candidates with real scores for each choice")
+    parser.add_argument("--library", type=Path, help="keep the fitted stand-ins in this folder")
+    arguments = parser.parse_args(argv)
+    name = arguments.base
+    case = CASES[name](arguments.data_dir)
+    begin, wall = time.process_time(), time.perf_counter()
+
+    def tell(done: int, total: int, what: str) -> None:
+        print(f"{time.process_time() - begin:6.0f} s of a core: {done} of {total}, {what}", flush=True)
+
+    budgets = arguments.budgets or BUDGETS[name]
+    rows, result = measure(name, case, budgets, folder=arguments.library, tries=arguments.tries, progress=tell)
+    print(result, result.table(), sep="\n\n", flush=True)
+    spent = time.process_time() - begin, time.perf_counter() - wall
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{spent[0]:.0f} s of a core, {spent[1]:.0f} s, peak memory {peak:.0f} MiB of the whole process")
+    _write(RESULTS / f"compress_{name}.csv", rows)
+    steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in result.seconds.items())
+    (RESULTS / f"compress_{name}.txt").write_text(
+        f"{spent[0]:.0f} s of processor time, {torch.get_num_threads()} threads; s by step: {steps}; "
+        f"peak memory {peak:.0f} MiB\n\n{result.table()}\n"
+    )
+    date = f"{datetime.datetime.now(datetime.UTC):%d %B %Y}"
+    report(RESULTS, list(CASES), f"torch {torch.__version__}, timm {timm.__version__}, {date}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, None, "compress"))

@@ -1,0 +1,55 @@
+"""The tables of ``compress.py``, from its CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.replacement_report import Row, read_csv, table
+
+__all__ = ["report", "tables"]
+
+_FORMS = ("drop only", "linear only", "best")
+_ABOUT = """\
+# Trained models under budgets, nothing trained
+
+`python benchmarks/compress.py --data-dir DIR --base BASE`; {versions}, CPU, float32.
+
+For each budget the best that was found of dropped blocks alone, of plain linear maps and dropped blocks, and of all
+kinds, pools with maps as well: MACs as a share of the base's, KL divergence from the base on the held-out quarter of
+the unlabelled images (by which it was chosen), accuracy on test images with its standard error. A \\* where the
+stand-ins are those that were fitted again front to back.
+"""
+
+
+def report(folder: Path, bases: Sequence[str], versions: str) -> None:
+    """Write ``compress.md`` of all bases that were measured."""
+    lines = [_ABOUT.format(versions=versions)]
+    for base in bases:
+        if rows := read_csv(folder / f"compress_{base}.csv"):
+            cost, _, kinds = (folder / f"compress_{base}.txt").read_text().partition("\n\n")
+            lines += [*tables(rows), f"{cost}\n", "```", kinds.rstrip(), "```\n"]
+    (folder / "compress.md").write_text("\n".join(lines))
+
+
+def tables(rows: Sequence[Row]) -> Iterator[str]:
+    """The table of a base: a row for each budget, a column for each form."""
+    first = rows[0]
+    yield f"## {first['base']}: {_accuracy(first)} % of {first['test']} test images\n"
+    yield f"{first['images']} unlabelled images.\n"
+    cells = []
+    for budget in dict.fromkeys(row["budget"] for row in rows[1:]):
+        of_form = {row["form"]: row for row in rows if row["budget"] == budget}
+        cells.append([budget, *(_cell(of_form.get(form)) for form in _FORMS)])
+    yield from table(["budget", "blocks dropped", "maps and dropped blocks", "with pools as well"], cells)
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return "not reached"
+    star = r"\*" if row["refitted"] == "True" else ""
+    return f"{float(row['macs']):.2f}x, KL {float(row['score']):.4f}{star}, {_accuracy(row)}"
+
+
+def _accuracy(row: Row) -> str:
+    return f"{float(row['accuracy']):.1f} ± {float(row['error']):.1f}"

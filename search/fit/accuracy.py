@@ -1,0 +1,54 @@
+"""What a user's own evaluation of a model gave, with its error where it can be told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from cp_vision.shared.errors import UserError
+
+__all__ = ["Accuracy", "Evaluate", "evaluated"]
+
+# Gives an accuracy: a number, or one value for each image (1 where it is right).
+Evaluate = Callable[[nn.Module], Any]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """An accuracy.
+
+    Attributes:
+        value: as it was given; of values for images the mean, in percent.
+        error: its standard error, in percent; None of a number alone.
+    """
+
+    value: float
+    error: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g}" if self.error is None else f"{self.value:.2f} ± {self.error:.2f}"
+
+
+def evaluated(evaluate: Evaluate, model: nn.Module) -> Accuracy:
+    """Evaluate a model.
+
+    Raises:
+        UserError: neither a number nor numbers for images.
+    """
+    with torch.no_grad():
+        given = evaluate(model)
+    try:
+        values = torch.as_tensor(given, dtype=torch.float64).flatten()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"evaluate gave {given!r}; it must give a number, or one number for each image") from error
+    if len(values) == 0 or not torch.isfinite(values).all():
+        raise UserError(f"evaluate gave {given!r}; it must give a number, or one number for each image")
+    if torch.as_tensor(given).ndim == 0:
+        return Accuracy(float(values[0]))
+    spread = float(values.std(correction=1)) if len(values) > 1 else math.nan
+    return Accuracy(100 * float(values.mean()), 100 * spread / math.sqrt(len(values)))

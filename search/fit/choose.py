@@ -1,0 +1,146 @@
+"""The best model under a budget, and its counterparts without pools, and without anything in the place of blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from torch import nn
+
+from cp_vision import UserError, count_macs
+from cp_vision.cost.macs import format_macs
+
+from .accuracy import Evaluate, evaluated
+from .build import architecture_of, build, refit
+from .distil import distil
+from .explore import explore
+from .front import Front
+from .kinds import DROP
+from .library import Library
+from .option import Candidate, Option
+from .result import Outcome, Point
+from .stopwatch import Stopwatch
+
+__all__ = ["Chooser"]
+
+_BEST, _LINEAR, _DROP = "best", "linear only", "drop only"
+
+
+class Chooser:
+    """Chooses from a library.
+
+    Args:
+        library: the library.
+        tries: candidates with real scores for each choice.
+        steps: of local training in the fit at the end.
+        epochs: of distillation after it.
+        evaluate: what to tell of the chosen ones.
+        counterparts: whether these are wanted.
+        watch: counts the time.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        tries: int,
+        steps: int,
+        epochs: int,
+        evaluate: Evaluate | None,
+        counterparts: bool,
+        watch: Stopwatch,
+    ) -> None:
+        self._library, self._tries, self._steps, self._epochs = library, tries, steps, epochs
+        self._evaluate, self._watch = evaluate, watch
+        self._blocks = len(library.bench.blocks)
+        options = library.options
+        allowed = {
+            _DROP: [option for option in options if option.kind == DROP],
+            _LINEAR: [option for option in options if option.plain],
+            _BEST: list(options),
+        }
+        self._allowed: dict[str, list[Option]] = allowed if counterparts else {_BEST: allowed[_BEST]}
+        self._scores: dict[Candidate, float] = {}
+        # Of one budget: a counterpart may be the best as well.
+        self._made: dict[Candidate, tuple[nn.Module, Outcome]] = {}
+
+    def check(self, texts: Sequence[str], limits: Sequence[int]) -> None:
+        """Raise a UserError for budgets that can't be met."""
+        base = self._library.base_macs
+        least = base - Front(self._allowed[_BEST], self._blocks).most
+        for text, limit in zip(texts, limits, strict=True):
+            if limit < least:
+                raise UserError(
+                    f"budget {text!r} ({format_macs(limit)} MACs) is below the smallest that can be met, "
+                    f"{least / base + 0.0005:.3f}x ({format_macs(least)})"
+                )
+
+    def point(self, text: str, limit: int) -> Point:
+        """The best under a limit in MACs, and its counterparts.
+
+        Raises:
+            UserError: by what it costs as a whole, no model is within the limit.
+        """
+        self._made.clear()
+        found: dict[str, tuple[nn.Module, Outcome]] = {}
+        for name, options in self._allowed.items():
+            if (made := self._choose(options, limit)) is not None:
+                found[name] = made
+        if not found:
+            raise UserError(f"budget {text!r} ({format_macs(limit)} MACs) can't be met; give a larger one")
+        # What the counterparts may be made of, the best may as well.
+        model, best = found[min(found, key=lambda name: (found[name][1].score, name != _BEST))]
+        found.pop(_BEST, None)
+        library = self._library
+        architecture = architecture_of(library.bench.model, best.candidate, library.bench.images.size, best.macs)
+        counterparts = {name: dataclasses.replace(outcome, name=name) for name, (_, outcome) in found.items()}
+        order = [name for name in (_LINEAR, _DROP) if name in counterparts]
+        return Point(
+            budget=text,
+            limit=limit,
+            model=model,
+            best=dataclasses.replace(best, name=_BEST),
+            counterparts={name: counterparts[name] for name in order},
+            architecture=architecture,
+        )
+
+    def _choose(self, options: Sequence[Option], limit: int) -> tuple[nn.Module, Outcome] | None:
+        """The best of these options; what it costs is counted on the model."""
+        saved = self._library.base_macs - limit
+        while True:
+            with self._watch("choice"):
+                scored = explore(options, self._blocks, saved, self._score, self._tries, dict(self._scores))
+            if not scored:
+                return None
+            made = self._make(scored[0][1])
+            if made[1].macs <= limit:
+                return made
+            # What the parts add up to is not what the model costs.
+            saved += made[1].macs - limit
+            self._made.pop(scored[0][1])
+
+    def _score(self, candidate: Candidate) -> float:
+        if candidate not in self._scores:
+            self._scores[candidate] = self._library.score(candidate)
+        return self._scores[candidate]
+
+    def _make(self, candidate: Candidate) -> tuple[nn.Module, Outcome]:
+        """The candidate's model: with the library's stand-ins, or fitted again where that is better."""
+        if candidate in self._made:
+            return self._made[candidate]
+        with self._watch("refit"):
+            model = build(self._library, candidate)
+            score, refitted = self._library.bench.score_model(model), False
+            if any(option.kind != DROP for option in candidate):
+                other = refit(self._library, model, self._steps)
+                if (of_other := self._library.bench.score_model(other)) < score:
+                    model, score, refitted = other, of_other, True
+        epochs = 0
+        if self._epochs and candidate:
+            with self._watch("distillation"):
+                model, score, epochs = distil(self._library.bench, model, self._epochs)
+        outcome = Outcome(_BEST, candidate, count_macs(model), score, refitted, epochs)
+        if self._evaluate is not None:
+            with self._watch("evaluation"):
+                outcome = dataclasses.replace(outcome, accuracy=evaluated(self._evaluate, model))
+        self._made[candidate] = (model, outcome)
+        return self._made[candidate]

@@ -1,0 +1,150 @@
+"""From a trained model to one under a budget, from unlabelled images and without training."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cp_vision.anatomy.known_families import check_module
+from cp_vision.shared.errors import UserError
+
+from ..config.budget_text import read_budgets
+from .accuracy import Evaluate, evaluated
+from .build import sized
+from .choose import Chooser
+from .images import Images
+from .kinds import DEFAULT_KINDS, kinds_of
+from .library import Library, Tell
+from .result import Compressed
+from .stopwatch import Stopwatch
+from .workbench import Score, Workbench
+
+__all__ = ["compress"]
+
+
+def compress(
+    model: nn.Module,
+    images: Any,
+    budget: str | Sequence[str] = "0.6x",
+    *,
+    score: Score | None = None,
+    evaluate: Evaluate | None = None,
+    kinds: Iterable[str] = DEFAULT_KINDS,
+    max_run: int = 3,
+    limit: int = 512,
+    tries: int = 12,
+    steps: int = 0,
+    epochs: int = 0,
+    counterparts: bool = True,
+    folder: str | Path | None = None,
+    progress: Tell | None = None,
+) -> Compressed:
+    """Make a trained model cheaper: replace or leave out blocks and halves of blocks, within a budget of MACs.
+
+    Stand-ins of several kinds are fitted to every run of blocks and every half, in closed form; each is scored alone
+    against the base on images that are held out; exact dynamic programming over these scores, then real scores of what
+    it finds, choose for each budget; the chosen ones are fitted again, front to back. Nothing is trained, unless
+    ``epochs`` says so, no labels are needed, and the same images give the same models.
+
+    Args:
+        model: trained; any timm or torchvision model whose blocks can be found. Left untouched.
+        images: unlabelled and normalised, as for :func:`cp_vision.fit_blocks`.
+        budget: MACs of one image, as ``"0.6x"`` of the base's or ``"2.9G"``; several, as ``"0.4x,0.6x"`` or a list.
+        score: of a model in place of the divergence from the base, a number; lower is better. It is called for every
+            option, so it should be quick.
+        evaluate: of a model, an accuracy to tell beside: a number, or one for each image (1 where it is right), which
+            gives a standard error as well. Nothing is chosen by it.
+        kinds: of stand-ins, see :func:`register_option`.
+        max_run: blocks of a run that one stand-in replaces, at most.
+        limit: images to take at most.
+        tries: candidates with real scores, for each budget and each counterpart.
+        steps: of local training for each stand-in with pools at the end, see :func:`cp_vision.fit_blocks`.
+        epochs: of distillation of the chosen models from the base, over the images that were fitted to: the squared
+            error of the last features, watched on those held out; the best state is kept, the untrained one among them.
+        counterparts: whether to find the best of plain maps and the best of dropped blocks as well.
+        folder: keeps the library: a call that was stopped goes on from there, and another budget takes seconds. It
+            must be of the same model and images. None takes a temporary one.
+        progress: called with done, total and what is being done.
+
+    Returns:
+        A model for each budget, its architecture, its counterparts, and the table of all options.
+
+    Raises:
+        UserError: no model, too few images, images that are unfit, a budget that can't be met, options that are none.
+    """
+    check_module(model)
+    chosen_kinds = kinds_of(kinds)
+    for name, value, least in (
+        ("max_run", max_run, 1),
+        ("limit", limit, 1),
+        ("tries", tries, 1),
+        ("steps", steps, 0),
+        ("epochs", epochs, 0),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"{name} {value!r} must be a whole number, {least} or more")
+    for name, function in (("score", score), ("evaluate", evaluate), ("progress", progress)):
+        if function is not None and not callable(function):
+            raise UserError(f"{name} {function!r} must be a function")
+    texts = _budgets(budget)
+    watch = Stopwatch()
+    with ExitStack() as stack:
+        if folder is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cp-vision-"))
+        with watch("images"):
+            of_images = Images(images, model, limit)
+            bench = Workbench(sized(model, of_images), of_images, score)
+        with watch("library"):
+            library = Library(bench, chosen_kinds, max_run, Path(folder), progress)
+        chooser = Chooser(library, tries, steps, epochs, evaluate, counterparts, watch)
+        limits = [_limit(text, library.base_macs) for text in texts]
+        chooser.check(texts, limits)
+        accuracy = None
+        if evaluate is not None:
+            with watch("evaluation"):
+                accuracy = evaluated(evaluate, bench.model)
+        points = []
+        for i, (text, macs) in enumerate(zip(texts, limits, strict=True)):
+            points.append(chooser.point(text, macs))
+            if progress is not None:
+                progress(i + 1, len(texts), f"budget {text}")
+    return Compressed(
+        base=_name(model),
+        base_macs=library.base_macs,
+        base_accuracy=accuracy,
+        measure=bench.measure,
+        images=of_images.count,
+        held_out=sum(len(batch) for batch in of_images.held_out),
+        points=tuple(points),
+        options=tuple(library.options),
+        seconds=watch.seconds,
+    )
+
+
+def _budgets(budget: Any) -> list[str]:
+    texts = budget.split(",") if isinstance(budget, str) else budget
+    if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"budget {budget!r} must be text or a list of text, such as '0.6x' or ['0.4x', '0.6x']")
+    texts = [text.strip() for text in texts]
+    if len(set(texts)) < len(texts):
+        raise UserError(f"budget {budget!r} names one budget twice; name each once")
+    for text in texts:
+        (found,) = read_budgets(text)
+        if found.measure != "macs":
+            raise UserError(f"budget {text!r}: only MACs can be a budget here, such as 0.6x or 2.9G")
+    return texts
+
+
+def _limit(text: str, base_macs: int) -> int:
+    (found,) = read_budgets(text)
+    return int(found.number * (base_macs if found.unit is None else found.unit))
+
+
+def _name(model: Any) -> str:
+    cfg = getattr(model, "pretrained_cfg", None)
+    return (cfg or {}).get("architecture") or type(model).__name__

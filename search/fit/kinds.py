@@ -1,0 +1,93 @@
+"""What may take a place: kinds of options by name; others can be added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cp_vision.anatomy.places import Place
+from cp_vision.shared.errors import UserError, closest, listed
+
+__all__ = ["DEFAULT_KINDS", "DROP", "Kind", "kinds_of", "register_option"]
+
+# What leaves blocks out, and needs no stand-in.
+DROP = "drop"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of option.
+
+    Attributes:
+        name: its name.
+        options: for a place, those of :func:`cp_vision.replace_blocks`; None where it isn't offered there.
+        plain: whether the linear-only counterparts may have it.
+    """
+
+    name: str
+    options: Callable[[Place], Mapping[str, Any] | None]
+    plain: bool
+
+
+_KINDS: dict[str, Kind] = {}
+
+
+def register_option(
+    name: str, options: Mapping[str, Any] | Callable[[Place], Mapping[str, Any] | None], *, plain: bool = False
+) -> None:
+    """Add a kind of option, for ``compress(..., kinds=[...])``.
+
+    Args:
+        name: its name.
+        options: of :func:`cp_vision.replace_blocks` (``{"kind": "mine", "rank": 8}``), or a function that gives them
+            for a :class:`cp_vision.anatomy.places.Place`, or None where the kind isn't to be offered.
+        plain: whether it is a map of each token by itself, which the linear-only counterparts may have.
+
+    Raises:
+        UserError: a name that is none or that of leaving blocks out, or options that are neither.
+    """
+    if not isinstance(name, str) or not name or name == DROP:
+        raise UserError(f"option {name!r} must be a name other than {DROP!r}")
+    if isinstance(options, Mapping):
+        fixed = dict(options)
+        _KINDS[name] = Kind(name, lambda place: fixed, plain)
+    elif callable(options):
+        _KINDS[name] = Kind(name, options, plain)
+    else:
+        raise UserError(f"option {name!r} needs options of replace_blocks, or a function of a place, not {options!r}")
+
+
+def kinds_of(names: Iterable[str]) -> list[Kind]:
+    """The kinds of these names, but for leaving out, which is always there.
+
+    Raises:
+        UserError: names that are none.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise UserError(f"kinds {names!r} must be a list of names, such as {list(DEFAULT_KINDS)}")
+    chosen = [name for name in names if name != DROP]
+    for name in chosen:
+        if name not in _KINDS:
+            raise UserError(f"kind {name!r} is not one of {listed([DROP, *_KINDS], 20)}{closest(str(name), _KINDS)}")
+    return [_KINDS[name] for name in dict.fromkeys(chosen)]
+
+
+def _of_rank(divisor: int, pool: bool) -> Callable[[Place], Mapping[str, Any] | None]:
+    def options(place: Place) -> Mapping[str, Any] | None:
+        # In place of the MLP half of a transformer block a pool explains nothing that the map doesn't.
+        if pool and not place.residual and place.name.rpartition(".")[2] in ("mlp", "ffn"):
+            return None
+        return {"pool": pool, "rank": max(1, place.channels // divisor)}
+
+    return options
+
+
+# Rank C/3 of pool and map costs what the full map does.
+register_option("linear/8", _of_rank(8, pool=False), plain=True)
+register_option("linear", _of_rank(1, pool=False), plain=True)
+register_option("pool/8", _of_rank(8, pool=True))
+register_option("pool/3", _of_rank(3, pool=True))
+register_option("pool", _of_rank(1, pool=True))
+
+DEFAULT_KINDS = tuple(_KINDS)

@@ -1,0 +1,104 @@
+"""A library of fitted stand-ins as files: one of JSON and one of safetensors for each first block.
+
+A file gets its name when it is whole; what a kill leaves half written is removed when the library is opened again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cp_vision.shared.errors import UserError
+from cp_vision.shared.files import check_path, make_folder, remove_unfinished, write_text
+
+from .option import Option
+
+__all__ = ["LibraryFiles", "fingerprint_of"]
+
+_HEAD = "library.json"
+
+
+class LibraryFiles:
+    """The folder of a library.
+
+    Args:
+        folder: made where it is missing.
+        about: what the library is of; JSON values.
+
+    Raises:
+        UserError: it holds the library of something else, or can't be written.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.folder = folder
+        check_path(folder)
+        make_folder(folder)
+        remove_unfinished(folder)
+        head = folder / _HEAD
+        about = json.loads(json.dumps(about))
+        if head.exists():
+            found = _read(head)
+            other = [key for key in about if found.get(key) != about[key]]
+            if other:
+                raise UserError(
+                    f"folder {str(folder)!r} holds a library of other {', '.join(other)}; choose another folder"
+                )
+        else:
+            write_text(head, json.dumps(about, indent=1) + "\n")
+
+    def read(self, block: int) -> list[Option] | None:
+        """Options that begin at a block; None where they aren't fitted yet."""
+        path = self._path(block, "json")
+        if not path.exists():
+            return None
+        values = _read(path)["options"]
+        return [Option(**{**value, "blocks": tuple(value["blocks"])}) for value in values]
+
+    def write(self, block: int, options: Sequence[Option], stand_ins: Mapping[str, nn.Module]) -> None:
+        """Write the options that begin at a block, and the stand-ins of those that have one, by the option's key."""
+        tensors = {
+            f"{key}|{name}": tensor.cpu().contiguous()
+            for key, stand_in in stand_ins.items()
+            for name, tensor in stand_in.state_dict().items()
+        }
+        target = self._path(block, "safetensors")
+        unfinished = target.with_name(f".{target.name}.unfinished")
+        save_file(tensors, unfinished)
+        os.replace(unfinished, target)
+        # Last: it says that both are there.
+        values = [dataclasses.asdict(option) for option in options]
+        write_text(self._path(block, "json"), json.dumps({"options": values}, indent=1) + "\n")
+
+    def weights(self, option: Option) -> dict[str, Tensor]:
+        """The state dict of an option's stand-in."""
+        start = f"{option.key}|"
+        with safe_open(self._path(option.first, "safetensors"), "pt") as file:
+            return {name.removeprefix(start): file.get_tensor(name) for name in file.keys() if name.startswith(start)}  # noqa: SIM118
+
+    def _path(self, block: int, ending: str) -> Path:
+        return self.folder / f"block-{block:03}.{ending}"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{str(path)!r} is no file of a library ({error}); choose another folder") from error
+
+
+def fingerprint_of(model: nn.Module) -> str:
+    """Tells a model's weights from others."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
+    return digest.hexdigest()

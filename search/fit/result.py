@@ -1,0 +1,159 @@
+"""What compressing a model gave; printed, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from timm.models import save_for_hf
+from torch import nn
+
+from cp_vision import Architecture, UserError
+from cp_vision.cost.macs import format_macs
+
+from .accuracy import Accuracy
+from .option import Candidate, Option, describe
+
+__all__ = ["Compressed", "Outcome", "Point"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A model under a budget.
+
+    Attributes:
+        name: of what it may be made: ``"best"``, ``"linear only"``, ``"drop only"``.
+        candidate: what is changed.
+        macs: of one image, counted on the model.
+        score: on held-out images; lower is better.
+        refitted: whether its stand-ins are those fitted front to back, which are kept where they are better.
+        epochs: of distillation, after which it was best; 0 where it wasn't trained, or was better before.
+        accuracy: where there was something to evaluate it with.
+    """
+
+    name: str
+    candidate: Candidate
+    macs: int
+    score: float
+    refitted: bool
+    epochs: int = 0
+    accuracy: Accuracy | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was found for one budget.
+
+    Attributes:
+        budget: as it was given.
+        limit: in MACs.
+        model: the best one, in eval mode.
+        best: what it is.
+        counterparts: the best ones of maps and dropped blocks, and of dropped blocks alone, where the budget can be
+            met so, by name.
+        architecture: of the model; None where the base is none of timm's.
+    """
+
+    budget: str
+    limit: int
+    model: nn.Module
+    best: Outcome
+    counterparts: Mapping[str, Outcome]
+    architecture: Architecture | None
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model as a folder that ``timm.create_model("local-dir:...", pretrained=True)`` loads.
+
+        Raises:
+            UserError: the base is none of timm's.
+        """
+        if self.architecture is None:
+            raise UserError("the base is none of timm's; save its state dict, and apply the same changes to load it")
+        save_for_hf(self.model, str(folder), safe_serialization=True)
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What :func:`compress` found; printed, a table of budgets and counterparts.
+
+    Attributes:
+        base: name of the base.
+        base_macs: its MACs of one image.
+        base_accuracy: where there was something to evaluate it with.
+        measure: what scores are: ``"KL"`` in nats, ``"distance"`` of features, or the user's ``"score"``.
+        images: how many there were.
+        held_out: how many of these scores are of.
+        points: one for each budget, in the given order.
+        options: everything that was fitted, with its score alone.
+        seconds: spent, by step.
+    """
+
+    base: str
+    base_macs: int
+    base_accuracy: Accuracy | None
+    measure: str
+    images: int
+    held_out: int
+    points: tuple[Point, ...]
+    options: tuple[Option, ...] = field(repr=False)
+    seconds: Mapping[str, float]
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, of a single budget."""
+        return self._only().model
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The architecture, of a single budget."""
+        return self._only().architecture
+
+    def __getitem__(self, budget: str) -> Point:
+        for point in self.points:
+            if point.budget == budget:
+                return point
+        raise KeyError(f"{budget!r}: budgets are {', '.join(point.budget for point in self.points)}")
+
+    def _only(self) -> Point:
+        if len(self.points) > 1:
+            budgets = ", ".join(repr(point.budget) for point in self.points)
+            raise UserError(f"there are several models; take one by its budget: result[...] of {budgets}")
+        return self.points[0]
+
+    def __str__(self) -> str:
+        """A line for each budget and each counterpart, then what the models are made of."""
+        rows = [["budget", "", "MACs", "of base", self.measure, "accuracy"]]
+        own = "" if self.base_accuracy is None else str(self.base_accuracy)
+        rows.append(["", "base", format_macs(self.base_macs), "1.000", "0", own])
+        for point in self.points:
+            for i, outcome in enumerate((point.best, *point.counterparts.values())):
+                share = f"{outcome.macs / self.base_macs:.3f}"
+                accuracy = "" if outcome.accuracy is None else str(outcome.accuracy)
+                name = point.budget if i == 0 else ""
+                rows.append([name, outcome.name, format_macs(outcome.macs), share, f"{outcome.score:.4g}", accuracy])
+        made = [f"{point.budget}: {describe(point.best.candidate)}" for point in self.points]
+        spent = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.seconds.items())
+        about = f"{self.base}; {self.images} images, {self.held_out} of them held out for {self.measure}; {spent}"
+        return "\n".join([about, *_aligned(rows), *made])
+
+    def table(self) -> str:
+        """A line for each place: what each kind leaves unexplained, and its score alone."""
+        kinds = list(dict.fromkeys(option.kind for option in self.options))
+        by_key = {option.key: option for option in self.options}
+        rows = [["place", *kinds]]
+        for place in dict.fromkeys(option.place for option in self.options):
+            rows.append([place, *(_cell(by_key.get(f"{place}|{kind}")) for kind in kinds)])
+        return "\n".join([*_aligned(rows), f"unexplained / {self.measure}"])
+
+
+def _cell(option: Option | None) -> str:
+    if option is None:
+        return ""
+    return f"{option.score:.3g}" if option.unexplained is None else f"{option.unexplained:.3f} / {option.score:.3g}"
+
+
+def _aligned(rows: Sequence[Sequence[Any]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
