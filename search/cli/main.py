@@ -99,7 +99,29 @@ def _needs_optuna() -> Iterator[None]:
         raise UserError("cp-search needs Optuna, which is not installed; pip install 'cp-vision[search]'") from error
 
 
+def _fit(config: SearchConfig, command: str) -> None:
+    from ..fit.run import run_fit
+    from .display import FitProgress
+
+    progress = FitProgress()
+    try:
+        found = run_fit(config, progress)
+    except KeyboardInterrupt:
+        print(f"\nStopped. The same command goes on: {command}", file=sys.stderr)
+        raise
+    finally:
+        progress.close()
+    print(found)
+    for point in found.points:
+        print(f'Load it:  timm.create_model("local-dir:{Path(config.output) / point.budget}", pretrained=True)')
+
+
 def _search(config: SearchConfig, plan_only: bool, command: str) -> None:
+    if config.evaluator == "fit":
+        if plan_only:
+            raise UserError("--plan is of searches that train; with the evaluator fit a search takes minutes: run it")
+        _fit(config, command)
+        return
     with _needs_optuna():
         from ..runner import Search
         from .display import Progress, plan, show_forecast, summary

@@ -35,6 +35,9 @@ def search_recipe(config: SearchConfig) -> Recipe:
         values["dataset"] = config.dataset
     if config.data_dir is not None:
         values["data_dir"] = config.data_dir
+    if config.weights is not None:
+        pretrained = config.weights == "pretrained"
+        values |= {"pretrained": pretrained, "initial_checkpoint": None if pretrained else config.weights}
     sizes = load_space_options(config.space).img_size
     if sizes:
         values["img_size"] = sizes[0]

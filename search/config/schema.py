@@ -110,6 +110,12 @@ class SearchConfig(CheckedModel):
         description="recipe file or bundled name that trains every candidate; default digits, or default with other "
         "data",
     )
+    weights: Annotated[str | None, Option(DATA, "FILE")] = Field(
+        default=None,
+        min_length=1,
+        description="trained weights of the base: a .safetensors or .pth file, or the word pretrained for those of its "
+        "name",
+    )
     overrides: Annotated[tuple[_Override, ...], Field(strict=False), Option(DATA, "KEY=VALUE", "--set")] = Field(
         default=(), description="replace a recipe's value; may be given several times"
     )
@@ -120,10 +126,18 @@ class SearchConfig(CheckedModel):
     trials: Annotated[int, Option(HOW, "N")] = Field(
         default=30, ge=1, description="candidates to try, the base included"
     )
-    evaluator: Annotated[Literal["train", "supernet", "sensitivity"], Option(HOW)] = Field(
-        default="train",
-        description="what scores candidates: trainings by the recipe, shared weights and then trainings of the "
-        "finalists, or, without any, the base without each block",
+    evaluator: Annotated[Literal["train", "fit", "supernet", "sensitivity"], Option(HOW)] = Field(
+        default_factory=lambda values: "fit" if values.get("weights") else "train",
+        validate_default=True,
+        description="what scores candidates: trainings by the recipe; fitted stand-ins for blocks against the trained "
+        "base, without training; shared weights and then trainings of the finalists; or the base without each block. "
+        "Default fit where there are --weights, else train",
+    )
+    fit_images: Annotated[int, Option(HOW, "N")] = Field(
+        default=512, ge=16, description="unlabelled training images that stand-ins are fitted to"
+    )
+    distil_epochs: Annotated[int, Option(HOW, "N")] = Field(
+        default=0, ge=0, description="epochs of distilling what stand-ins gave from the base, over the same images"
     )
     sampler: Annotated[str, Option(HOW)] = Field(
         default="surrogate", description=f"what proposes candidates: {', '.join(SAMPLERS)}"
@@ -214,8 +228,9 @@ class SearchConfig(CheckedModel):
     @field_validator("budget")
     @classmethod
     def _readable(cls, budget: str | None) -> str | None:
-        if budget is not None:
-            read_budgets(budget)
+        # One by one: with the evaluator fit there may be several of MACs.
+        for part in (budget or "1x").split(","):
+            read_budgets(part)
         return budget
 
     @field_validator("model_kwargs")
@@ -224,6 +239,32 @@ class SearchConfig(CheckedModel):
         for key in sorted(set(CHANGES).intersection(kwargs or {})):
             raise UserError(f"model_kwargs {key}: the search decides that; see --space and --pool-kwargs")
         return kwargs
+
+    @field_validator("evaluator")
+    @classmethod
+    def _of_trained(cls, value: str, info: ValidationInfo) -> str:
+        if value == "fit":
+            if not info.data.get("weights"):
+                raise ValueError("fit needs a trained base: --weights FILE, or --weights pretrained")
+            if info.data.get("keep_accuracy") is not None:
+                raise ValueError("fit takes budgets; an accuracy to keep needs the evaluator train")
+        return value
+
+    @field_validator("fit_images", "distil_epochs")
+    @classmethod
+    def _of_fit(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("evaluator") != "fit" and value != cls._default(info):
+            raise ValueError(f"needs the evaluator fit, not {info.data.get('evaluator')}")
+        return value
+
+    @field_validator("sampler", "objective", "early_stop", "trial_seconds", "seeds", "storage", "executor")
+    @classmethod
+    def _not_of_fit(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("evaluator") == "fit" and value != cls._default(info):
+            raise ValueError(
+                "is of searches that train; with the evaluator fit leave it out, or take --evaluator train"
+            )
+        return value
 
     @field_validator("supernet_epochs")
     @classmethod
