@@ -75,7 +75,8 @@ def record_outcome(store: TrialStore, lease: Lease, outcome: Outcome) -> Candida
             store.hand_back(lease)
             return None
         kind, reason = "failed", f"its process ended {MOST_ATTEMPTS} times before it got any further"
-    if kind == "failed" and lease.choice == store.space.choice() and lease.seed is None:
+    first = lease.seed is None or lease.seed == store.seed
+    if kind == "failed" and first and lease.choice == store.space.choice():
         store.undo(lease)
         raise CommandError(f"the base itself can't be trained: {reason}") from outcome.cause
     if kind == "mistake" or kind == "not kept":

@@ -29,6 +29,7 @@ SMALL = [
     *("test_vit2", "--model-kwargs", "patch_size=16", "depth=4", "init_values=1.0", "--budget", "0.8x"),
     # The recipe's Muon learns more and takes longer.
     *("--set", "epochs=2", "--set", "batch_size=128", "--set", "opt=adamw", "--set", "lr=0.004"),
+    *("--finalists", "1", "--seeds", "2"),
 ]
 
 
@@ -108,7 +109,8 @@ def test_what_a_search_prints_and_writes(found):
     assert "Warning" not in done.stderr
     names = {path.name for path in output.iterdir()}
     assert names == {
-        *(".finish.lock", ".lock", ".workers", "best", "front", "pareto.csv", "report.html", "search.json"),
+        *(".finish.lock", ".lock", ".workers", "best", "front", "pareto.csv", "report.html", "results.json"),
+        "search.json",
         *("sensitivity.csv", "sensitivity.svg", "study.db", "weights"),
     }
     best = {"README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml"}
@@ -119,7 +121,9 @@ def test_what_a_search_prints_and_writes(found):
     # Only candidates with a role keep their weights, and the members of the front; each of these is a model folder.
     members = [row for row in rows if row["front"] == "1" and row["number"] != "0"]
     assert {path.name for path in (output / "front").iterdir()} == {row["number"] for row in members}
-    assert len(list((output / "weights").iterdir())) <= 3 + len(members)
+    # Those with a role were trained with both seeds.
+    assert len(list((output / "weights").iterdir())) <= 2 * 5 + len(members)
+    assert {row["seeds"] for row in rows} == {"1", "2"}
     for row in members:
         model = timm.create_model(f"local-dir:{output / 'front' / row['number']}", pretrained=True)
         assert cp_vision.count_macs(model) == int(row["macs"])
@@ -133,8 +137,11 @@ def test_the_winner_loads_with_the_accuracy_that_was_reported(found, here):
     output, done = found
     metrics = json.loads((output / "best" / "metrics.json").read_text())
     assert accuracy_by_hand(output / "best") == metrics["test_top1"]
-    assert f"test {metrics['test_top1']:.2f} %" in done.stdout
-    assert f"{metrics['test_top1']:.2f} %" in (output / "report.html").read_text()
+    by_seed = json.loads((output / "results.json").read_text())["winner"]["test_top1_by_seed"]
+    assert by_seed[str(metrics["seed"])] == metrics["test_top1"]
+    mean = f"{sum(by_seed.values()) / 2:.2f} ± "
+    assert f"test {mean}" in done.stdout
+    assert mean in (output / "report.html").read_text()
     architecture = Architecture.from_json(json.dumps(metrics["architecture"]))
     model = timm.create_model(f"local-dir:{output / 'best'}", pretrained=True)
     assert cp_vision.count_macs(model) == metrics["macs"] == architecture.macs((3, 32, 32))
@@ -210,22 +217,25 @@ def test_candidates_inherit_the_weights_that_the_recipe_names(found, tmp_path):
 
 
 def test_shared_weights_and_finalists(here, tmp_path):
-    done = run(cp_search(tmp_path / "s", 8, "--evaluator", "supernet", "--supernet-epochs", "3", "--finalists", "2"))
+    done = run(cp_search(tmp_path / "s", 8, "--evaluator", "supernet", "--supernet-epochs", "3"))
     rows = table(tmp_path / "s")
     assert "shared weights" in done.stderr
-    trained = [row for row in rows if row["trained_accuracy"]]
+    trained = [row for row in rows if row["mean_accuracy"]]
     assert 2 <= len(trained) < len(rows)
     metrics = json.loads((tmp_path / "s" / "best" / "metrics.json").read_text())
-    assert metrics["validation_top1"] == max(float(row["trained_accuracy"]) for row in trained if row["number"] != "0")
+    assert metrics["mean_validation_top1"] == max(
+        float(row["mean_accuracy"]) for row in trained if row["number"] != "0"
+    )
+    assert metrics["validation_top1"] == max(metrics["validation_top1_by_seed"].values())
     assert accuracy_by_hand(tmp_path / "s" / "best") == metrics["test_top1"]
     # Another is trained where it is exported, and has the accuracy of what is exported.
-    other = next(row for row in rows if not row["trained_accuracy"])
+    other = next(row for row in rows if not row["mean_accuracy"])
     here(["cp-search", "export", str(tmp_path / "s"), other["number"], "--output", str(tmp_path / "other")])
     search = Search(load_config(tmp_path / "s"))
     model = timm.create_model(f"local-dir:{tmp_path / 'other'}", pretrained=True)
     exported = json.loads((tmp_path / "other" / "metrics.json").read_text())["validation_top1"]
     assert exported == search.trainer.score(model, search.held_out)
-    assert f"| Validation top-1 | {exported:.2f} % |" in (tmp_path / "other" / "README.md").read_text()
+    assert f"| {exported:.2f} % |" in (tmp_path / "other" / "README.md").read_text()
 
 
 def test_a_finished_search_is_not_run_again(found, here):
@@ -314,6 +324,7 @@ def test_a_convnet_by_changing_the_base_alone(here, tmp_path):
     # The recipe's Muon takes minutes for the matrices of a ResNet.
     settings = ("epochs=1", "drop_path=0.1", "opt=adamw", "lr=0.001")
     base = ["resnet18", "--model-kwargs", "channels=[16, 32, 64, 128]", "--budget", "0.8x"]
+    base += ["--seeds", "1"]
     base += (part for value in settings for part in ("--set", value))
     run(cp_search(tmp_path / "resnet", 3, base=base))
     rows = table(tmp_path / "resnet")
@@ -345,6 +356,8 @@ def test_the_test_split_is_touched_once_at_the_end(tmp_path):
                 model_kwargs={"patch_size": 16, "depth": 4, "init_values": 1.0},
                 overrides=("epochs=1", "opt=adamw", "lr=0.004"),
                 trials=5,
+                finalists=1,
+                seeds=2,
                 output=tmp_path,
             )
         )
@@ -352,17 +365,17 @@ def test_the_test_split_is_touched_once_at_the_end(tmp_path):
         return made
 
     results = search().run()
-    roles = {results.best, results.best_drops_only, 0}
-    assert set(results.test_accuracy) == roles
-    assert Watched.looks == 360 * len(roles)
+    roles = {results.best, 0, *(results.pair or ())}
+    assert {number: set(by_seed) for number, by_seed in results.test_accuracy.items()} == {n: {0, 1} for n in roles}
+    assert Watched.looks == 2 * 360 * len(roles)
     assert Watched.finished == len(results.candidates)
     search().run()
-    assert Watched.looks == 360 * len(roles)
+    assert Watched.looks == 2 * 360 * len(roles)
 
 
 def test_a_full_disk_loses_no_finished_trial(tmp_path):
     changes = {"base": "test_vit2", "budget": "0.8x", "overrides": ("epochs=1", "batch_size=512", "opt=adamw")}
-    config = SearchConfig(**changes, output=str(tmp_path), trials=2)
+    config = SearchConfig(**changes, seeds=1, output=str(tmp_path), trials=2)
     before = Search(config).run().candidates
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Room for the record, none for weights.

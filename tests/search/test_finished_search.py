@@ -16,7 +16,7 @@ from cp_vision.recipes import Recipe, load_recipe
 from cp_vision.recipes.data.digits import Digits
 from cp_vision.search.cli.main import main
 
-BASE = ["test_vit2", "--budget", "0.8x", "--trials", "3", "--model-kwargs", "patch_size=16", "depth=3"]
+BASE = ["test_vit2", "--budget", "0.8x", "--trials", "3", "--seeds", "1", "--model-kwargs", "patch_size=16", "depth=3"]
 VALUES = ["epochs=1", "warmup_epochs=0", "opt=adamw", "lr=0.001", "batch_size=16", "workers=0"]
 
 

@@ -343,6 +343,7 @@ SHARED = {
     "supernet_epochs": 2,
     "trials": 8,
     "finalists": 2,
+    "seeds": 1,
 }
 
 
@@ -353,7 +354,7 @@ def test_a_finalist_that_fails_is_recorded_and_the_others_go_on(tmp_path, monkey
     )
     train, begun = TrainEvaluator.__call__, []
 
-    def fail_once(self, architecture, img_size, on_epoch):
+    def fail_once(self, architecture, img_size, on_epoch, seed):
         begun.append(architecture)
         # Meanwhile the report can be made again.
         subprocess.run(
@@ -361,12 +362,12 @@ def test_a_finalist_that_fails_is_recorded_and_the_others_go_on(tmp_path, monkey
         )
         if architecture.drops and architecture == next(a for a in begun if a.drops):
             raise OutOfTimeError("too slow")
-        return train(self, architecture, img_size, on_epoch)
+        return train(self, architecture, img_size, on_epoch, seed)
 
     monkeypatch.setattr(TrainEvaluator, "__call__", fail_once)
     results = run(config)
     (failed,) = [c for c in results.candidates if c.reason]
-    assert (failed.reason, failed.trained) == ("too slow", None)
+    assert (failed.reason, failed.mean) == ("with seed 0: too slow", None)
     assert results.best not in (None, failed.number)
     count = len(begun)
     assert run(config) == results
@@ -384,14 +385,15 @@ def test_a_base_that_takes_too_long_ends_the_finalists_in_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_a_search_with_shared_weights(tmp_path):
-    config = SearchConfig(**SHARED, output=tmp_path)
+    config = SearchConfig(**{**SHARED, "seeds": 2}, output=tmp_path)
     heard = Heard()
     results = run(config, heard)
     assert heard.phases[0] == ("shared weights", 2)
-    trained = [c for c in results.candidates if c.trained is not None]
+    trained = [c for c in results.candidates if c.by_seed]
     assert len(trained) >= 3
-    assert results.agreement == kendall_tau([(c.accuracy, c.trained) for c in trained])
-    assert next(c for c in results.candidates if c.number == results.best).trained is not None
+    assert all(c.by_seed.keys() == {0, 1} for c in trained)
+    assert results.agreement == kendall_tau([(c.accuracy, c.mean) for c in trained])
+    assert results.best in {c.number for c in trained}
     # Ready: nothing is trained again.
     again = Heard()
     make_supernet(SearchContext(config), again)

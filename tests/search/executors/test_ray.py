@@ -145,10 +145,13 @@ def test_real_trainings_give_what_they_give_in_process(tmp_path):
         "model_kwargs": {"patch_size": 16, "depth": 4, "init_values": 1.0},
         "overrides": ("epochs=2", "batch_size=128", "opt=adamw", "lr=0.004"),
         "trials": 5,
+        "finalists": 1,
+        "seeds": 2,
     }
     results = Search(config(tmp_path / "ray", **shared)).run()
     assert results.best is not None
     assert (tmp_path / "ray" / "best" / "config.json").exists()
+    assert results.candidates[0].by_seed.keys() == {0, 1}
     own = {(c.pools, c.drops): c.accuracy for c in results.candidates if c.state == "complete"}
     # Workers have one thread each, and more would round otherwise.
     threads = torch.get_num_threads()
@@ -160,6 +163,7 @@ def test_real_trainings_give_what_they_give_in_process(tmp_path):
     both = [(own[c.pools, c.drops], c.accuracy) for c in plain.candidates if (c.pools, c.drops) in own]
     assert len(both) >= 3
     assert all(one == other for one, other in both)
+    assert results.candidates[0].by_seed == plain.candidates[0].by_seed
 
 
 @pytest.mark.parametrize(
@@ -313,7 +317,7 @@ def test_recipe_and_space_are_those_of_the_folder_where_it_was_begun(tmp_path, m
     settings = ["model=cp_test_vit2", "epochs=1", "warmup_epochs=0", "opt=adamw", "lr=0.004"]
     Path("own.yaml").write_text(load_recipe("digits", settings).to_yaml())
     Path("space.yaml").write_text("drops: ['blocks.[2-5]']")
-    shared = {"recipe": "own.yaml", "space": "space.yaml", "budget": "0.9x", "trials": 2, "output": "x"}
+    shared = {"recipe": "own.yaml", "space": "space.yaml", "budget": "0.9x", "trials": 2, "seeds": 1, "output": "x"}
     results = Search(config(**shared)).run()
     assert {c.state for c in results.candidates} == {"complete"}
 
