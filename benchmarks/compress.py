@@ -186,10 +186,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{spent[0]:.0f} s of a core, {spent[1]:.0f} s, peak memory {peak:.0f} MiB of the whole process")
     _write(RESULTS / f"compress_{name}.csv", rows)
     steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in result.seconds.items())
-    (RESULTS / f"compress_{name}.txt").write_text(
-        f"{spent[0]:.0f} s of processor time, {torch.get_num_threads()} threads; s by step: {steps}; "
-        f"peak memory {peak:.0f} MiB\n\n{result.table()}\n"
+    about = RESULTS / f"compress_{name}.txt"
+    # A line for each run: its costs.
+    runs = about.read_text().partition("\n\n")[0].splitlines() if arguments.budgets and about.exists() else []
+    runs.append(
+        f"- {', '.join(budgets)}: {spent[0]:.0f} s of processor time, {torch.get_num_threads()} threads; "
+        f"s by step: {steps}; peak memory {peak:.0f} MiB"
     )
+    about.write_text("\n".join(runs) + f"\n\n{result.table()}\n")
     date = f"{datetime.datetime.now(datetime.UTC):%d %B %Y}"
     report(RESULTS, list(CASES), f"torch {torch.__version__}, timm {timm.__version__}, {date}")
 

@@ -33,7 +33,7 @@ SLOW_BLOCKS = (
     "cp-search resnet50 --data-dir ~/pets --recipe my.yaml --executor",
     "cp-train digits --output runs/digits-train",
 )
-SLOW_PAGES = ("cluster.md", "half-the-macs.md", "imagenet.md", "own-data.md", "search-options.md")
+SLOW_PAGES = ("cluster.md", "compress.md", "half-the-macs.md", "imagenet.md", "own-data.md", "search-options.md")
 
 # Packages of others that pages install: they aren't needed here, so nothing but their names is checked.
 FOREIGN = {"psycopg[binary]", "optuna-dashboard"}
@@ -56,6 +56,7 @@ CODE = {
         r'\1, pretrained_cfg_overlay={"file": "\2.pth"}'
     ),
     r"\.build\(pretrained=True": '.build(pretrained=True, pretrained_cfg_overlay={"file": "resnet50.a1_in1k.pth"}',
+    r"max_run=2, tries=4": 'max_run=1, tries=1, kinds=["linear"]',
     r"trials=30": (
         'trials=2, overrides=("epochs=1", "batch_size=128", "opt=adamw"), '
         'model_kwargs={"patch_size": 16, "depth": 2, "init_values": 1.0}'
