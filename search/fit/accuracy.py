@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cp_vision.shared.errors import UserError
 
@@ -25,10 +25,19 @@ class Accuracy:
     Attributes:
         value: as it was given; of values for images the mean, in percent.
         error: its standard error, in percent; None of a number alone.
+        values: of each image, where they were given.
     """
 
     value: float
     error: float | None = None
+    values: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def over(self, other: Accuracy) -> Accuracy:
+        """What it has over another one; of values for the same images, paired, so that the error is that of the pairs."""
+        one, two = self.values, other.values
+        if one is None or two is None or len(one) != len(two):
+            return Accuracy(self.value - other.value)
+        return _of_values(one - two)
 
     def __str__(self) -> str:
         return f"{self.value:.4g}" if self.error is None else f"{self.value:.2f} ± {self.error:.2f}"
@@ -50,5 +59,9 @@ def evaluated(evaluate: Evaluate, model: nn.Module) -> Accuracy:
         raise UserError(f"evaluate gave {given!r}; it must give a number, or one number for each image")
     if torch.as_tensor(given).ndim == 0:
         return Accuracy(float(values[0]))
+    return _of_values(values)
+
+
+def _of_values(values: Tensor) -> Accuracy:
     spread = float(values.std(correction=1)) if len(values) > 1 else math.nan
-    return Accuracy(100 * float(values.mean()), 100 * spread / math.sqrt(len(values)))
+    return Accuracy(100 * float(values.mean()), 100 * spread / math.sqrt(len(values)), values)

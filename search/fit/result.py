@@ -63,6 +63,14 @@ class Point:
     counterparts: Mapping[str, Outcome]
     architecture: Architecture | None
 
+    @property
+    def pools_add(self) -> Accuracy | None:
+        """What the best model's accuracy has over that of plain maps; None where one of them has none."""
+        plain = self.counterparts.get("linear only")
+        if self.best.accuracy is None or plain is None or plain.accuracy is None:
+            return None
+        return self.best.accuracy.over(plain.accuracy)
+
     def save(self, folder: str | Path) -> None:
         """Write the model as a folder that ``timm.create_model("local-dir:...", pretrained=True)`` loads.
 
@@ -133,7 +141,7 @@ class Compressed:
                 accuracy = "" if outcome.accuracy is None else str(outcome.accuracy)
                 name = point.budget if i == 0 else ""
                 rows.append([name, outcome.name, format_macs(outcome.macs), share, f"{outcome.score:.4g}", accuracy])
-        made = [f"{point.budget}: {describe(point.best.candidate)}" for point in self.points]
+        made = [f"{point.budget}: {describe(point.best.candidate)}{_added(point)}" for point in self.points]
         spent = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.seconds.items())
         about = f"{self.base}; {self.images} images, {self.held_out} of them held out for {self.measure}; {spent}"
         return "\n".join([about, *_aligned(rows), *made])
@@ -146,6 +154,16 @@ class Compressed:
         for place in dict.fromkeys(option.place for option in self.options):
             rows.append([place, *(_cell(by_key.get(f"{place}|{kind}")) for kind in kinds)])
         return "\n".join([*_aligned(rows), f"unexplained / {self.measure}"])
+
+
+def _added(point: Point) -> str:
+    """What pools add, in words."""
+    if point.pools_add is None:
+        return ""
+    plain = point.counterparts["linear only"]
+    if plain.candidate == point.best.candidate:
+        return "; no pools, as plain maps did as well"
+    return f"; pools add {point.pools_add} to plain maps"
 
 
 def _cell(option: Option | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +137,7 @@ def _point(point: Point, found: Compressed) -> dict[str, Any]:
         "limit": point.limit,
         **_outcome(point.best, found),
         "architecture": None if architecture is None else json.loads(architecture.to_json()),
+        "pools_add": None if point.pools_add is None else [point.pools_add.value, point.pools_add.error],
         "counterparts": {name: _outcome(outcome, found) for name, outcome in point.counterparts.items()},
     }
 
@@ -147,7 +147,8 @@ def _results(found: Compressed, config: SearchConfig) -> dict[str, Any]:
     return {
         "base": config.base,
         "base_macs": found.base_macs,
-        "base_test_top1": None if accuracy is None else dataclasses.asdict(accuracy),
+        "base_test_top1": None if accuracy is None else accuracy.value,
+        "base_standard_error": None if accuracy is None else accuracy.error,
         "images": found.images,
         "held_out": found.held_out,
         "points": [_point(point, found) for point in found.points],

@@ -9,6 +9,7 @@ from timm.models import save_for_hf
 
 from cp_vision import count_macs
 from cp_vision.search.cli.main import main
+from cp_vision.search.fit.accuracy import evaluated
 
 ARGUMENTS = {"img_size": 32, "patch_size": 8, "depth": 3, "num_classes": 10}
 MODEL_KWARGS = ["--model-kwargs", "patch_size=8", "depth=3"]
@@ -76,3 +77,13 @@ def test_mistakes_are_one_line_and_leave_nothing(words, named, weights, tmp_path
     assert said.startswith("cp-search: error: ")
     assert all(name in said for name in named)
     assert not out.exists() or not any(path.is_file() for path in out.rglob("*") if "library" not in path.parts)
+
+
+def test_the_error_of_a_difference_is_that_of_its_pairs():
+    one, other = torch.tensor([1.0, 1, 1, 0, 1, 1]), torch.tensor([1.0, 1, 0, 0, 1, 1])
+    first, second = (evaluated(lambda _, values=values: values, torch.nn.Identity()) for values in (one, other))
+    found = first.over(second)
+    assert found.value == pytest.approx(100 / 6)
+    assert found.error == pytest.approx(100 * float((one - other).std()) / 6**0.5)
+    assert found.error < second.error
+    assert evaluated(lambda _: 70.0, torch.nn.Identity()).over(second).error is None
