@@ -33,7 +33,7 @@ class Accuracy:
     values: Tensor | None = field(default=None, repr=False, compare=False)
 
     def over(self, other: Accuracy) -> Accuracy:
-        """What it has over another one; of values for the same images, paired, so that the error is that of the pairs."""
+        """What it has over another one; of values for the same images paired, with the error of the pairs."""
         one, two = self.values, other.values
         if one is None or two is None or len(one) != len(two):
             return Accuracy(self.value - other.value)
