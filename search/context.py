@@ -26,7 +26,7 @@ from .space.space import Space
 from .study.contents import StudyContents
 from .types import Limit
 
-__all__ = ["SearchContext"]
+__all__ = ["SearchContext", "base_architecture"]
 
 # Values of the config that decide results as they stand there.
 _DECIDING = ("base", "early_stop", "evaluator", "keep_accuracy", "objective", "sampler", "seed", "val_fraction")
@@ -62,7 +62,7 @@ class SearchContext:
         whole, self.test_set = open_splits(self.recipe)
         self.train_set, self.held_out = hold_out(whole, config.val_fraction)
         self.num_classes = count_classes(whole, self.recipe)
-        base = _base(config, self.recipe, self.num_classes)
+        base = base_architecture(config, self.recipe, self.num_classes)
         with on_meta():
             self.input_size: tuple[int, int, int] = data_config(base.build(), self.recipe)["input_size"]
         space = measure_space(base, self.input_size, options, ("macs", *measures), config.compiled, known)
@@ -72,6 +72,11 @@ class SearchContext:
 
     def _check_evaluator(self) -> None:
         config, recipe, space = self.config, self.recipe, self.space
+        if config.evaluator == "fit":
+            raise UserError(
+                "evaluator fit has no trials: cp-search runs it, and from Python cp_vision.search.compress; take the "
+                "evaluator train to train candidates from weights"
+            )
         if config.trials == 1 and space.excess(space.choice()) > 0 and config.evaluator != "sensitivity":
             raise UserError("trials 1 is the base alone, which is over the budget; try 2 or more")
         if config.evaluator == "sensitivity" and not recipe.pretrained and recipe.initial_checkpoint is None:
@@ -121,7 +126,12 @@ def _limit(limit: Limit) -> tuple[str, Any]:
     return name, limit.text if limit.measure == "latency" else limit.most
 
 
-def _base(config: SearchConfig, recipe: Recipe, num_classes: int) -> Architecture:
+def base_architecture(config: SearchConfig, recipe: Recipe, num_classes: int) -> Architecture:
+    """The base of a search, with the arguments that config, recipe and data give it.
+
+    Raises:
+        UserError: an argument that it doesn't take.
+    """
     kwargs = config.model_kwargs
     if kwargs is None:
         own = recipe.model.removeprefix("cp_") == split_model_name_tag(config.base)[0]

@@ -69,7 +69,7 @@ def leaders(candidates: Iterable[Candidate], keep_accuracy: float | None = None,
         best,
         first(c for c in may_win if c.drops_only),
         pooled,
-        None if pooled is None else unpooled_counterpart(pooled, complete),
+        None if pooled is None else unpooled_counterpart(pooled, [c for c in complete if c.by_seed] or complete),
     )
 
 
@@ -94,7 +94,7 @@ def finalists(
 
     The best by their first score, as many as asked for; the base; the best that pools and the best that drops only
     where these are of neither kind; and the counterparts without pools of those that pool. Where an accuracy is to be
-    kept and none of the best keeps it with confidence, further ones follow in their order.
+    kept, and none of the best keeps it with confidence, as many others follow one by one that kept it at first.
 
     Args:
         candidates: finished candidates.
@@ -108,11 +108,12 @@ def finalists(
     ranked = sorted((c for c in complete if c.within_budget), key=order)
     chosen = ranked[:count]
     if keep_accuracy is not None:
-        base = _base(complete)
-        while len(chosen) < len(ranked) and all(len(c.by_seed) >= seeds for c in chosen):
+        base, kept = _base(complete), [c for c in ranked if order(c)[0] == 0.0]
+        # A training that failed has its reason noted, and isn't waited for.
+        while len(chosen) < min(2 * count, len(kept)) and all(len(c.by_seed) >= seeds or c.reason for c in chosen):
             if base is None or any(keeps_accuracy(c, base, complete, keep_accuracy) for c in chosen if not c.is_base):
                 break
-            chosen = ranked[: len(chosen) + 1]
+            chosen = kept[: len(chosen) + 1]
     for sort in (lambda c: c.pools, lambda c: c.drops_only):
         if not any(map(sort, chosen)):
             chosen = [*chosen, *[c for c in ranked if sort(c)][:1]]

@@ -82,7 +82,7 @@ def seed_spread(trainings: Iterable[Mapping[int, float]]) -> Spread | None:
             mean = fmean(by_seed.values())
             squares += sum((accuracy - mean) ** 2 for accuracy in by_seed.values())
             freedom += len(by_seed) - 1
-    return Spread(math.sqrt(squares / freedom), freedom) if freedom else None
+    return Spread(math.sqrt(squares / freedom), freedom) if squares > 0 else None
 
 
 def standard_error(candidate: Candidate, results: Results) -> float | None:

@@ -31,7 +31,7 @@ class Forecast:
         epoch_seconds: an epoch of the base's training, on this device.
         score_seconds: scoring the base on the held-out part.
         candidate_seconds: training and scoring the base; others cost about their share of its MACs.
-        hours: all candidates trained to their end, the tightest budget's share of the base's time each.
+        hours: all candidates and finalists trained to their end, the tightest budget's share of the base's time each.
         disk: bytes of weights that are kept, with their copies in folders, and of the states of trainings.
     """
 
@@ -62,20 +62,22 @@ def forecast(context: SearchContext) -> Forecast:
     candidate = 0.0 if config.evaluator == "sensitivity" else epoch * updates.epochs + score
     # All budgets hold, so the tightest tells.
     within = min([1.0, *(limit.most / limit.base for limit in context.space.limits)])
-    parallel = at_a_time(config)
+    parallel, repeats = at_a_time(config), len(config.further_seeds)
+    # Finalists and their counterparts without pools, which may not have been tried yet, and the base.
+    again = candidate * (repeats * (1 + 2 * config.finalists * within) + config.finalists * within) / parallel
     if config.evaluator == "supernet":
         # Four forward passes an update, then a score for each candidate and a training for each finalist.
         shared = 4 * epoch * (config.supernet_epochs or updates.epochs)
-        # Both in one process; the scores between them may be spread.
-        total = shared + config.trials * score / parallel + (config.finalists + 2) * candidate * within
+        # In one process; scores and finalists may be spread.
+        total = shared + config.trials * score / parallel + again
     elif config.evaluator == "sensitivity":
         total = score * (1 + sum(block.droppable for block in context.space.blocks))
     else:
-        total = (candidate + (config.trials - 1) * candidate * within) / parallel
+        total = (candidate + (config.trials - 1) * candidate * within) / parallel + again
     params = context.space.base_costs["params"] + sum(
         max(costs["params"].pool.values(), default=0.0) for costs in context.space.costs.values()
     )
-    folders = 2 * (config.keep_checkpoints + 3) + parallel
+    folders = 2 * (config.keep_checkpoints + 3) + parallel + 2 * (config.finalists + 1) * repeats
     if candidate:
         # A state and the one before it, each with weights, averaged ones, and two numbers of the optimiser's for each.
         folders += 2 * 4 * parallel

@@ -34,8 +34,12 @@ class WrittenBudget(NamedTuple):
     unit: float | None
 
 
-def read_budgets(text: str) -> list[WrittenBudget]:
+def read_budgets(text: str, sweep: bool = False) -> list[WrittenBudget]:
     """Read one or several budgets, see :func:`cp_vision.search.parse_budgets`.
+
+    Args:
+        text: the budgets.
+        sweep: whether there may be several of MACs, one after another.
 
     Raises:
         UserError: none of these, not above zero, or two budgets of one measure.
@@ -62,7 +66,7 @@ def read_budgets(text: str) -> list[WrittenBudget]:
             )
         if not unit and number < 1:
             raise UserError(f"budget {text!r} is less than one of {measure}; a share of the base's is {value}x")
-        if measure in (earlier.measure for earlier in found):
+        if measure in (earlier.measure for earlier in found) and not (sweep and measure == "macs"):
             raise UserError(f"budget {text!r} has two budgets of {measure}; give one")
         found.append(WrittenBudget(measure, value, number, units.get(unit)))
     return found

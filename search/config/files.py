@@ -54,7 +54,7 @@ def absolute(config: SearchConfig, recipe: Recipe | None = None) -> SearchConfig
     changes: dict[str, Any] = {}
     if config.storage is not None:
         changes["storage"] = absolute_address(config.storage)
-    for key, kind in (("data_dir", Path.exists), ("recipe", Path.is_file)):
+    for key, kind in (("data_dir", Path.exists), ("recipe", Path.is_file), ("weights", Path.is_file)):
         value = getattr(config, key)
         if value is not None and kind(Path(value)):
             changes[key] = str(Path(value).resolve())

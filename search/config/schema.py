@@ -228,9 +228,8 @@ class SearchConfig(CheckedModel):
     @field_validator("budget")
     @classmethod
     def _readable(cls, budget: str | None) -> str | None:
-        # One by one: with the evaluator fit there may be several of MACs.
-        for part in (budget or "1x").split(","):
-            read_budgets(part)
+        if budget is not None:
+            read_budgets(budget, sweep=True)
         return budget
 
     @field_validator("model_kwargs")
@@ -246,6 +245,8 @@ class SearchConfig(CheckedModel):
         if value == "fit":
             if not info.data.get("weights"):
                 raise ValueError("fit needs a trained base: --weights FILE, or --weights pretrained")
+            if info.data.get("trials") != cls.model_fields["trials"].default:
+                raise ValueError("fit has no trials: leave them out, or take the evaluator train")
             if info.data.get("keep_accuracy") is not None:
                 raise ValueError("fit takes budgets; an accuracy to keep needs the evaluator train")
         return value
@@ -257,7 +258,10 @@ class SearchConfig(CheckedModel):
             raise ValueError(f"needs the evaluator fit, not {info.data.get('evaluator')}")
         return value
 
-    @field_validator("sampler", "objective", "early_stop", "trial_seconds", "seeds", "storage", "executor")
+    @field_validator(
+        *("sampler", "objective", "early_stop", "trial_seconds", "finalists", "seeds", "compiled"),
+        *("storage", "keep_checkpoints", "executor"),
+    )
     @classmethod
     def _not_of_fit(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("evaluator") == "fit" and value != cls._default(info):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import torch
 
 from cp_vision import Architecture, drop_blocks
-from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError
 
 from ...recipes.data.seeding import seed_all
@@ -18,6 +16,7 @@ from ..context import SearchContext
 from ..study.trials import TrialStore
 from .base import OnEpoch, Score
 from .checkpoints import weights_folder
+from .guessing import refuse_guessing
 from .train import TrainEvaluator
 
 __all__ = ["UntrainedEvaluator", "block_sensitivity", "measure_sensitivity", "untrained"]
@@ -89,14 +88,5 @@ class UntrainedEvaluator:
         """Score it; see :class:`Evaluator`."""
         model: Any = untrained(self.trainer, architecture)
         accuracy = self.trainer.score(model, self.trainer.held_out, img_size)
-        rng = 1 / self.trainer.num_classes
-        images = len(self.trainer.held_out)
-        # Two standard errors of a guess.
-        lucky = rng + 2 * math.sqrt(rng * (1 - rng) / images)
-        if accuracy <= 100 * lucky:
-            raise CommandError(
-                f"the base is {accuracy:.1f} % right without training, no more than by guessing on {images} images: "
-                "its weights seem to be those of other classes; name some that were trained on this data set (--set "
-                "initial_checkpoint=FILE), or score on more images (--val-fraction)"
-            )
+        refuse_guessing(accuracy, self.trainer.num_classes, len(self.trainer.held_out))
         return Score(accuracy, sum(parameter.numel() for parameter in model.parameters()))

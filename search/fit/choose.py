@@ -90,6 +90,9 @@ class Chooser:
         # What the counterparts may be made of, the best may as well.
         model, best = found[min(found, key=lambda name: (found[name][1].score, name != _BEST))]
         found.pop(_BEST, None)
+        if _LINEAR in self._allowed and all(option.plain for option in best.candidate):
+            # Without pools it is the best of plain maps as well.
+            found[_LINEAR] = (model, best)
         library = self._library
         architecture = architecture_of(library.bench.model, best.candidate, library.bench.images.size, best.macs)
         counterparts = {name: dataclasses.replace(outcome, name=name) for name, (_, outcome) in found.items()}

@@ -55,8 +55,8 @@ def compress(
         model: trained; any timm or torchvision model whose blocks can be found. Left untouched.
         images: unlabelled and normalised, as for :func:`cp_vision.fit_blocks`.
         budget: MACs of one image, as ``"0.6x"`` of the base's or ``"2.9G"``; several, as ``"0.4x,0.6x"`` or a list.
-        score: of a model in place of the divergence from the base, a number; lower is better. It is called for every
-            option, so it should be quick.
+        score: of a model in place of the divergence from the base, a number; lower is better, and what it has more than
+            the base's counts. It is called for every option, so it should be quick.
         evaluate: of a model, an accuracy to tell beside: a number, or one for each image (1 where it is right), which
             gives a standard error as well. Nothing is chosen by it.
         kinds: of stand-ins, see :func:`register_option`.

@@ -79,7 +79,11 @@ def _all_within(options: Sequence[Option], blocks: int, saved: int, tries: int) 
 
 def _corrected(scored: dict[Candidate, float]) -> Callable[[Option], float]:
     """Scores of options times factors by which their sums are what was measured, about."""
-    rows = [(candidate, value) for candidate, value in scored.items() if 0 < value < float("inf")]
+    rows = [
+        (candidate, value)
+        for candidate, value in scored.items()
+        if 0 < value < float("inf") and any(option.score for option in candidate)
+    ]
     keys = sorted({option.key for candidate, _ in rows for option in candidate})
     if not rows or not keys:
         return lambda option: option.score

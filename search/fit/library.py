@@ -178,6 +178,8 @@ class Library:
             "weights": fingerprint_of(self.bench.model),
             "images": self.bench.images.fingerprint,
             "measure": self.bench.measure,
+            # Another function has another name, or gives another number.
+            "score": [self.bench.score_name, repr(self.bench.base_score)],
             "max_run": max_run,
             "kinds": {
                 kind.name: {spot.place.name: kind.options(spot.place) for spot in self._spots.values()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from cp_vision.models.build import check_base
@@ -16,12 +17,17 @@ from cp_vision.shared.errors import UserError, one_line
 from cp_vision.shared.files import check_path, make_folder, write_text
 
 from ...recipes.data.evaluation_loader import ScoringLoader
+from ...recipes.data.images import Images
 from ...recipes.data.open import count_classes, open_splits
-from ...recipes.models import build_model, data_config, model_args, save_model
+from ...recipes.data.seeding import seed_all
+from ...recipes.models import build_model, data_config, save_model
 from ...recipes.processes import Processes, single_process
 from ...recipes.recipe.keys import Recipe
 from ..config.recipe import search_recipe
 from ..config.schema import SearchConfig
+from ..context import base_architecture
+from ..evaluators.guessing import refuse_guessing
+from ..study.workers import folder_lock
 from .compress import compress
 from .library import Tell
 from .option import describe
@@ -54,42 +60,59 @@ def run_fit(config: SearchConfig, tell: Tell | None = None) -> Compressed:
     check_base(config.base)
     recipe = search_recipe(config)
     train, test = open_splits(recipe)
+    if not isinstance(train, Images):
+        raise UserError("the data set is streamed, so images can't be taken from it by number; use a folder")
     classes = count_classes(train, recipe)
-    model = build_model(
-        config.base,
-        model_args(config.base, recipe, classes, config.model_kwargs or {}),
-        recipe.pretrained,
-        recipe.initial_checkpoint,
-    ).eval()
+    base = base_architecture(config, recipe, classes)
+    seed_all(recipe.seed)
+    model = build_model(config.base, base.model_args, recipe.pretrained, recipe.initial_checkpoint).eval()
     if (output / "search.json").exists():
         raise UserError(f"output {str(output)!r} holds a search of another evaluator; choose another --output")
     processes = single_process()
     model.to(processes.device)
-    step = max(1, len(train) // config.fit_images)
-    part = train.part(list(range(0, len(train), step))[: config.fit_images])
+    count = min(config.fit_images, len(train))
+    part = train.part([i * len(train) // count for i in range(count)])
+    known = ScoringLoader(part, recipe, data_config(model, recipe), processes)
+    refuse_guessing(100 * float(_right(model, known).mean()), classes, count)
     images = _Unlabelled(part, recipe, data_config(model, recipe), processes)
     scored = ScoringLoader(test, recipe, data_config(model, recipe), processes)
     make_folder(output)
-    found = compress(
-        model,
-        images,
-        config.budget_text,
-        evaluate=lambda candidate: _right(candidate, scored),
-        limit=config.fit_images,
-        epochs=config.distil_epochs,
-        folder=output / LIBRARY,
-        progress=tell,
-    )
+    # One process after another; each goes on from the library of those before.
+    with folder_lock(output):
+        return _compressed(config, model, images, scored, recipe, train.classes, tell)
+
+
+def _compressed(
+    config: SearchConfig,
+    model: nn.Module,
+    images: _Unlabelled,
+    scored: ScoringLoader,
+    recipe: Recipe,
+    classes: Mapping[str, int] | None,
+    tell: Tell | None,
+) -> Compressed:
+    output = Path(config.output)
     try:
+        found = compress(
+            model,
+            images,
+            config.budget_text,
+            evaluate=lambda candidate: _right(candidate, scored),
+            limit=config.fit_images,
+            epochs=config.distil_epochs,
+            folder=output / LIBRARY,
+            progress=tell,
+        )
         for point in found.points:
             files = {"metrics.json": _json(_point(point, found)), "README.md": _card(point, found, config)}
-            save_model(point.model, output / point.budget, data_config(point.model, recipe), train.classes, files)
+            save_model(point.model, output / point.budget, data_config(point.model, recipe), classes, files)
         write_text(output / "results.json", _json(_results(found, config)))
         write_text(output / "table.txt", f"{found}\n\n{found.table()}\n")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise CommandError(
-            f"output {str(output)!r} can't be written: {error.strerror or one_line(error)}; make room, and the same "
-            "command goes on from its library"
+            f"output {str(output)!r} can't be written: {reason}; make room, and the same command goes on from its "
+            "library"
         ) from error
     return found
 

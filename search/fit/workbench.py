@@ -41,7 +41,8 @@ class Workbench:
     Args:
         base: left untouched.
         images: the images.
-        score: of a model, in place of the divergence from the base; lower is better.
+        score: of a model, in place of the divergence from the base; lower is better. Scores are what it has more than
+            the base's.
 
     Attributes:
         model: the copy, in eval mode.
@@ -56,6 +57,7 @@ class Workbench:
         self._has_norms = any(norm.track_running_stats for norm in self._norms)
         self._held_out = Replay(self.model, self.blocks, images.held_out)
         self.divergence = Divergence(self.model, self._held_out.outputs)
+        self.base_score = 0.0 if score is None else checked_score(score, self.model)
         self._recalibration: Replay | None = None
         if self._has_norms:
             few = list(FitImages(images, _RECALIBRATION))
@@ -65,6 +67,11 @@ class Workbench:
     def measure(self) -> str:
         """What scores are."""
         return self.divergence.name if self._score is None else "score"
+
+    @property
+    def score_name(self) -> str:
+        """Name of the user's score; empty where there is none."""
+        return "" if self._score is None else getattr(self._score, "__qualname__", type(self._score).__qualname__)
 
     @contextmanager
     def changed(self, changes: Iterable[Change]) -> Iterator[nn.Module]:
@@ -92,7 +99,7 @@ class Workbench:
                 with self._recalibration.played_before(first):
                     recalibrate_norms(model, Batches(self._recalibration, model))
             if self._score is not None:
-                return checked_score(self._score, model)
+                return checked_score(self._score, model) - self.base_score
             outputs = []
             with self._held_out.played_before(first):
                 for batch in self._held_out:
@@ -105,7 +112,7 @@ class Workbench:
     def score_model(self, model: nn.Module) -> float:
         """Score of a model of its own, as it is."""
         if self._score is not None:
-            return checked_score(self._score, model)
+            return checked_score(self._score, model) - self.base_score
         return self.divergence.of([model(batch) for batch in self.images.held_out])
 
 

@@ -6,7 +6,6 @@ import shutil
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -53,17 +52,19 @@ class Finalizer:
 
     def _score_leaders(self) -> None:
         """Score the winner and what it is compared with on the test split, once each; all have weights from then on."""
-        known = self.record.notes("test_accuracy")
+        known = self.writer.results(importance=False).test_accuracy
         for candidate in self.writer.leaders().tested():
             accuracies = dict(candidate.by_seed) or {self.context.config.seed: candidate.accuracy or 0.0}
             tested = {seed: self._tested(candidate, seed, accuracy, known) for seed, accuracy in accuracies.items()}
-            if {str(seed): top1 for seed, top1 in tested.items()} != known.get(candidate.number):
+            if tested != known.get(candidate.number):
                 self.record.note("test_accuracy", candidate.number, tested)
 
-    def _tested(self, candidate: Candidate, seed: int, accuracy: float, known: Mapping[int, Any]) -> float:
+    def _tested(
+        self, candidate: Candidate, seed: int, accuracy: float, known: Mapping[int, Mapping[int, float]]
+    ) -> float:
         """Test accuracy after the training with a seed."""
         context, parts = self.context, self.writer.parts(candidate)
-        before: float | None = known.get(candidate.number, {}).get(str(seed))
+        before = known.get(candidate.number, {}).get(seed)
         if before is not None and are_kept(self.trainer.folder(*parts, seed)):
             return before
         folder = self.trainer.kept(*parts, seed)

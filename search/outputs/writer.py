@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 from cp_vision import Architecture
 from cp_vision.shared.command_line import CommandError
@@ -14,7 +15,7 @@ from cp_vision.shared.files import write_text
 
 from ..config.addresses import hide_password
 from ..config.schema import SearchConfig
-from ..selection import Leaders, leaders, pareto_front
+from ..selection import Leaders, finalists, leaders, pareto_front
 from ..study.contents import StudyContents
 from ..study.trials import TrialStore
 from ..study.workers import folder_lock
@@ -68,14 +69,20 @@ class ResultsWriter:
     def with_weights(self, ended: bool = False) -> list[tuple[Architecture, int | None, int | None]]:
         """Architectures, image sizes and seeds whose weights are kept; a seed is None where it is the search's.
 
-        Those of who leads, of the front, of what is being trained, and until the search has ended of all finalists.
+        Those of who leads, of the front, of what is being trained, and until the search has ended of all finalists by
+        now.
 
         Args:
             ended: whether it has.
         """
         front = self.front()[::-1][: self.config.keep_checkpoints]
-        finalists = [] if ended else [c for c in self.candidates() if c.by_seed]
-        kept = [(c, seed) for c in [*self.leaders().all(), *finalists] for seed in self.seeds_of(c)]
+        kept = [(c, seed) for c in self.leaders().all() for seed in self.seeds_of(c)]
+        if not ended:
+            candidates, config = self.candidates(), self.config
+            # Those that are finalists in the end are so among those that were scored by now.
+            now = finalists(candidates, config.finalists, config.keep_accuracy, self.space.measure)
+            trained = [c for c in candidates if c.by_seed]
+            kept += [(c, seed) for c in [*now, *trained] for seed in self.seeds_of(c)]
         kept += [(c, self.best_seed(c)) for c in front]
         running = [
             (self.space.architecture(t.params), self.space.img_size(t.params), t.user_attrs.get("seed"))
@@ -113,7 +120,7 @@ class ResultsWriter:
             best=now.best.number if now.best else None,
             best_drops_only=now.best_drops_only.number if now.best_drops_only else None,
             pair=(now.pooled.number, now.unpooled.number) if now.pooled and now.unpooled else None,
-            test_accuracy={n: {int(seed): a for seed, a in by_seed.items()} for n, by_seed in tested.items()},
+            test_accuracy={number: self._by_seed(accuracy) for number, accuracy in tested.items()},
             held_out=self.contents.data["images"][1],
             evaluator=config.evaluator,
             limits=space.limits,
@@ -124,6 +131,12 @@ class ResultsWriter:
             agreement=kendall_tau(pairs) if config.evaluator == "supernet" else None,
             commands=self._commands(),
         )
+
+    def _by_seed(self, noted: Any) -> dict[int, float]:
+        """Accuracies by seed as they are noted; a study of before has that of its one seed."""
+        if not isinstance(noted, dict):
+            return {self.config.seed: noted}
+        return {int(seed): accuracy for seed, accuracy in noted.items()}
 
     def write(self, importance: bool = True) -> Results:
         """Write the tables and the report, and return what they show; see :meth:`results`.
