@@ -24,16 +24,16 @@ ORDER = {
     "cp_vision.search": (
         *(
             "types",
+            "uncertainty",
             "selection",
             "config",
             "space",
-            "fit",
             "observer",
             "study",
             "evaluators.base",
             "context",
         ),
-        *("samplers", "evaluators", "executors", "outputs", "runner", "cli"),
+        *("samplers", "evaluators", "executors", "fit", "outputs", "runner", "cli"),
     ),
 }
 BELOW = {
