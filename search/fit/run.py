@@ -21,7 +21,7 @@ from ...recipes.data.images import Images
 from ...recipes.data.open import count_classes, open_splits
 from ...recipes.data.seeding import seed_all
 from ...recipes.models import build_model, data_config, save_model
-from ...recipes.processes import Processes, single_process
+from ...recipes.processes import single_process
 from ...recipes.recipe.keys import Recipe
 from ..config.recipe import search_recipe
 from ..config.schema import SearchConfig
@@ -74,7 +74,7 @@ def run_fit(config: SearchConfig, tell: Tell | None = None) -> Compressed:
     part = train.part([i * len(train) // count for i in range(count)])
     known = ScoringLoader(part, recipe, data_config(model, recipe), processes)
     refuse_guessing(100 * float(_right(model, known).mean()), classes, count)
-    images = _Unlabelled(part, recipe, data_config(model, recipe), processes)
+    images = _Unlabelled(known)
     scored = ScoringLoader(test, recipe, data_config(model, recipe), processes)
     make_folder(output)
     # One process after another; each goes on from the library of those before.
@@ -120,11 +120,11 @@ def _compressed(
 class _Unlabelled:
     """Images in order, as the model is evaluated on them; read anew each time."""
 
-    def __init__(self, part: Any, recipe: Recipe, config: dict[str, Any], processes: Processes) -> None:
-        self._arguments = (part, recipe, config, processes)
+    def __init__(self, loader: ScoringLoader) -> None:
+        self._loader = loader
 
     def __iter__(self) -> Iterator[Tensor]:
-        for images, _ in ScoringLoader(*self._arguments):
+        for images, _ in self._loader:
             if len(images):
                 yield images
 

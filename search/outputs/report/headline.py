@@ -64,7 +64,7 @@ def what_pooling_buys(results: Results) -> dict[str, Any] | None:
 
     Returns:
         Numbers of both, the difference of their validation and test accuracies in words (empty where it wasn't
-        measured), whether the first is distinguishably better, and both costs. None where one of them isn't complete.
+        measured), whether the first is the winner, and both costs. None where one of them isn't complete.
     """
     one, other = (find(results, number) for number in results.pair or (None, None))
     if one is None or other is None:
