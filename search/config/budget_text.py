@@ -39,7 +39,7 @@ def read_budgets(text: str, sweep: bool = False) -> list[WrittenBudget]:
 
     Args:
         text: the budgets.
-        sweep: whether there may be several of MACs, one after another.
+        sweep: whether there may be several of one measure, for a model each.
 
     Raises:
         UserError: none of these, not above zero, or two budgets of one measure.
@@ -66,7 +66,7 @@ def read_budgets(text: str, sweep: bool = False) -> list[WrittenBudget]:
             )
         if not unit and number < 1:
             raise UserError(f"budget {text!r} is less than one of {measure}; a share of the base's is {value}x")
-        if measure in (earlier.measure for earlier in found) and not (sweep and measure == "macs"):
+        if measure in (earlier.measure for earlier in found) and not sweep:
             raise UserError(f"budget {text!r} has two budgets of {measure}; give one")
         found.append(WrittenBudget(measure, value, number, units.get(unit)))
     return found

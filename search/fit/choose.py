@@ -7,16 +7,17 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from cp_vision import UserError, count_macs
-from cp_vision.cost.macs import format_macs
+from cp_vision import UserError
 
+from ..types import Measure
 from .accuracy import Evaluate, evaluated
+from .budget import Budget, cost_in_words
 from .build import architecture_of, build, refit
 from .distil import distil
 from .explore import explore
-from .front import Front
 from .kinds import DROP
-from .library import Library
+from .latency import model_latency
+from .library import Library, base_costs
 from .option import Candidate, Option
 from .result import Outcome, Point
 from .stopwatch import Stopwatch
@@ -36,6 +37,7 @@ class Chooser:
         epochs: of distillation after it.
         evaluate: what to tell of the chosen ones.
         counterparts: whether these are wanted.
+        measure: what budgets are of.
         watch: counts the time.
     """
 
@@ -47,8 +49,10 @@ class Chooser:
         epochs: int,
         evaluate: Evaluate | None,
         counterparts: bool,
+        measure: Measure,
         watch: Stopwatch,
     ) -> None:
+        self._measure: Measure = measure
         self._library, self._tries, self._steps, self._epochs = library, tries, steps, epochs
         self._evaluate, self._watch = evaluate, watch
         self._blocks = len(library.bench.blocks)
@@ -63,30 +67,22 @@ class Chooser:
         # Of one budget: a counterpart may be the best as well.
         self._made: dict[Candidate, tuple[nn.Module, Outcome]] = {}
 
-    def check(self, texts: Sequence[str], limits: Sequence[int]) -> None:
-        """Raise a UserError for budgets that can't be met."""
-        base = self._library.base_macs
-        least = base - Front(self._allowed[_BEST], self._blocks).most
-        for text, limit in zip(texts, limits, strict=True):
-            if limit < least:
-                raise UserError(
-                    f"budget {text!r} ({format_macs(limit)} MACs) is below the smallest that can be met, "
-                    f"{least / base + 0.0005:.3f}x ({format_macs(least)})"
-                )
-
-    def point(self, text: str, limit: int) -> Point:
-        """The best under a limit in MACs, and its counterparts.
+    def point(self, budget: Budget) -> Point:
+        """The best within a budget, and its counterparts.
 
         Raises:
             UserError: by what it costs as a whole, no model is within the limit.
         """
+        limit = budget.limit(self._library.base_costs)
         self._made.clear()
         found: dict[str, tuple[nn.Module, Outcome]] = {}
         for name, options in self._allowed.items():
             if (made := self._choose(options, limit)) is not None:
                 found[name] = made
         if not found:
-            raise UserError(f"budget {text!r} ({format_macs(limit)} MACs) can't be met; give a larger one")
+            raise UserError(
+                f"budget {budget.text!r} ({cost_in_words(self._measure, limit)}) can't be met; give a larger one"
+            )
         # What the counterparts may be made of, the best may as well.
         model, best = found[min(found, key=lambda name: (found[name][1].score, name != _BEST))]
         found.pop(_BEST, None)
@@ -98,7 +94,8 @@ class Chooser:
         counterparts = {name: dataclasses.replace(outcome, name=name) for name, (_, outcome) in found.items()}
         order = [name for name in (_LINEAR, _DROP) if name in counterparts]
         return Point(
-            budget=text,
+            budget=budget.text,
+            measure=self._measure,
             limit=limit,
             model=model,
             best=dataclasses.replace(best, name=_BEST),
@@ -108,17 +105,19 @@ class Chooser:
 
     def _choose(self, options: Sequence[Option], limit: int) -> tuple[nn.Module, Outcome] | None:
         """The best of these options; what it costs is counted on the model."""
-        saved = self._library.base_macs - limit
+        saved = self._library.base_costs[self._measure] - limit
         while True:
             with self._watch("choice"):
-                scored = explore(options, self._blocks, saved, self._score, self._tries, dict(self._scores))
+                scored = explore(
+                    options, self._blocks, saved, self._score, self._tries, dict(self._scores), self._measure
+                )
             if not scored:
                 return None
             made = self._make(scored[0][1])
-            if made[1].macs <= limit:
+            if (cost := made[1].costs[self._measure]) <= limit:
                 return made
             # What the parts add up to is not what the model costs.
-            saved += made[1].macs - limit
+            saved += cost - limit
             self._made.pop(scored[0][1])
 
     def _score(self, candidate: Candidate) -> float:
@@ -141,9 +140,15 @@ class Chooser:
         if self._epochs and candidate:
             with self._watch("distillation"):
                 model, score, epochs = distil(self._library.bench, model, self._epochs)
-        outcome = Outcome(_BEST, candidate, count_macs(model), score, refitted, epochs)
+        outcome = Outcome(_BEST, candidate, self._costs(model), score, refitted, epochs)
         if self._evaluate is not None:
             with self._watch("evaluation"):
                 outcome = dataclasses.replace(outcome, accuracy=evaluated(self._evaluate, model))
         self._made[candidate] = (model, outcome)
         return self._made[candidate]
+
+    def _costs(self, model: nn.Module) -> dict[Measure, int]:
+        costs = base_costs(model)
+        if self._measure == "latency":
+            costs["latency"] = model_latency(model, self._library.bench.images.held_out[0][:1])
+        return costs

@@ -13,13 +13,15 @@ from torch import nn
 from cp_vision.anatomy.known_families import check_module
 from cp_vision.shared.errors import UserError
 
-from ..config.budget_text import read_budgets
 from .accuracy import Evaluate, evaluated
+from .budget import check_reachable, read_sweep
 from .build import sized
 from .choose import Chooser
 from .images import Images
 from .kinds import DEFAULT_KINDS, kinds_of
-from .library import Library, Tell
+from .library import Library, Tell, base_costs
+from .offers import offered
+from .places import find_spots
 from .result import Compressed
 from .stopwatch import Stopwatch
 from .workbench import Score, Workbench
@@ -54,7 +56,8 @@ def compress(
     Args:
         model: trained; any timm or torchvision model whose blocks can be found. Left untouched.
         images: unlabelled and normalised, as for :func:`cp_vision.fit_blocks`.
-        budget: MACs of one image, as ``"0.6x"`` of the base's or ``"2.9G"``; several, as ``"0.4x,0.6x"`` or a list.
+        budget: MACs of one image, as ``"0.6x"`` of the base's or ``"2.9G"``; or ``"params=0.5x"``; or
+            ``"latency=15ms"``, of one image on this device. Several of one measure, as ``"0.4x,0.6x"`` or a list.
         score: of a model in place of the divergence from the base, a number; lower is better, and what it has more than
             the base's counts. It is called for every option, so it should be quick.
         evaluate: of a model, an accuracy to tell beside: a number, or one for each image (1 where it is right), which
@@ -91,7 +94,7 @@ def compress(
     for name, function in (("score", score), ("evaluate", evaluate), ("progress", progress)):
         if function is not None and not callable(function):
             raise UserError(f"{name} {function!r} must be a function")
-    texts = _budgets(budget)
+    budgets = read_sweep(budget)
     watch = Stopwatch()
     with ExitStack() as stack:
         if folder is None:
@@ -99,23 +102,31 @@ def compress(
         with watch("images"):
             of_images = Images(images, model, limit)
             bench = Workbench(sized(model, of_images), of_images, score)
+        measure = budgets[0].measure
+        spots = find_spots(bench.model, max_run)
+        blocks = len(bench.blocks)
+        if measure != "latency":
+            # Before anything is fitted.
+            check_reachable(budgets, base_costs(bench.model), offered(bench.model, spots, chosen_kinds), blocks)
         with watch("library"):
-            library = Library(bench, chosen_kinds, max_run, Path(folder), progress)
-        chooser = Chooser(library, tries, steps, epochs, evaluate, counterparts, watch)
-        limits = [_limit(text, library.base_macs) for text in texts]
-        chooser.check(texts, limits)
+            library = Library(bench, spots, chosen_kinds, Path(folder), progress)
+        if measure == "latency":
+            with watch("latencies"):
+                library.measure_latency()
+            check_reachable(budgets, library.base_costs, library.options, blocks)
+        chooser = Chooser(library, tries, steps, epochs, evaluate, counterparts, measure, watch)
         accuracy = None
         if evaluate is not None:
             with watch("evaluation"):
                 accuracy = evaluated(evaluate, bench.model)
         points = []
-        for i, (text, macs) in enumerate(zip(texts, limits, strict=True)):
-            points.append(chooser.point(text, macs))
+        for i, one in enumerate(budgets):
+            points.append(chooser.point(one))
             if progress is not None:
-                progress(i + 1, len(texts), f"budget {text}")
+                progress(i + 1, len(budgets), f"budget {one.text}")
     return Compressed(
         base=_name(model),
-        base_macs=library.base_macs,
+        base_costs=library.base_costs,
         base_accuracy=accuracy,
         measure=bench.measure,
         images=of_images.count,
@@ -124,25 +135,6 @@ def compress(
         options=tuple(library.options),
         seconds=watch.seconds,
     )
-
-
-def _budgets(budget: Any) -> list[str]:
-    texts = budget.split(",") if isinstance(budget, str) else budget
-    if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"budget {budget!r} must be text or a list of text, such as '0.6x' or ['0.4x', '0.6x']")
-    texts = [text.strip() for text in texts]
-    if len(set(texts)) < len(texts):
-        raise UserError(f"budget {budget!r} names one budget twice; name each once")
-    for text in texts:
-        (found,) = read_budgets(text)
-        if found.measure != "macs":
-            raise UserError(f"budget {text!r}: only MACs can be a budget here, such as 0.6x or 2.9G")
-    return texts
-
-
-def _limit(text: str, base_macs: int) -> int:
-    (found,) = read_budgets(text)
-    return int(found.number * (base_macs if found.unit is None else found.unit))
 
 
 def _name(model: Any) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from ..types import Measure
 from .front import Front, all_candidates
-from .option import Candidate, Option
+from .option import Candidate, Option, saved_by
 
 __all__ = ["Explored", "explore"]
 
@@ -30,32 +31,34 @@ def explore(
     score: Callable[[Candidate], float],
     tries: int,
     known: Mapping[Candidate, float] | None = None,
+    measure: Measure = "macs",
 ) -> Explored:
     """Candidates that save enough, with their real scores, the best first.
 
     Args:
         options: to choose from.
         blocks: how many the base has.
-        saved: MACs to save at least.
+        saved: what to save at least.
         score: the real score of a candidate; lower is better.
         tries: how many to score at most.
         known: scores that are there already; those of these options that save enough are learned from as well.
+        measure: of what is saved.
 
     Returns:
         What was scored or known; empty where nothing saves so much.
     """
     # Of models that give no numbers the score is infinite.
     options = [option for option in options if option.score < float("inf")]
-    if (start := Front(options, blocks).best(saved)) is None:
+    if (start := Front(options, blocks, measure).best(saved)) is None:
         return []
-    if (small := _all_within(options, blocks, saved, tries)) is not None:
+    if (small := _all_within(options, blocks, saved, tries, measure)) is not None:
         return _sorted({candidate: score(candidate) for candidate in small})
     allowed = set(options)
-    scored = {c: v for c, v in (known or {}).items() if allowed.issuperset(c) and sum(o.saved for o in c) >= saved}
+    scored = {c: v for c, v in (known or {}).items() if allowed.issuperset(c) and saved_by(c, measure) >= saved}
     most = len(scored.keys() - {start}) + tries
     scored[start] = score(start)
     while len(scored) < most:
-        found = _unseen(options, blocks, saved, _corrected(scored), scored)
+        found = _unseen(options, blocks, saved, measure, _corrected(scored), scored)
         if found is None:
             break
         scored[found] = score(found)
@@ -66,11 +69,13 @@ def _sorted(scored: dict[Candidate, float]) -> Explored:
     return sorted(((value, candidate) for candidate, value in scored.items()), key=lambda pair: pair[0])
 
 
-def _all_within(options: Sequence[Option], blocks: int, saved: int, tries: int) -> list[Candidate] | None:
+def _all_within(
+    options: Sequence[Option], blocks: int, saved: int, tries: int, measure: Measure
+) -> list[Candidate] | None:
     """All candidates that save enough, where these are few."""
     found = []
     for number, candidate in enumerate(all_candidates(options, blocks)):
-        if sum(option.saved for option in candidate) >= saved:
+        if saved_by(candidate, measure) >= saved:
             found.append(candidate)
         if len(found) > tries or number > _SPACE:
             return None
@@ -106,16 +111,17 @@ def _unseen(
     options: Sequence[Option],
     blocks: int,
     saved: int,
+    measure: Measure,
     score: Callable[[Option], float],
     seen: dict[Candidate, float],
 ) -> Candidate | None:
     """The best candidate under the corrected table; where it was seen, the best that lacks one of its options."""
-    best = Front(options, blocks, score).best(saved)
+    best = Front(options, blocks, measure, score).best(saved)
     if best is None or best not in seen:
         return best
     others = []
     for banned in best:
-        other = Front([option for option in options if option is not banned], blocks, score).best(saved)
+        other = Front([option for option in options if option is not banned], blocks, measure, score).best(saved)
         if other is not None and other not in seen:
             others.append((sum(score(option) for option in other), other))
     return min(others, key=lambda pair: pair[0])[1] if others else None

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .option import Candidate, Option
+from ..types import Measure
+from .option import Candidate, Option, saved_by
 
 __all__ = ["Front", "all_candidates"]
 
-# Where there are more labels, the best of each cell of as many equal steps of MACs stays.
+# Where there are more labels, the best of each cell of as many equal steps of cost stays.
 _MOST = 20_000
 
 
@@ -51,12 +52,19 @@ class Front:
     Args:
         options: of a library.
         blocks: how many the base has.
+        measure: of what is saved.
         score: of an option; without, its own.
     """
 
-    def __init__(self, options: Sequence[Option], blocks: int, score: Callable[[Option], float] | None = None) -> None:
+    def __init__(
+        self,
+        options: Sequence[Option],
+        blocks: int,
+        measure: Measure = "macs",
+        score: Callable[[Option], float] | None = None,
+    ) -> None:
         self._blocks = blocks
-        self._choices = _choices(options, blocks)
+        self._choices = _choices(options, blocks, measure)
         own = score or (lambda option: option.score)
         scores = [sum(own(option) for option in choice.options) for choice in self._choices]
         start = _Labels(*(np.zeros(1, dtype=kind) for kind in (np.int64, np.float64, np.int64, np.int64)))
@@ -68,14 +76,14 @@ class Front:
             self._labels.append({kept: self._after(ending, scores, kept) for kept in (False, True)})
 
     def best(self, saved: int) -> Candidate | None:
-        """The candidate with the lowest sum of scores that saves so many MACs; None where none does."""
+        """The candidate with the lowest sum of scores that saves so much; None where none does."""
         labels = self._labels[-1][True]
         index = int(np.searchsorted(labels.saved, saved))
         return self._candidate(index) if index < len(labels.saved) else None
 
     @property
     def most(self) -> int:
-        """MACs that can be saved at most."""
+        """What can be saved at most."""
         return int(self._labels[-1][True].saved[-1])
 
     def __iter__(self) -> Iterator[tuple[int, float, Candidate]]:
@@ -124,7 +132,7 @@ class Front:
 def all_candidates(options: Sequence[Option], blocks: int) -> Iterator[Candidate]:
     """Every candidate, the base first: for small spaces."""
     starting: dict[int, list[_Choice]] = {}
-    for choice in _choices(options, blocks):
+    for choice in _choices(options, blocks, "macs"):
         starting.setdefault(choice.first, []).append(choice)
 
     def extend(first: int, kept: bool) -> Iterator[Candidate]:
@@ -139,10 +147,10 @@ def all_candidates(options: Sequence[Option], blocks: int) -> Iterator[Candidate
     yield from extend(0, False)
 
 
-def _choices(options: Sequence[Option], blocks: int) -> list[_Choice]:
+def _choices(options: Sequence[Option], blocks: int, measure: Measure) -> list[_Choice]:
     """What may become of each run of blocks: it stays, something takes its place, or halves are replaced."""
     choices = [_Choice(i, i + 1, (), 0, keeps=True) for i in range(blocks)]
-    choices += [_Choice(o.first, o.stop, (o,), o.saved, keeps=False) for o in options if not o.half]
+    choices += [_Choice(o.first, o.stop, (o,), o.saved[measure], keeps=False) for o in options if not o.half]
     for block in range(blocks):
         halves: dict[str, list[Option]] = {}
         for option in options:
@@ -150,5 +158,5 @@ def _choices(options: Sequence[Option], blocks: int) -> list[_Choice]:
                 halves.setdefault(option.half, []).append(option)
         for chosen in itertools.product(*([None, *own] for own in halves.values())):
             if some := tuple(option for option in chosen if option is not None):
-                choices.append(_Choice(block, block + 1, some, sum(o.saved for o in some), keeps=True))
+                choices.append(_Choice(block, block + 1, some, saved_by(some, measure), keeps=True))
     return choices

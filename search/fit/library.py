@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,22 +10,24 @@ from typing import Any
 
 from torch import nn
 
-from cp_vision import Snapshot, UserError, count_macs
+from cp_vision import Snapshot, count_macs
 from cp_vision.anatomy.token_grid import TokenGrid
 from cp_vision.fitting.batches import Batches
 from cp_vision.fitting.fit_places import bytes_of_sums, fit_places
 from cp_vision.fitting.fitted_block import FittedBlock
 from cp_vision.surgery.replace_blocks import make_replacement
-from cp_vision.surgery.stand_ins import stand_in_options
 
+from ..types import Measure
 from .images import FitImages
 from .kinds import DROP, Kind
+from .latency import saved_latencies
 from .library_files import LibraryFiles, fingerprint_of
+from .offers import Offer, offers
 from .option import Candidate, Option
-from .places import Spot, find_spots
+from .places import Spot
 from .workbench import Change, Workbench
 
-__all__ = ["Library", "Tell"]
+__all__ = ["Library", "Tell", "base_costs"]
 
 # Told what is done, and of how much.
 Tell = Callable[[int, int, str], None]
@@ -40,27 +43,26 @@ class Library:
 
     Args:
         bench: the base and its images.
-        kinds: what may take a place, beside nothing.
-        max_run: blocks of a run at most.
+        spots: the places.
+        kinds: what may take them, beside nothing.
         folder: for the files.
         tell: called after each block.
 
     Attributes:
         options: all, by first block.
-        base_macs: of the base, for one image.
+        base_costs: of the base: MACs of one image and parameters, see :meth:`measure_latency`.
 
     Raises:
-        UserError: no place to change, or a folder of something else.
+        UserError: a folder of something else.
     """
 
     def __init__(
-        self, bench: Workbench, kinds: Sequence[Kind], max_run: int, folder: Path, tell: Tell | None = None
+        self, bench: Workbench, spots: Sequence[Spot], kinds: Sequence[Kind], folder: Path, tell: Tell | None = None
     ) -> None:
         self.bench, self._kinds = bench, kinds
-        spots = find_spots(bench.model, max_run)
         self._spots = {spot.place.name: spot for spot in spots}
-        self.base_macs = count_macs(bench.model)
-        self.files = LibraryFiles(folder, self._about(max_run))
+        self.base_costs = base_costs(bench.model)
+        self.files = LibraryFiles(folder, self._about())
         self.options: list[Option] = []
         firsts = sorted({spot.first for spot in spots})
         found = {first: self.files.read(first) for first in firsts}
@@ -74,6 +76,18 @@ class Library:
                     tell(done, len(firsts), f"options at {bench.blocks[first]}")
         for first in firsts:
             self.options += found[first] or []
+
+    def measure_latency(self) -> None:
+        """Add what each option saves in time, measured on this device the first time that it is asked for."""
+        base, saved = self.files.latencies(
+            lambda: saved_latencies(
+                self.bench.model, self.bench.images.held_out[0][:1], list(self._spots.values()), self._kinds
+            )
+        )
+        self.base_costs["latency"] = base
+        self.options = [
+            dataclasses.replace(option, saved={**option.saved, "latency": saved[option.key]}) for option in self.options
+        ]
 
     def changes(self, candidate: Candidate, model: nn.Module | None = None) -> list[Change]:
         """What a candidate puts where, with the library's stand-ins.
@@ -108,8 +122,10 @@ class Library:
             here = [spot for spot in spots if spot.first == first]
             with Snapshot(self.bench.model):
                 paths: dict[str, list[FittedBlock]] = {}
-                for _, _, fitted in self._trials(here):
-                    paths.setdefault(fitted.path, []).append(fitted)
+                for offer in offers(self.bench.model, here, self._kinds):
+                    if offer.stand_in is not None:
+                        fitted = _fitted(offer)
+                        paths.setdefault(fitted.path, []).append(fitted)
                 need = sum(bytes_of_sums(fitted) for fitted in paths.values())
             if group and taken + need > _BYTES:
                 yield group
@@ -119,70 +135,51 @@ class Library:
         if group:
             yield group
 
-    def _trials(self, spots: Sequence[Spot]) -> list[tuple[Spot, Kind, FittedBlock]]:
-        """A new stand-in for each place and kind that is offered there."""
-        trials = []
-        tokens = functools.cache(lambda: TokenGrid(self.bench.model))
-        for spot in spots:
-            for kind in self._kinds:
-                if (options := kind.options(spot.place)) is None:
-                    continue
-                checked = stand_in_options(options)
-                try:
-                    made = make_replacement(self.bench.model, spot.place, checked, tokens)
-                except UserError:
-                    # It costs as much as what it replaces.
-                    continue
-                trials.append((spot, kind, FittedBlock(spot.place.modules[0], made.eval())))
-        return trials
-
     def _fit(self, group: Sequence[Sequence[Spot]]) -> Iterator[tuple[int, list[Option]]]:
         model = self.bench.model
         with Snapshot(model):
-            trials = self._trials([spot for spots in group for spot in spots])
-            if trials:
+            made = list(offers(model, [spot for spots in group for spot in spots], self._kinds))
+            fitted = {offer.option.key: _fitted(offer) for offer in made if offer.stand_in is not None}
+            if fitted:
                 images: Any = FitImages(self.bench.images)
-                fit_places(model, [fitted for *_, fitted in trials], Batches(images, model))
+                fit_places(model, list(fitted.values()), Batches(images, model))
             for spots in group:
-                here = [(spot, kind, fitted) for spot, kind, fitted in trials if spot in spots]
-                options = [self._dropped(spot) for spot in spots if not spot.half]
-                stand_ins = {}
-                for spot, kind, fitted in here:
-                    option = self._option(spot, kind, fitted)
-                    stand_ins[option.key] = fitted.replacement
-                    options.append(option)
+                here = [offer for offer in made if offer.spot in spots]
+                options = [self._scored(offer, fitted.get(offer.option.key)) for offer in here]
+                stand_ins = {offer.option.key: offer.stand_in for offer in here if offer.stand_in is not None}
                 self.files.write(spots[0].first, options, stand_ins)
                 yield spots[0].first, options
 
-    def _dropped(self, spot: Spot) -> Option:
-        place = spot.place
-        of_place = (place.name, DROP, True, "", spot.first, spot.stop, place.modules)
-        return Option(*of_place, options={}, saved=place.macs, score=self.bench.score([(spot, None)], few=True))
+    def _scored(self, offer: Offer, fitted: FittedBlock | None) -> Option:
+        unexplained = None
+        if fitted is not None:
+            if fitted.result is None:
+                raise RuntimeError(f"{offer.option.place} was not fitted")
+            unexplained = fitted.result.unexplained
+        score = self.bench.score([(offer.spot, offer.stand_in)], few=True)
+        return dataclasses.replace(offer.option, unexplained=unexplained, score=score)
 
-    def _option(self, spot: Spot, kind: Kind, fitted: FittedBlock) -> Option:
-        place, stand_in = spot.place, fitted.stand_in
-        if fitted.result is None:
-            raise RuntimeError(f"{place.name} was not fitted")
-        return Option(
-            *(place.name, kind.name, kind.plain, spot.half, spot.first, spot.stop, place.modules),
-            options=fitted.replacement.options,
-            saved=place.macs - place.count * stand_in.macs(place.grid),
-            unexplained=fitted.result.unexplained,
-            score=self.bench.score([(spot, fitted.replacement)], few=True),
-        )
-
-    def _about(self, max_run: int) -> dict[str, Any]:
+    def _about(self) -> dict[str, Any]:
         """What tells this library from others; a change of what is computed needs another format."""
         return {
-            "format": 1,
+            "format": 2,
             "weights": fingerprint_of(self.bench.model),
             "images": self.bench.images.fingerprint,
             "measure": self.bench.measure,
             # Another function has another name, or gives another number.
             "score": [self.bench.score_name, repr(self.bench.base_score)],
-            "max_run": max_run,
+            "max_run": max(spot.stop - spot.first for spot in self._spots.values()),
             "kinds": {
                 kind.name: {spot.place.name: kind.options(spot.place) for spot in self._spots.values()}
                 for kind in self._kinds
             },
         }
+
+
+def base_costs(model: nn.Module) -> dict[Measure, int]:
+    """MACs of one image, and parameters."""
+    return {"macs": count_macs(model), "params": sum(parameter.numel() for parameter in model.parameters())}
+
+
+def _fitted(offer: Offer) -> FittedBlock:
+    return FittedBlock(offer.spot.place.modules[0], offer.stand_in)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from .option import Option
 
 __all__ = ["LibraryFiles", "fingerprint_of"]
 
-_HEAD = "library.json"
+_HEAD, _LATENCIES = "library.json", "latencies.json"
 
 
 class LibraryFiles:
@@ -77,6 +77,18 @@ class LibraryFiles:
         # Last: it says that both are there.
         values = [dataclasses.asdict(option) for option in options]
         write_text(self._path(block, "json"), json.dumps({"options": values}, indent=1) + "\n")
+
+    def latencies(self, measure: Callable[[], tuple[int, dict[str, int]]]) -> tuple[int, dict[str, int]]:
+        """Nanoseconds of the base, and what each option saves of them, by its key; measured where there are none yet.
+
+        A library that is copied to another machine takes the times along: remove the file to measure again.
+        """
+        path = self.folder / _LATENCIES
+        if not path.exists():
+            base, saved = measure()
+            write_text(path, json.dumps({"base": base, "saved": saved}, indent=1) + "\n")
+        values = _read(path)
+        return values["base"], values["saved"]
 
     def weights(self, option: Option) -> dict[str, Tensor]:
         """The state dict of an option's stand-in."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Candidate", "Option", "cost_of", "describe"]
+from ..types import Measure
+
+__all__ = ["Candidate", "Option", "describe", "saved_by"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Option:
         stop: number of the block after the last.
         blocks: paths of the blocks, or of the half.
         options: of the stand-in.
-        saved: MACs that it saves, for one image.
+        saved: what it saves: MACs of one image, parameters, nanoseconds of one image where they were measured.
         unexplained: share that its stand-in leaves, see :class:`cp_vision.fitting.fit.BlockFit`; None without one.
         score: divergence from the base with this change alone.
     """
@@ -35,7 +37,7 @@ class Option:
     stop: int
     blocks: tuple[str, ...]
     options: Mapping[str, Any] = field(hash=False)
-    saved: int
+    saved: Mapping[Measure, int] = field(hash=False)
     unexplained: float | None = None
     score: float = 0.0
 
@@ -49,9 +51,9 @@ class Option:
 Candidate = tuple[Option, ...]
 
 
-def cost_of(candidate: Sequence[Option], base_macs: int) -> int:
-    """MACs of a candidate for one image, by what its changes save."""
-    return base_macs - sum(option.saved for option in candidate)
+def saved_by(candidate: Sequence[Option], measure: Measure) -> int:
+    """What a candidate saves, as the sum over its changes."""
+    return sum(option.saved[measure] for option in candidate)
 
 
 def describe(candidate: Sequence[Option]) -> str:

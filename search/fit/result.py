@@ -11,9 +11,10 @@ from timm.models import save_for_hf
 from torch import nn
 
 from cp_vision import Architecture, UserError
-from cp_vision.cost.macs import format_macs
 
+from ..types import Measure
 from .accuracy import Accuracy
+from .budget import cost_in_words
 from .option import Candidate, Option, describe
 
 __all__ = ["Compressed", "Outcome", "Point"]
@@ -26,7 +27,7 @@ class Outcome:
     Attributes:
         name: of what it may be made: ``"best"``, ``"linear only"``, ``"drop only"``.
         candidate: what is changed.
-        macs: of one image, counted on the model.
+        costs: of the model: MACs of one image, parameters, and nanoseconds of one image where budgets are latencies.
         score: on held-out images; lower is better.
         refitted: whether its stand-ins are those fitted front to back, which are kept where they are better.
         epochs: of distillation, after which it was best; 0 where it wasn't trained, or was better before.
@@ -35,11 +36,16 @@ class Outcome:
 
     name: str
     candidate: Candidate
-    macs: int
+    costs: Mapping[Measure, int]
     score: float
     refitted: bool
     epochs: int = 0
     accuracy: Accuracy | None = None
+
+    @property
+    def macs(self) -> int:
+        """MACs of one image."""
+        return self.costs["macs"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class Point:
 
     Attributes:
         budget: as it was given.
-        limit: in MACs.
+        measure: what it is of.
+        limit: in MACs, parameters or nanoseconds.
         model: the best one, in eval mode.
         best: what it is.
         counterparts: the best ones of maps and dropped blocks, and of dropped blocks alone, where the budget can be
@@ -57,6 +64,7 @@ class Point:
     """
 
     budget: str
+    measure: Measure
     limit: int
     model: nn.Module
     best: Outcome
@@ -88,7 +96,7 @@ class Compressed:
 
     Attributes:
         base: name of the base.
-        base_macs: its MACs of one image.
+        base_costs: its MACs of one image, parameters, and nanoseconds of one image where budgets are latencies.
         base_accuracy: where there was something to evaluate it with.
         measure: what scores are: ``"KL"`` in nats, ``"distance"`` of features, or the user's ``"score"``.
         images: how many there were.
@@ -99,7 +107,7 @@ class Compressed:
     """
 
     base: str
-    base_macs: int
+    base_costs: Mapping[Measure, int]
     base_accuracy: Accuracy | None
     measure: str
     images: int
@@ -107,6 +115,11 @@ class Compressed:
     points: tuple[Point, ...]
     options: tuple[Option, ...] = field(repr=False)
     seconds: Mapping[str, float]
+
+    @property
+    def base_macs(self) -> int:
+        """The base's MACs of one image."""
+        return self.base_costs["macs"]
 
     @property
     def model(self) -> nn.Module:
@@ -132,15 +145,17 @@ class Compressed:
 
     def __str__(self) -> str:
         """A line for each budget and each counterpart, then what the models are made of."""
-        rows = [["budget", "", "MACs", "of base", self.measure, "accuracy"]]
+        cost = self.points[0].measure
+        rows = [["budget", "", "cost", "of base", self.measure, "accuracy"]]
         own = "" if self.base_accuracy is None else str(self.base_accuracy)
-        rows.append(["", "base", format_macs(self.base_macs), "1.000", "0", own])
+        rows.append(["", "base", cost_in_words(cost, self.base_costs[cost]), "1.000", "0", own])
         for point in self.points:
             for i, outcome in enumerate((point.best, *point.counterparts.values())):
-                share = f"{outcome.macs / self.base_macs:.3f}"
+                share = f"{outcome.costs[cost] / self.base_costs[cost]:.3f}"
                 accuracy = "" if outcome.accuracy is None else str(outcome.accuracy)
                 name = point.budget if i == 0 else ""
-                rows.append([name, outcome.name, format_macs(outcome.macs), share, f"{outcome.score:.4g}", accuracy])
+                words = cost_in_words(cost, outcome.costs[cost])
+                rows.append([name, outcome.name, words, share, f"{outcome.score:.4g}", accuracy])
         made = [f"{point.budget}: {describe(point.best.candidate)}{_added(point)}" for point in self.points]
         spent = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.seconds.items())
         about = f"{self.base}; {self.images} images, {self.held_out} of them held out for {self.measure}; {spent}"

@@ -20,6 +20,7 @@ from cp_vision.search import compress, register_option
 from cp_vision.search.fit.images import Images
 from cp_vision.search.fit.kinds import DEFAULT_KINDS, kinds_of
 from cp_vision.search.fit.library import Library
+from cp_vision.search.fit.places import find_spots
 from cp_vision.search.fit.workbench import Workbench
 
 BASES = {
@@ -75,6 +76,22 @@ def test_budgets_are_kept_and_models_load(name, tmp_path):
     with pytest.raises(UserError, match=r"take one by its budget.*'0.5x', '0.8x'"):
         _ = result.model
     assert all(option.place in result.table() for option in result.options)
+
+
+@pytest.mark.parametrize(("name", "budget"), [("test_vit", "params=0.7x"), ("resnet18", "latency=0.8x")])
+def test_budgets_of_other_measures(name, budget, tmp_path):
+    model = base(name)
+    measure = budget.partition("=")[0]
+    arguments = {**QUICK, "counterparts": False, "folder": tmp_path}
+    result = compress(model, pictures(), budget, **arguments)
+    (point,) = result.points
+    assert point.measure == measure
+    assert point.best.costs[measure] <= point.limit < result.base_costs[measure]
+    assert point.best.costs["params"] == sum(p.numel() for p in point.model.parameters())
+    assert point.best.candidate
+    # Of MACs from the same library, which has measured latencies or not.
+    again = compress(model, pictures(), "0.8x", **arguments)
+    assert again.points[0].best.macs <= 0.8 * again.base_macs
 
 
 def test_the_same_images_give_the_same_model():
@@ -146,7 +163,7 @@ def test_scores_are_the_same_to_the_bit(name, monkeypatch, tmp_path):
     """Scored again, in another order, and with the model run from the start."""
     model, x = base(name), pictures()
     bench = Workbench(model, Images(x, model, 512))
-    library = Library(bench, kinds_of(["linear"]), 2, tmp_path)
+    library = Library(bench, find_spots(bench.model, 2), kinds_of(["linear"]), tmp_path)
     candidates = [(option,) for option in library.options[:4]] + [
         tuple(o for o in library.options if o.kind == "drop")[:1]
     ]
@@ -172,7 +189,8 @@ library({folder!r}, tell)
 
 def library(folder, tell=None):
     model = base("test_vit")
-    return Library(Workbench(model, Images(pictures(), model, 512)), kinds_of(DEFAULT_KINDS[:3]), 2, Path(folder), tell)
+    bench = Workbench(model, Images(pictures(), model, 512))
+    return Library(bench, find_spots(bench.model, 2), kinds_of(DEFAULT_KINDS[:3]), Path(folder), tell)
 
 
 def test_a_killed_library_goes_on_to_the_same_bits(tmp_path):
@@ -223,7 +241,9 @@ MISTAKES = [
     ({"budget": "lots"}, "'lots' is neither"),
     ({"budget": "0.5x,0.5x"}, "twice"),
     ({"budget": 0.5}, "must be text"),
-    ({"budget": "params=0.5x"}, "only MACs"),
+    ({"budget": "params=0.01x"}, "below the smallest that can be met, 0."),
+    ({"budget": "latency=1us"}, "below the smallest that can be met, "),
+    ({"budget": "0.5x,params=0.5x"}, "one measure"),
     ({"kinds": ["lineer"]}, "did you mean 'linear'"),
     ({"kinds": "linear"}, "must be a list"),
     ({"max_run": 0}, "max_run 0"),

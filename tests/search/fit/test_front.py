@@ -7,11 +7,11 @@ import pytest
 
 from cp_vision.search.fit.explore import explore
 from cp_vision.search.fit.front import Front, all_candidates
-from cp_vision.search.fit.option import Option, cost_of
+from cp_vision.search.fit.option import Option, saved_by
 
 
 def option(place, kind, half, first, stop, saved, score):
-    return Option(place, kind, True, half, first, stop, (place,), {}, saved, None, score)
+    return Option(place, kind, True, half, first, stop, (place,), {}, {"macs": saved}, None, score)
 
 
 def random_options(seed, blocks, kinds=2, max_run=3, halves=("attn", "mlp")):
@@ -40,7 +40,7 @@ def total(candidate):
 
 
 def saved(candidate):
-    return sum(o.saved for o in candidate)
+    return saved_by(candidate, "macs")
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -131,9 +131,3 @@ def test_known_scores_are_learned_from():
 def test_nothing_saves_so_much():
     options = random_options(0, blocks=3)
     assert explore(options, 3, 10**6, total, tries=5) == []
-
-
-def test_costs():
-    one = option("0", "drop", "", 0, 1, 10, 0.1)
-    assert cost_of((one, one), 100) == 80
-    assert cost_of((), 100) == 100
