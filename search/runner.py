@@ -15,7 +15,7 @@ from cp_vision import Architecture
 from cp_vision.shared.errors import UserError
 from cp_vision.shared.files import check_path, make_folder, remove_unfinished
 
-from .config.files import write_config
+from .config.files import check_evaluator, write_config
 from .config.schema import CONFIG_FILE, SearchConfig
 from .context import SearchContext
 from .evaluators.base import Evaluator
@@ -82,6 +82,7 @@ class Search(SearchContext):
 
     def __init__(self, config: SearchConfig) -> None:
         check_path(Path(config.output))
+        check_evaluator(config)
         self.place = StudyDatabase(Path(config.output), config.storage, config.study)
         held = self.place.contents()
         self._kept_recipe = None if held is None else held.recipe_if_gone(config)

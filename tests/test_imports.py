@@ -33,7 +33,7 @@ ORDER = {
             "evaluators.base",
             "context",
         ),
-        *("samplers", "evaluators", "executors", "fit", "outputs", "runner", "cli"),
+        *("samplers", "evaluators", "executors", "fit", "outputs", "runner", "run_fit", "cli"),
     ),
 }
 BELOW = {

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..runner import Search
     from .plan import Forecast
 
-__all__ = ["FitProgress", "Progress", "plan", "show_forecast", "summary"]
+__all__ = ["Progress", "duration", "plan", "show_forecast", "summary"]
 
 
 def plan(search: Search) -> str:
@@ -222,22 +222,3 @@ class Progress(Observer):
         if self.bar is not None:
             self.bar.n = done
             self.bar.refresh()
-
-
-class FitProgress:
-    """One line on the terminal for each part of a search by fitted stand-ins."""
-
-    def __init__(self) -> None:
-        self.bar: tqdm | None = None
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """Take parts done, parts in all (0 where that is not known) and what is being done."""
-        if self.bar is None:
-            self.bar = tqdm(total=total, bar_format="{bar:12} {n}/{total} {desc} [{elapsed}]")
-        self.bar.total, self.bar.n = total, done
-        self.bar.set_description_str(what)
-
-    def close(self) -> None:
-        """Leave the line as it is."""
-        if self.bar is not None:
-            self.bar.close()

@@ -99,13 +99,18 @@ def _needs_optuna() -> Iterator[None]:
         raise UserError("cp-search needs Optuna, which is not installed; pip install 'cp-vision[search]'") from error
 
 
-def _fit(config: SearchConfig, command: str) -> None:
-    from ..fit.run import run_fit
-    from .display import FitProgress
+def _fit(config: SearchConfig, plan_only: bool, command: str) -> None:
+    with _needs_optuna():
+        from ..run_fit import FitSearch
+        from .fit_display import FitProgress, show_fit_forecast
 
+    search = FitSearch(config)
+    if plan_only:
+        print(show_fit_forecast(search.forecast(), search.budgets))
+        return
     progress = FitProgress()
     try:
-        found = run_fit(config, progress)
+        found = search.run(progress)
     except KeyboardInterrupt:
         print(f"\nStopped. The same command goes on: {command}", file=sys.stderr)
         raise
@@ -113,14 +118,13 @@ def _fit(config: SearchConfig, command: str) -> None:
         progress.close()
     print(found)
     for point in found.points:
-        print(f'Load it:  timm.create_model("local-dir:{Path(config.output) / point.budget}", pretrained=True)')
+        print(f'Load it:  timm.create_model("local-dir:{search.output / point.budget}", pretrained=True)')
+    print(f"Report:   {search.output / 'report.html'}")
 
 
 def _search(config: SearchConfig, plan_only: bool, command: str) -> None:
     if config.evaluator == "fit":
-        if plan_only:
-            raise UserError("--plan is of searches that train; with the evaluator fit a search takes minutes: run it")
-        _fit(config, command)
+        _fit(config, plan_only, command)
         return
     with _needs_optuna():
         from ..runner import Search

@@ -43,6 +43,9 @@ def run_subcommand(command: str, args: argparse.Namespace) -> SearchConfig | Non
     config = load_config(args.folder, **changes)
     if command == "resume":
         return config
+    if config.evaluator == "fit":
+        _of_fit(command, config)
+        return None
     writer = _look(config)
     if command == "status":
         print(_status(writer))
@@ -53,6 +56,34 @@ def run_subcommand(command: str, args: argparse.Namespace) -> SearchConfig | Non
     else:
         _export(writer, args.number, args.output)
     return None
+
+
+def _of_fit(command: str, config: SearchConfig) -> None:
+    """The same of a search by fitted stand-ins, which has no candidates by number."""
+    from ..fit.library_files import count_fitted
+    from ..outputs.fit_results import read_results
+    from ..outputs.fit_writer import write_fit_results
+    from ..run_fit import LIBRARY
+    from .fit_display import show_fit_results
+
+    output = Path(config.output)
+    if command == "export":
+        raise UserError(
+            f"{str(output)!r} has a folder for each budget, which timm loads as it is; there are no numbers"
+        )
+    found = read_results(output)
+    if found is None:
+        done, of = count_fitted(output / LIBRARY)
+        text = f"no budget is done yet; options at {done} of {of} blocks are fitted"
+        if command == "report":
+            raise UserError(f"{str(output)!r}: {text}; go on with: cp-search resume {output}")
+        print(f"{text}; go on with: cp-search resume {output}")
+    elif command == "report":
+        write_fit_results(found, output)
+        print(f"Report:   {output / 'report.html'}")
+        print(f"Table:    {output / 'front.csv'}")
+    else:
+        print(show_fit_results(found))
 
 
 def _look(config: SearchConfig) -> ResultsWriter:

@@ -18,7 +18,7 @@ from .schema import CONFIG_FILE, SearchConfig
 if TYPE_CHECKING:
     from ...recipes.recipe.keys import Recipe
 
-__all__ = ["absolute", "load_config", "read_values", "with_trials", "write_config"]
+__all__ = ["absolute", "check_evaluator", "load_config", "read_values", "with_trials", "write_config"]
 
 
 def read_values(path: Path) -> dict[str, Any]:
@@ -100,6 +100,18 @@ def with_trials(command: str, trials: int) -> str:
         at = words.index("--trials")
         del words[at : at + 2]
     return shlex.join([*words, "--trials", str(trials)])
+
+
+def check_evaluator(config: SearchConfig) -> None:
+    """Raise a UserError where the output folder holds a search by fits and this one is none, or the other way round."""
+    path = Path(config.output) / CONFIG_FILE
+    if not path.exists():
+        return
+    held = load_config(Path(config.output)).evaluator
+    if (held == "fit") != (config.evaluator == "fit"):
+        raise UserError(
+            f"output {str(config.output)!r} holds a search of the evaluator {held}; choose another --output"
+        )
 
 
 def load_config(folder: Path, **changes: Any) -> SearchConfig:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from cp_vision import UserError
 
@@ -35,6 +35,7 @@ class Chooser:
         tries: candidates with real scores for each choice.
         steps: of local training in the fit at the end.
         epochs: of distillation after it.
+        training: batches of images for it.
         evaluate: what to tell of the chosen ones.
         counterparts: whether these are wanted.
         measure: what budgets are of.
@@ -47,6 +48,7 @@ class Chooser:
         tries: int,
         steps: int,
         epochs: int,
+        training: Iterable[Tensor],
         evaluate: Evaluate | None,
         counterparts: bool,
         measure: Measure,
@@ -54,7 +56,7 @@ class Chooser:
     ) -> None:
         self._measure: Measure = measure
         self._library, self._tries, self._steps, self._epochs = library, tries, steps, epochs
-        self._evaluate, self._watch = evaluate, watch
+        self._training, self._evaluate, self._watch = training, evaluate, watch
         self._blocks = len(library.bench.blocks)
         options = library.options
         allowed = {
@@ -136,16 +138,20 @@ class Chooser:
                 other = refit(self._library, model, self._steps)
                 if (of_other := self._library.bench.score_model(other)) < score:
                     model, score, refitted = other, of_other, True
-        epochs = 0
+        outcome = self._evaluated(Outcome(_BEST, candidate, self._costs(model), score, refitted), model)
         if self._epochs and candidate:
             with self._watch("distillation"):
-                model, score, epochs = distil(self._library.bench, model, self._epochs)
-        outcome = Outcome(_BEST, candidate, self._costs(model), score, refitted, epochs)
-        if self._evaluate is not None:
-            with self._watch("evaluation"):
-                outcome = dataclasses.replace(outcome, accuracy=evaluated(self._evaluate, model))
+                model, score, epochs = distil(self._library.bench, model, self._epochs, self._training)
+            trained = dataclasses.replace(outcome, score=score, epochs=epochs, before=outcome)
+            outcome = self._evaluated(trained, model) if epochs else trained
         self._made[candidate] = (model, outcome)
         return self._made[candidate]
+
+    def _evaluated(self, outcome: Outcome, model: nn.Module) -> Outcome:
+        if self._evaluate is None:
+            return outcome
+        with self._watch("evaluation"):
+            return dataclasses.replace(outcome, accuracy=evaluated(self._evaluate, model))
 
     def _costs(self, model: nn.Module) -> dict[Measure, int]:
         costs = base_costs(model)

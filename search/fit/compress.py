@@ -11,13 +11,14 @@ from typing import Any
 from torch import nn
 
 from cp_vision.anatomy.known_families import check_module
+from cp_vision.fitting.batches import Batches
 from cp_vision.shared.errors import UserError
 
 from .accuracy import Evaluate, evaluated
 from .budget import check_reachable, read_sweep
 from .build import sized
 from .choose import Chooser
-from .images import Images
+from .images import FitImages, Images
 from .kinds import DEFAULT_KINDS, kinds_of
 from .library import Library, Tell, base_costs
 from .offers import offered
@@ -42,6 +43,7 @@ def compress(
     tries: int = 12,
     steps: int = 0,
     epochs: int = 0,
+    training: Any = None,
     counterparts: bool = True,
     folder: str | Path | None = None,
     progress: Tell | None = None,
@@ -67,8 +69,10 @@ def compress(
         limit: images to take at most.
         tries: candidates with real scores, for each budget and each counterpart.
         steps: of local training for each stand-in with pools at the end, see :func:`cp_vision.fit_blocks`.
-        epochs: of distillation of the chosen models from the base, over the images that were fitted to: the squared
-            error of the last features, watched on those held out; the best state is kept, the untrained one among them.
+        epochs: of distillation of the chosen models from the base: the squared error of the last features, watched on
+            the held-out images; the best state is kept, the untrained one among them.
+        training: more unlabelled images to distil over, as ``images``, but in random order; None takes those that were
+            fitted to. Held-out images should not be among them.
         counterparts: whether to find the best of plain maps and the best of dropped blocks as well.
         folder: keeps the library: a call that was stopped goes on from there, and another budget takes seconds. It
             must be of the same model and images. None takes a temporary one.
@@ -114,7 +118,8 @@ def compress(
             with watch("latencies"):
                 library.measure_latency()
             check_reachable(budgets, library.base_costs, library.options, blocks)
-        chooser = Chooser(library, tries, steps, epochs, evaluate, counterparts, measure, watch)
+        distilled = FitImages(of_images) if training is None else Batches(training, bench.model)
+        chooser = Chooser(library, tries, steps, epochs, distilled, evaluate, counterparts, measure, watch)
         accuracy = None
         if evaluate is not None:
             with watch("evaluation"):
@@ -133,6 +138,7 @@ def compress(
         held_out=sum(len(batch) for batch in of_images.held_out),
         points=tuple(points),
         options=tuple(library.options),
+        blocks=tuple(bench.blocks),
         seconds=watch.seconds,
     )
 

@@ -1,9 +1,9 @@
-"""Training a chosen model towards its base, on the images that it was fitted to, watched on those held out."""
+"""Training a chosen model towards its base on unlabelled images, watched on those held out."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from cp_vision.shared.nested import tensors_in
 
-from .images import FitImages
 from .workbench import Workbench
 
 __all__ = ["distil"]
@@ -21,7 +20,7 @@ __all__ = ["distil"]
 _RATE = 3e-5
 
 
-def distil(bench: Workbench, model: nn.Module, epochs: int) -> tuple[nn.Module, float, int]:
+def distil(bench: Workbench, model: nn.Module, epochs: int, batches: Iterable[Tensor]) -> tuple[nn.Module, float, int]:
     """Train a copy by the squared error of its last features, with AdamW.
 
     Norms keep their statistics, and nothing is dropped out. The same images give the same weights.
@@ -29,7 +28,8 @@ def distil(bench: Workbench, model: nn.Module, epochs: int) -> tuple[nn.Module, 
     Args:
         bench: the base and its images.
         model: in eval mode; left untouched.
-        epochs: passes over the images that were fitted to.
+        epochs: passes over the batches.
+        batches: of images, that can be read again and again.
 
     Returns:
         The best state on held-out images after any epoch, the untrained one among them; its score; after how many
@@ -43,7 +43,7 @@ def distil(bench: Workbench, model: nn.Module, epochs: int) -> tuple[nn.Module, 
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     given, wanted = _features(student), _features(bench.model)
     for epoch in range(1, epochs + 1):
-        for batch in FitImages(bench.images):
+        for batch in batches:
             with torch.no_grad():
                 targets = wanted(batch)
             optimizer.zero_grad()

@@ -13,7 +13,7 @@ from cp_vision.fitting.batches import Batches
 from cp_vision.fitting.block_sums import HELD_OUT_EVERY
 from cp_vision.shared.errors import UserError
 
-__all__ = ["FitImages", "Images"]
+__all__ = ["FitImages", "Images", "is_held_out"]
 
 # Stand-ins need 2 x 4 images to fit to, which are three quarters of all; scores need some.
 _LEAST = 16
@@ -58,7 +58,7 @@ class Images:
             first = batch[:1].clone() if first is None else first
             alike = alike and bool((batch == first).all())
             digest.update(batch.cpu().float().contiguous().numpy().tobytes())
-            held_out.append(batch[self._is_held_out(self.count, len(batch))].clone())
+            held_out.append(batch[is_held_out(self.count, len(batch))].clone())
             self.count += len(batch)
         if self.count < _LEAST or size is None:
             raise UserError(f"images: {self.count} are too few; give at least {_LEAST}, better 256 or more")
@@ -77,11 +77,8 @@ class Images:
         """Batches of those to fit to."""
         seen = 0
         for batch in self._limited():
-            yield batch[~self._is_held_out(seen, len(batch))]
+            yield batch[~is_held_out(seen, len(batch))]
             seen += len(batch)
-
-    def _is_held_out(self, seen: int, count: int) -> Tensor:
-        return torch.arange(seen, seen + count) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
     def _limited(self) -> Iterator[Tensor]:
         left = self.limit
@@ -90,6 +87,11 @@ class Images:
                 return
             yield batch[:left]
             left -= len(batch)
+
+
+def is_held_out(first: int, count: int) -> Tensor:
+    """Of so many images in order, from this number on, which are held out."""
+    return torch.arange(first, first + count) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
 class FitImages:

@@ -27,7 +27,7 @@ from .option import Candidate, Option
 from .places import Spot
 from .workbench import Change, Workbench
 
-__all__ = ["Library", "Tell", "base_costs"]
+__all__ = ["Library", "Tell", "base_costs", "fitted_block"]
 
 # Told what is done, and of how much.
 Tell = Callable[[int, int, str], None]
@@ -124,7 +124,7 @@ class Library:
                 paths: dict[str, list[FittedBlock]] = {}
                 for offer in offers(self.bench.model, here, self._kinds):
                     if offer.stand_in is not None:
-                        fitted = _fitted(offer)
+                        fitted = fitted_block(offer)
                         paths.setdefault(fitted.path, []).append(fitted)
                 need = sum(bytes_of_sums(fitted) for fitted in paths.values())
             if group and taken + need > _BYTES:
@@ -139,7 +139,7 @@ class Library:
         model = self.bench.model
         with Snapshot(model):
             made = list(offers(model, [spot for spots in group for spot in spots], self._kinds))
-            fitted = {offer.option.key: _fitted(offer) for offer in made if offer.stand_in is not None}
+            fitted = {offer.option.key: fitted_block(offer) for offer in made if offer.stand_in is not None}
             if fitted:
                 images: Any = FitImages(self.bench.images)
                 fit_places(model, list(fitted.values()), Batches(images, model))
@@ -165,6 +165,7 @@ class Library:
             "format": 2,
             "weights": fingerprint_of(self.bench.model),
             "images": self.bench.images.fingerprint,
+            "blocks": sorted({spot.first for spot in self._spots.values()}),
             "measure": self.bench.measure,
             # Another function has another name, or gives another number.
             "score": [self.bench.score_name, repr(self.bench.base_score)],
@@ -181,5 +182,6 @@ def base_costs(model: nn.Module) -> dict[Measure, int]:
     return {"macs": count_macs(model), "params": sum(parameter.numel() for parameter in model.parameters())}
 
 
-def _fitted(offer: Offer) -> FittedBlock:
+def fitted_block(offer: Offer) -> FittedBlock:
+    """The stand-in of an offer, to be fitted."""
     return FittedBlock(offer.spot.place.modules[0], offer.stand_in)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from cp_vision.shared.files import check_path, make_folder, remove_unfinished, w
 
 from .option import Option
 
-__all__ = ["LibraryFiles", "fingerprint_of"]
+__all__ = ["LibraryFiles", "count_fitted", "fingerprint_of"]
 
 _HEAD, _LATENCIES = "library.json", "latencies.json"
 
@@ -98,6 +98,12 @@ class LibraryFiles:
 
     def _path(self, block: int, ending: str) -> Path:
         return self.folder / f"block-{block:03}.{ending}"
+
+
+def count_fitted(folder: Path) -> tuple[int, int]:
+    """At how many blocks of a library options are fitted, and of how many."""
+    head = folder / _HEAD
+    return len(list(folder.glob("block-*.json"))), len(_read(head)["blocks"]) if head.exists() else 0
 
 
 def _read(path: Path) -> Any:

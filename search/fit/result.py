@@ -32,6 +32,7 @@ class Outcome:
         refitted: whether its stand-ins are those fitted front to back, which are kept where they are better.
         epochs: of distillation, after which it was best; 0 where it wasn't trained, or was better before.
         accuracy: where there was something to evaluate it with.
+        before: the same before distillation; None where there was none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Outcome:
     refitted: bool
     epochs: int = 0
     accuracy: Accuracy | None = None
+    before: Outcome | None = None
 
     @property
     def macs(self) -> int:
@@ -103,6 +105,7 @@ class Compressed:
         held_out: how many of these scores are of.
         points: one for each budget, in the given order.
         options: everything that was fitted, with its score alone.
+        blocks: paths of the base's blocks.
         seconds: spent, by step.
     """
 
@@ -114,6 +117,7 @@ class Compressed:
     held_out: int
     points: tuple[Point, ...]
     options: tuple[Option, ...] = field(repr=False)
+    blocks: tuple[str, ...] = field(repr=False)
     seconds: Mapping[str, float]
 
     @property

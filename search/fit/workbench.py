@@ -47,6 +47,7 @@ class Workbench:
     Attributes:
         model: the copy, in eval mode.
         blocks: paths of its blocks.
+        has_norms: whether it has BatchNorms, which are recalibrated for every score.
     """
 
     def __init__(self, base: nn.Module, images: Images, score: Score | None = None) -> None:
@@ -54,12 +55,12 @@ class Workbench:
         self.images, self._score = images, score
         self.blocks = [block.name for block in list_blocks(self.model)]
         self._norms = [part for part in self.model.modules() if isinstance(part, _BatchNorm)]
-        self._has_norms = any(norm.track_running_stats for norm in self._norms)
+        self.has_norms = any(norm.track_running_stats for norm in self._norms)
         self._held_out = Replay(self.model, self.blocks, images.held_out)
         self.divergence = Divergence(self.model, self._held_out.outputs)
         self.base_score = 0.0 if score is None else checked_score(score, self.model)
         self._recalibration: Replay | None = None
-        if self._has_norms:
+        if self.has_norms:
             few = list(FitImages(images, _RECALIBRATION))
             self._recalibration = Replay(self.model, self.blocks, [batch for batch in few if len(batch) > 1])
 

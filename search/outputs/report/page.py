@@ -35,7 +35,7 @@ def breakable(name: str) -> list[str]:
 
 
 @cache
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
     """A template, compiled once: a search writes its report after every candidate."""
     environment = Environment(
         loader=PackageLoader(__package__, "."),
@@ -50,7 +50,7 @@ def _template(name: str) -> Template:
 
 
 @cache
-def _file(name: str) -> str:
+def file_text(name: str) -> str:
     """The text of a file that the page has in it."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
@@ -61,8 +61,8 @@ def render_report(results: Results) -> str:
     if results.evaluator == "sensitivity":
         # Without any training nothing wins: what was scored only shows where dropping is cheap.
         results = dataclasses.replace(results, best=None, best_drops_only=None, pair=None)
-    best, script = figures.find(results, results.best), _file("script.js")
-    return _template("report.html.j2").render(
+    best, script = figures.find(results, results.best), file_text("script.js")
+    return template("report.html.j2").render(
         results=results,
         untrained=results.evaluator == "sensitivity",
         shared=figures.shared(results),
@@ -86,7 +86,7 @@ def render_report(results: Results) -> str:
         stages=stages(results),
         rows=strip_rows(results),
         facts=facts(results),
-        style=_file("style.css"),
+        style=file_text("style.css"),
         script=script,
         # The page's policy allows no script but this one.
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -100,7 +100,7 @@ def render_sensitivity_svg(results: Results) -> str:
         results: of the search; where nothing was measured the picture says so.
     """
     losses = losses_chart(figures.finite_only(results))
-    return _template("sensitivity.svg.j2").render(base=results.base, losses=losses)
+    return template("sensitivity.svg.j2").render(base=results.base, losses=losses)
 
 
 def write_report(results: Results, path: Path) -> None:

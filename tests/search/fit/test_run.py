@@ -1,6 +1,8 @@
 """A trained model and a budget on the command line give folders that timm loads."""
 
+import csv
 import json
+import re
 
 import pytest
 import timm
@@ -45,21 +47,76 @@ def test_a_folder_for_each_budget(weights, tmp_path, capsys):
     shown = capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())
     base = timm.create_model("test_vit", **ARGUMENTS)
-    assert results["base_macs"] == count_macs(base)
+    assert results["base_costs"]["macs"] == count_macs(base)
     assert results["images"] == 32
-    for point, share in zip(results["points"], (0.5, 0.8), strict=True):
+    for point, share in zip(results["points"], (0.8, 0.5), strict=True):
         folder = out / point["budget"]
         model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        assert count_macs(model) == point["macs"] <= share * count_macs(base)
+        assert count_macs(model) == point["costs"]["macs"] <= share * count_macs(base)
         assert json.loads((folder / "metrics.json").read_text()) == point
         assert str(folder) in shown
         assert f"local-dir:{folder}" in (folder / "README.md").read_text()
         assert {"linear only", "drop only"} >= set(point["counterparts"])
-    # Another budget comes from the same library, which is not fitted again.
+    # Another budget comes from the same library, which is not fitted again, and joins those that are there.
     library = {path: path.stat().st_mtime_ns for path in (out / "library").rglob("*.safetensors")}
     assert main([*words, "--budget", "0.7x"]) == 0
     assert {path: path.stat().st_mtime_ns for path in library} == library
     assert (out / "0.7x" / "model.safetensors").exists()
+    after = json.loads((out / "results.json").read_text())
+    assert [point["budget"] for point in after["points"]] == ["0.8x", "0.7x", "0.5x"]
+    assert [point for point in after["points"] if point["budget"] != "0.7x"] == results["points"]
+    rows = list(csv.DictReader((out / "front.csv").open()))
+    assert {row["budget"] for row in rows} == {"", "0.5x", "0.7x", "0.8x"}
+    assert len(list(csv.DictReader((out / "options.csv").open()))) == len(results["options"])
+
+
+@pytest.fixture(scope="module")
+def found(weights, tmp_path_factory):
+    """The folder of a finished search, distilled."""
+    out = tmp_path_factory.mktemp("found") / "<b>out & more"
+    words = ["test_vit", *MODEL_KWARGS, "--weights", str(weights), "--fit-images", "32", "--budget", "0.6x"]
+    assert main([*words, "--distil-epochs", "1", "--output", str(out)]) == 0
+    return out
+
+
+def test_the_report_says_what_the_results_say(found):
+    page = (found / "report.html").read_text()
+    results = json.loads((found / "results.json").read_text())
+    (point,) = results["points"]
+    assert point["before_distillation"]["divergence"] >= point["divergence"]
+    for outcome in (point, *point["counterparts"].values()):
+        assert f"{outcome['share_of_base']:.3f}x" in page
+        assert f"{outcome['test_top1']['value']:.2f}" in page
+    assert all(option["place"] in page for option in results["options"])
+    assert "<b>out" not in page
+    assert "&lt;b&gt;out &amp; more" in page
+    assert not re.search(r"(src|href)=.https?:", page)
+
+
+def test_a_finished_search_is_looked_at_and_gone_on_with(found, capsys):
+    page = (found / "report.html").read_bytes()
+    (found / "report.html").unlink()
+    assert main(["report", str(found)]) == 0
+    assert (found / "report.html").read_bytes() == page
+    capsys.readouterr()
+    assert main(["status", str(found)]) == 0
+    assert "0.6x: " in capsys.readouterr().out
+    assert main(["export", str(found), "0"]) == 2
+    before = (found / "0.6x" / "model.safetensors").read_bytes()
+    assert main(["resume", str(found)]) == 0
+    assert (found / "0.6x" / "model.safetensors").read_bytes() == before
+    # Of another evaluator it is another search.
+    assert main(["test_vit", "--budget", "0.6x", "--output", str(found)]) == 2
+
+
+def test_a_plan_says_what_can_be_reached_and_writes_nothing(weights, tmp_path, capsys):
+    words = ["test_vit", *MODEL_KWARGS, "--weights", str(weights), "--fit-images", "32", "--output"]
+    assert main([*words, str(tmp_path / "new"), "--plan", "--budget", "0.9x"]) == 0
+    least = re.search(r"smallest that can be met: (0\.\d+)x", capsys.readouterr().out)[1]
+    assert not (tmp_path / "new").exists()
+    # True to the last digit: it is rounded to three.
+    assert main([*words, str(tmp_path / "new"), "--plan", "--budget", f"{float(least) + 0.001:.3f}x"]) == 0
+    assert main([*words, str(tmp_path / "new"), "--plan", "--budget", f"{float(least) - 0.001:.3f}x"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -69,7 +126,8 @@ def test_a_folder_for_each_budget(weights, tmp_path, capsys):
         (["--weights", "none.safetensors"], ["none.safetensors"]),
         (["--weights", "WEIGHTS", "--budget", "0.5x,0.5x"], ["0.5x"]),
         (["--weights", "WEIGHTS", "--budget", "0.01x"], ["0.01x"]),
-        (["--weights", "WEIGHTS", "--budget", "params=0.5x"], ["params"]),
+        (["--weights", "WEIGHTS", "--budget", "params=0.5x,0.5x"], ["one measure"]),
+        (["--weights", "WEIGHTS", "--plan", "--budget", "0.01x"], ["0.01x"]),
         (["--weights", "WEIGHTS", "--keep-accuracy", "0.5"], ["keep"]),
         (["--weights", "WEIGHTS", "--sampler", "tpe"], ["--sampler"]),
         (["--weights", "WEIGHTS", "--executor", "ray"], ["--executor"]),
@@ -78,7 +136,6 @@ def test_a_folder_for_each_budget(weights, tmp_path, capsys):
         (["--weights", "WEIGHTS", "--model-kwargs", "depth=4"], ["depth"]),
         (["--weights", "WEIGHTS", "--trials", "5"], ["--evaluator", "trials"]),
         (["--weights", "GUESSING"], ["guessing"]),
-        (["--weights", "WEIGHTS", "--plan"], ["--plan"]),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(words, named, weights, tmp_path, capsys):

@@ -1,0 +1,180 @@
+"""The search by fitted stand-ins, from a config to folders that timm loads."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from cp_vision.models.build import check_base
+from cp_vision.shared.command_line import CommandError
+from cp_vision.shared.errors import UserError, one_line
+from cp_vision.shared.files import check_path, make_folder, remove_unfinished
+
+from ..recipes.data.evaluation_loader import ScoringLoader
+from ..recipes.data.images import Images
+from ..recipes.data.open import count_classes, open_splits
+from ..recipes.data.seeding import seed_all
+from ..recipes.models import build_model, data_config, save_model
+from ..recipes.processes import single_process
+from .config.addresses import hide_password
+from .config.files import check_evaluator, write_config
+from .config.recipe import search_recipe
+from .config.schema import CONFIG_FILE, SearchConfig
+from .context import base_architecture
+from .evaluators.guessing import refuse_guessing
+from .fit.budget import read_sweep
+from .fit.compress import compress
+from .fit.forecast import Forecast, forecast
+from .fit.images import is_held_out
+from .fit.library import Tell
+from .fit.result import Compressed
+from .outputs.fit_results import joined, point_values, read_results, values_of
+from .outputs.fit_writer import model_card, write_fit_results
+from .study.workers import folder_lock
+
+__all__ = ["LIBRARY", "FitSearch"]
+
+LIBRARY = "library"
+
+
+class FitSearch:
+    """A search by fitted stand-ins that is set up and checked, with nothing written yet.
+
+    Stand-ins are fitted to images of the training split, without labels and without augmentation; nothing is chosen
+    by a label. The models and their counterparts are scored on the test split, once each.
+
+    Args:
+        config: of a search whose evaluator is ``fit``.
+
+    Raises:
+        UserError: base, weights, data and budgets don't go together, or the output folder holds another search.
+        CommandError: the weights are those of other classes.
+    """
+
+    def __init__(self, config: SearchConfig) -> None:
+        self.config, self.output = config, Path(config.output)
+        check_path(self.output)
+        check_evaluator(config)
+        check_base(config.base)
+        self.budgets = read_sweep(config.budget_text)
+        self.recipe = search_recipe(config)
+        self.train, self.test = open_splits(self.recipe)
+        if not isinstance(self.train, Images):
+            raise UserError("the data set is streamed, so images can't be taken from it by number; use a folder")
+        classes = count_classes(self.train, self.recipe)
+        base = base_architecture(config, self.recipe, classes)
+        seed_all(self.recipe.seed)
+        recipe = self.recipe
+        model = build_model(config.base, base.model_args, recipe.pretrained, recipe.initial_checkpoint).eval()
+        self.model: Any = model.to(single_process().device)
+        count = min(config.fit_images, len(self.train))
+        self._fitted = [i * len(self.train) // count for i in range(count)]
+        self.images = _Unlabelled(self._loader(self.train.part(self._fitted)))
+        refuse_guessing(100 * float(_right(self.model, self.images.loader).mean()), classes, count)
+
+    def forecast(self) -> Forecast:
+        """What it takes and what it can reach; nothing is written."""
+        return forecast(self.model, self.images, self.budgets, self.config.fit_images, len(self.test))
+
+    def run(self, tell: Tell | None = None) -> Compressed:
+        """Put the base under its budgets, and write a folder for each; goes on from what an earlier run left.
+
+        Args:
+            tell: called with done, total and what is being done.
+
+        Raises:
+            UserError: a budget can't be met, or the output folder holds a library of something else.
+            CommandError: the output folder can't be written.
+        """
+        make_folder(self.output)
+        # One process after another; each goes on from the library of those before.
+        with folder_lock(self.output):
+            remove_unfinished(self.output)
+            try:
+                return self._run(tell)
+            except (OSError, SafetensorError) as error:
+                reason = getattr(error, "strerror", None) or one_line(error)
+                raise CommandError(
+                    f"output {str(self.output)!r} can't be written: {reason}; make room, and the same command goes on "
+                    "from its library"
+                ) from error
+
+    def _run(self, tell: Tell | None) -> Compressed:
+        config, old = self.config, read_results(self.output)
+        scored = self._loader(self.test)
+        noted = False
+
+        def note(done: int, total: int, what: str) -> None:
+            nonlocal noted
+            if not noted:
+                # Something is there to go on with.
+                write_config(config, self.output / CONFIG_FILE, recipe=self.recipe)
+                noted = True
+            if tell is not None:
+                tell(done, total, what)
+
+        found = compress(
+            self.model,
+            self.images,
+            [budget.text for budget in self.budgets],
+            evaluate=lambda candidate: _right(candidate, scored),
+            limit=config.fit_images,
+            epochs=config.distil_epochs,
+            training=self._to_distil() if config.distil_epochs else None,
+            folder=self.output / LIBRARY,
+            progress=note,
+        )
+        command = hide_password(config.command)
+        for point in found.points:
+            folder = self.output / point.budget
+            files = {
+                "metrics.json": json.dumps(point_values(point, found), indent=2) + "\n",
+                "README.md": model_card(point, found, config.base, folder, command),
+            }
+            save_model(point.model, folder, data_config(point.model, self.recipe), self.train.classes, files)
+        values = values_of(
+            found,
+            found.blocks,
+            base=config.base,
+            dataset=self.recipe.dataset or str(self.recipe.data_dir or ""),
+            test_images=len(self.test),
+            command=command,
+        )
+        write_fit_results(joined(old, values), self.output)
+        return found
+
+    def _loader(self, images: Any) -> ScoringLoader:
+        return ScoringLoader(images, self.recipe, data_config(self.model, self.recipe), single_process())
+
+    def _to_distil(self) -> _Unlabelled:
+        """All training images in random order, but for those that scores are of."""
+        held_out = {self._fitted[i] for i in is_held_out(0, len(self._fitted)).nonzero().flatten().tolist()}
+        rest = [i for i in range(len(self.train)) if i not in held_out]
+        random.Random(self.config.seed).shuffle(rest)
+        return _Unlabelled(self._loader(self.train.part(rest)))
+
+
+class _Unlabelled:
+    """Images in order, as the model is evaluated on them; read anew each time."""
+
+    def __init__(self, loader: ScoringLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for images, _ in self.loader:
+            if len(images):
+                yield images
+
+
+@torch.inference_mode()
+def _right(model: nn.Module, loader: ScoringLoader) -> Tensor:
+    """For each image 1 where the model is right, else 0."""
+    parts: Sequence[Tensor] = [(model(x).argmax(1) == labels).double() for x, labels in loader if len(labels)]
+    return torch.cat(list(parts))
