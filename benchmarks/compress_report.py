@@ -9,15 +9,15 @@ from benchmarks.replacement_report import Row, read_csv, table
 
 __all__ = ["report", "tables"]
 
-_FORMS = ("drop only", "linear only", "best")
+_FORMS = ("drop only", "no pools", "best")
 _ABOUT = """\
 # Trained models under budgets, nothing trained
 
 `python benchmarks/compress.py --data-dir DIR --base BASE`; {versions}, CPU, float32.
 
-For each budget the best that was found of dropped blocks alone, of plain linear maps and dropped blocks, and of all
-kinds, pools with maps as well: MACs as a share of the base's, KL divergence from the base on the held-out quarter of
-the unlabelled images (by which it was chosen), accuracy on test images with its standard error. A \\* where the
+For each budget the best that was found of dropped blocks alone, of all kinds without pools (linear maps of tokens, some
+hidden units of MLPs beside these), and of all kinds: MACs as a share of the base's, KL divergence from the base on the
+held-out quarter of the unlabelled images (by which it was chosen), accuracy on test images with its standard error. A \\* where the
 stand-ins are those that were fitted again front to back.
 """
 
@@ -41,7 +41,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     for budget in dict.fromkeys(row["budget"] for row in rows[1:]):
         of_form = {row["form"]: row for row in rows if row["budget"] == budget}
         cells.append([budget, *(_cell(of_form.get(form)) for form in _FORMS)])
-    yield from table(["budget", "blocks dropped", "maps and dropped blocks", "with pools as well"], cells)
+    yield from table(["budget", "blocks dropped", "without pools", "with pools as well"], cells)
 
 
 def _cell(row: Row | None) -> str:

@@ -16,7 +16,7 @@ def test_rows_files_and_tables(tmp_path):
     path = tmp_path / "compress_fashion_vit.csv"
     for budget in ("0.6x", "0.8x"):
         rows, result = measure("fashion_vit", case, [budget], kinds=["linear"], max_run=1, tries=1)
-        assert [row.form for row in rows] == ["base", "best", "linear only", "drop only"]
+        assert [row.form for row in rows] == ["base", "best", "no pools", "drop only"]
         assert all(row.macs <= float(budget[:-1]) and row.test == 20 and row.error > 0 for row in rows[1:])
         _write(path, rows)
     # Another budget's rows stay, the larger one first.

@@ -85,7 +85,7 @@ def fit_blocks(
             for together in rounds:
                 told.what = ", ".join(one.replacement.name for one in together)
                 run = FitRound(together, source, teacher, batches, begin)
-                run.choose_supports()
+                run.choose()
                 if steps:
                     run.train(steps)
                 count = run.fit(_CURVE if curve else (), told.batch_done)

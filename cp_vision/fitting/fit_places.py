@@ -12,6 +12,7 @@ from contextlib import closing
 import torch
 from torch import Tensor, nn
 
+from ..layers.narrow_mlp import NarrowMlp
 from .batches import Batches
 from .block_sums import BlockSums
 from .fit_round import FitRound
@@ -39,7 +40,7 @@ def fit_places(teacher: nn.Module, fitted: Sequence[FittedBlock], batches: Batch
         UserError: too few images.
     """
     grids = _grids(teacher, fitted, batches)
-    _choose_supports(teacher, fitted, batches, grids)
+    _choose(teacher, fitted, batches, grids)
     families: list[_Family] = []
     everything = FitRound(fitted, teacher, teacher, batches)
     for images, maps in everything.passes(iter(batches)):
@@ -69,16 +70,17 @@ def _grids(teacher: nn.Module, fitted: Sequence[FittedBlock], batches: Batches) 
     return {one.path: one.grid(x) for one, (x, _) in zip(fitted, maps, strict=True)}
 
 
-def _choose_supports(
+def _choose(
     teacher: nn.Module, fitted: Sequence[FittedBlock], batches: Batches, grids: dict[str, tuple[int, int]]
 ) -> None:
     alike: dict[tuple[str, type, int], list[FittedBlock]] = {}
     for one in fitted:
         if pools := len(getattr(one.stand_in, "pools", ())):
             alike.setdefault((one.path, type(one.stand_in), pools), []).append(one)
-    if not alike:
+    narrow = [one for one in fitted if isinstance(one.stand_in, NarrowMlp)]
+    if not alike and not narrow:
         return
-    FitRound([first for first, *_ in alike.values()], teacher, teacher, batches).choose_supports()
+    FitRound([*(first for first, *_ in alike.values()), *narrow], teacher, teacher, batches).choose()
     for first, *others in alike.values():
         for other in others if first.supports else []:
             other.supports = first.supports

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 import torch
 from torch import Tensor, nn
 
+from ..layers.narrow_mlp import NarrowMlp
 from .batches import Batches
 from .block_sums import HELD_OUT_EVERY, BlockSums
 from .capture import Capture
@@ -16,10 +17,11 @@ from .fitted_block import FittedBlock
 from .frontier import Frontier
 from .local_steps import train_locally
 from .supports import set_supports, starting_supports
+from .units import UnitSums, keep_units
 
 __all__ = ["FitRound"]
 
-# Supports are chosen on so many images, with the better of these ridges.
+# Supports and units are chosen on so many images, with the better of these ridges.
 _FEW = 64
 _FEW_RIDGES = (1e-4, 1e-2)
 # Local steps are taken on as many images as have so many bytes of maps.
@@ -48,14 +50,32 @@ class FitRound:
         self.fitted, self.source, self.teacher, self.batches = fitted, source, teacher, batches
         self.begin = begin
 
-    def choose_supports(self) -> None:
-        """Let the pools of each stand-in start from the supports that leave least of a few images."""
-        if not any(getattr(one.stand_in, "pools", ()) for one in self.fitted):
+    def choose(self) -> None:
+        """Choose, on a few images, the supports that pools start from and the hidden units that stay."""
+        self._choose_supports([one for one in self.fitted if getattr(one.stand_in, "pools", ())])
+        self._choose_units([one for one in self.fitted if isinstance(one.stand_in, NarrowMlp)])
+
+    def _choose_units(self, fitted: Sequence[FittedBlock]) -> None:
+        if not fitted:
+            return
+        sums = {one.path: UnitSums(self.teacher.get_submodule(one.path)) for one in fitted}
+        for _, maps in self.passes(self._few(_FEW)):
+            given = {one.path: (one, x) for one, (x, _) in zip(self.fitted, maps, strict=True)}
+            for path, of_path in sums.items():
+                one, x = given[path]
+                of_path.add(one.tokens(x))
+        for one in fitted:
+            keep_units(one.stand_in, sums[one.path])
+
+    def _choose_supports(self, fitted: Sequence[FittedBlock]) -> None:
+        if not fitted:
             return
         tried: dict[FittedBlock, list[tuple[tuple[float, ...], BlockSums]]] = {}
         grids = {}
         for images, maps in self.passes(self._few(_FEW)):
             for one, (x, y) in zip(self.fitted, maps, strict=True):
+                if one not in fitted:
+                    continue
                 grid = grids[one] = one.grid(x)
                 if one not in tried:
                     tried[one] = [
@@ -64,7 +84,7 @@ class FitRound:
                 for supports, sums in tried[one]:
                     set_supports(one.stand_in, supports, grid)
                     sums.add(one.parts(x, y)[:1], images)
-        for one in self.fitted:
+        for one in fitted:
             if starts := tried[one]:
                 errors = [sums.solve(one.ranks()[:1], _FEW_RIDGES)[0][1] for _, sums in starts]
                 one.supports = starts[errors.index(min(errors))][0]

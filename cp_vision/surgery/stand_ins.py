@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from ..anatomy.mlp import mlp_layers
 from ..anatomy.places import Place
 from ..layers.context_pool_block import ContextPoolBlock
+from ..layers.narrow_mlp import NarrowMlp
 from ..layers.read_out import ReadOut
 from ..shared.errors import UserError, closest, listed
 
@@ -183,6 +187,21 @@ def _context_pool(modules: Sequence[nn.Module], place: Place, **options: Any) ->
     return ContextPoolBlock(place.channels, residual=place.residual, norm=place.norm, prefix=place.prefix, **options)
 
 
+def _narrow_mlp(modules: Sequence[nn.Module], place: Place, *, units: int) -> NarrowMlp:
+    layers = mlp_layers(modules[0]) if len(modules) == 1 else None
+    if place.residual or layers is None:
+        raise ValueError("narrow_mlp stands in for an MLP half of two layers, without a norm between them")
+    gated, most = len(layers.weights) > 1, len(layers.weights[0])
+    made = NarrowMlp(place.channels, units, copy.deepcopy(layers.act), gated=gated, prefix=place.prefix)
+    if units > most:
+        raise ValueError(f"units {units} must be at most those of the MLP, {most}")
+    if not layers.out.is_meta:
+        # Until a fit chooses.
+        made.keep(layers.weights, layers.biases, torch.arange(units))
+    return made
+
+
+register_stand_in("narrow_mlp", _narrow_mlp, ("units",))
 register_stand_in(
     "context_pool",
     _context_pool,

@@ -24,7 +24,7 @@ from .stopwatch import Stopwatch
 
 __all__ = ["Chooser"]
 
-_BEST, _LINEAR, _DROP = "best", "linear only", "drop only"
+_BEST, _UNPOOLED, _DROP = "best", "no pools", "drop only"
 
 
 class Chooser:
@@ -61,7 +61,7 @@ class Chooser:
         options = library.options
         allowed = {
             _DROP: [option for option in options if option.kind == DROP],
-            _LINEAR: [option for option in options if option.plain],
+            _UNPOOLED: [option for option in options if option.plain],
             _BEST: list(options),
         }
         self._allowed: dict[str, list[Option]] = allowed if counterparts else {_BEST: allowed[_BEST]}
@@ -88,13 +88,13 @@ class Chooser:
         # What the counterparts may be made of, the best may as well.
         model, best = found[min(found, key=lambda name: (found[name][1].score, name != _BEST))]
         found.pop(_BEST, None)
-        if _LINEAR in self._allowed and all(option.plain for option in best.candidate):
-            # Without pools it is the best of plain maps as well.
-            found[_LINEAR] = (model, best)
+        if _UNPOOLED in self._allowed and all(option.plain for option in best.candidate):
+            # It is the best of those without pools as well.
+            found[_UNPOOLED] = (model, best)
         library = self._library
         architecture = architecture_of(library.bench.model, best.candidate, library.bench.images.size, best.macs)
         counterparts = {name: dataclasses.replace(outcome, name=name) for name, (_, outcome) in found.items()}
-        order = [name for name in (_LINEAR, _DROP) if name in counterparts]
+        order = [name for name in (_UNPOOLED, _DROP) if name in counterparts]
         return Point(
             budget=budget.text,
             measure=self._measure,

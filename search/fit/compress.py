@@ -73,7 +73,7 @@ def compress(
             the held-out images; the best state is kept, the untrained one among them.
         training: more unlabelled images to distil over, as ``images``, but in random order; None takes those that were
             fitted to. Held-out images should not be among them.
-        counterparts: whether to find the best of plain maps and the best of dropped blocks as well.
+        counterparts: whether to find the best without pools and the best of dropped blocks as well.
         folder: keeps the library: a call that was stopped goes on from there, and another budget takes seconds. It
             must be of the same model and images. None takes a temporary one.
         progress: called with done, total and what is being done.

@@ -22,7 +22,7 @@ class Kind:
     Attributes:
         name: its name.
         options: for a place, those of :func:`cp_vision.replace_blocks`; None where it isn't offered there.
-        plain: whether the linear-only counterparts may have it.
+        plain: whether counterparts without pools may have it.
     """
 
     name: str
@@ -42,7 +42,7 @@ def register_option(
         name: its name.
         options: of :func:`cp_vision.replace_blocks` (``{"kind": "mine", "rank": 8}``), or a function that gives them
             for a :class:`cp_vision.anatomy.places.Place`, or None where the kind isn't to be offered.
-        plain: whether it is a map of each token by itself, which the linear-only counterparts may have.
+        plain: whether it is a map of each token by itself, which counterparts without pools may have.
 
     Raises:
         UserError: a name that is none or that of leaving blocks out, or options that are neither.
@@ -83,11 +83,24 @@ def _of_rank(divisor: int, pool: bool) -> Callable[[Place], Mapping[str, Any] | 
     return options
 
 
+def _of_units(share: float) -> Callable[[Place], Mapping[str, Any] | None]:
+    def options(place: Place) -> Mapping[str, Any] | None:
+        if place.residual or place.name.rpartition(".")[2] not in ("mlp", "ffn"):
+            return None
+        return {"kind": "narrow_mlp", "units": max(8, round(share * place.channels / 8) * 8)}
+
+    return options
+
+
 # Rank C/3 of pool and map costs what the full map does.
 register_option("linear/8", _of_rank(8, pool=False), plain=True)
 register_option("linear", _of_rank(1, pool=False), plain=True)
 register_option("pool/8", _of_rank(8, pool=True))
 register_option("pool/3", _of_rank(3, pool=True))
 register_option("pool", _of_rank(1, pool=True))
+
+# Hidden units that stay beside a map, as a share of C.
+for share in (0.25, 0.5, 1, 2):
+    register_option(f"units {share:g}C", _of_units(share), plain=True)
 
 DEFAULT_KINDS = tuple(_KINDS)

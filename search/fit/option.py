@@ -18,7 +18,7 @@ class Option:
     Attributes:
         place: as :func:`cp_vision.replace_blocks` names it.
         kind: what takes the place, ``"drop"`` for nothing.
-        plain: whether linear-only candidates may have it.
+        plain: whether counterparts without pools may have it.
         half: name of the half (``"attn"``); empty for whole blocks.
         first: number of the first block, of the base's.
         stop: number of the block after the last.

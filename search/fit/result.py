@@ -25,7 +25,7 @@ class Outcome:
     """A model under a budget.
 
     Attributes:
-        name: of what it may be made: ``"best"``, ``"linear only"``, ``"drop only"``.
+        name: of what it may be made: ``"best"``, ``"no pools"``, ``"drop only"``.
         candidate: what is changed.
         costs: of the model: MACs of one image, parameters, and nanoseconds of one image where budgets are latencies.
         score: on held-out images; lower is better.
@@ -60,7 +60,7 @@ class Point:
         limit: in MACs, parameters or nanoseconds.
         model: the best one, in eval mode.
         best: what it is.
-        counterparts: the best ones of maps and dropped blocks, and of dropped blocks alone, where the budget can be
+        counterparts: the best ones without pools, and of dropped blocks alone, where the budget can be
             met so, by name.
         architecture: of the model; None where the base is none of timm's.
     """
@@ -75,8 +75,8 @@ class Point:
 
     @property
     def pools_add(self) -> Accuracy | None:
-        """What the best model's accuracy has over that of plain maps; None where one of them has none."""
-        plain = self.counterparts.get("linear only")
+        """What the best model's accuracy has over that without pools; None where one of them has none."""
+        plain = self.counterparts.get("no pools")
         if self.best.accuracy is None or plain is None or plain.accuracy is None:
             return None
         return self.best.accuracy.over(plain.accuracy)
@@ -179,10 +179,10 @@ def _added(point: Point) -> str:
     """What pools add, in words."""
     if point.pools_add is None:
         return ""
-    plain = point.counterparts["linear only"]
+    plain = point.counterparts["no pools"]
     if plain.candidate == point.best.candidate:
-        return "; no pools, as plain maps did as well"
-    return f"; pools add {point.pools_add} to plain maps"
+        return "; no pools, as it did as well without"
+    return f"; pools add {point.pools_add}"
 
 
 def _cell(option: Option | None) -> str:

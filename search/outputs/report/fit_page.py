@@ -13,8 +13,11 @@ from .page import file_text, template
 
 __all__ = ["render_fit_report"]
 
+# Of kinds without pools the class of their cells.
+_STATES = {"linear": "m", "units": "u"}
+
 # Of each form the class of its line and of its marks.
-CLASSES = {"best": ("front", "winner"), "linear only": ("maps", "pooled"), "drop only": ("plain", "drops")}
+CLASSES = {"best": ("front", "winner"), "no pools": ("maps", "pooled"), "drop only": ("plain", "drops")}
 
 
 def render_fit_report(values: Mapping[str, Any], output: Path) -> str:
@@ -83,8 +86,8 @@ def _rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _pools_add(point: Mapping[str, Any]) -> str:
-    """What pools add to plain maps, in words."""
-    added, plain = point["pools_add"], point["counterparts"].get("linear only")
+    """What pools add to the best model without, in words."""
+    added, plain = point["pools_add"], point["counterparts"].get("no pools")
     if plain is not None and plain["made_of"] == point["made_of"]:
         return "nothing: no pools were chosen"
     if added is None:
@@ -100,7 +103,7 @@ def _strip(point: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
     options = {(option["place"], option["kind"]): option for option in values["options"]}
     for change in point["changes"]:
         kind = change["kind"]
-        state = "d" if kind == "drop" else "m" if kind.startswith("linear") else "p"
+        state = "d" if kind == "drop" else _STATES.get(kind.partition(" ")[0].partition("/")[0], "p")
         half = options[change["place"], kind]["half"] if (change["place"], kind) in options else ""
         words = f"{change['place']}: {'left out' if kind == 'drop' else kind}"
         if half:

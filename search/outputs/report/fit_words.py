@@ -10,9 +10,9 @@ from .words import MINUS
 __all__ = ["COSTS", "FORMS", "bound", "outcomes", "percent", "signed"]
 
 FORMS = {
-    "best": "pools, maps and dropped blocks",
-    "linear only": "maps and dropped blocks",
-    "drop only": "dropped blocks",
+    "best": "with pools",
+    "no pools": "without pools",
+    "drop only": "dropped blocks alone",
 }
 COSTS = {"macs": "MACs", "params": "parameters", "latency": "time of an image"}
 

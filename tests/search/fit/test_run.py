@@ -2,7 +2,12 @@
 
 import csv
 import json
+import os
+import random
 import re
+import subprocess
+import sys
+import time
 
 import pytest
 import timm
@@ -56,7 +61,7 @@ def test_a_folder_for_each_budget(weights, tmp_path, capsys):
         assert json.loads((folder / "metrics.json").read_text()) == point
         assert str(folder) in shown
         assert f"local-dir:{folder}" in (folder / "README.md").read_text()
-        assert {"linear only", "drop only"} >= set(point["counterparts"])
+        assert {"no pools", "drop only"} >= set(point["counterparts"])
     # Another budget comes from the same library, which is not fitted again, and joins those that are there.
     library = {path: path.stat().st_mtime_ns for path in (out / "library").rglob("*.safetensors")}
     assert main([*words, "--budget", "0.7x"]) == 0
@@ -163,3 +168,34 @@ def test_the_error_of_a_difference_is_that_of_its_pairs():
     assert found.error == pytest.approx(100 * float((one - other).std()) / 6**0.5)
     assert found.error < second.error
     assert evaluated(lambda _: 70.0, torch.nn.Identity()).over(second).error is None
+
+
+KILLS = 20
+
+
+@pytest.mark.nightly
+def test_killed_again_and_again_it_ends_in_the_same_models(weights, tmp_path):
+    words = ["test_vit", *MODEL_KWARGS, "--weights", str(weights), "--fit-images", "64", "--budget", "0.5x,0.8x"]
+
+    def start(folder):
+        command = [sys.executable, "-m", "cp_vision.search.cli.main", *words, "--output", str(folder)]
+        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+
+    begin = time.perf_counter()
+    assert start(tmp_path / "whole").wait() == 0
+    whole = time.perf_counter() - begin
+    draw, killed, fitted = random.Random(0), tmp_path / "killed", {}
+    for _ in range(KILLS):
+        run = start(killed)
+        try:
+            # Some end before they are killed, which a search has to bear as well.
+            run.wait(draw.uniform(0.2, 1.0) * whole)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            run.wait()
+        now = {path.name: path.stat().st_mtime_ns for path in (killed / "library").glob("block-*.json")}
+        assert fitted.items() <= now.items()
+        fitted = now
+    assert start(killed).wait() == 0
+    for name in ("front.csv", "options.csv", "0.5x/model.safetensors", "0.8x/model.safetensors"):
+        assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

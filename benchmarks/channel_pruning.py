@@ -1,0 +1,106 @@
+"""The rival of stand-ins: channels, heads and hidden units pruned by Torch-Pruning, to the same MACs.
+
+The widths between blocks stay, so that what is pruned can be distilled by the base's last features as stand-ins are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from timm.layers import Attention
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cp_vision import count_macs
+from cp_vision.fitting.batches import Batches
+from cp_vision.fitting.recalibrate import recalibrate_norms
+
+__all__ = ["IMPORTANCES", "INSTALL_PRUNING", "pruned"]
+
+INSTALL_PRUNING = "Torch-Pruning is one more package: pip install torch-pruning==1.6.1"
+IMPORTANCES = ("magnitude", "taylor")
+_STEPS = 12
+
+
+def pruned(base: nn.Module, images: Tensor, limit: int, importance: str) -> nn.Module | None:
+    """The base with the least of its channels pruned that brings it within a budget, BatchNorms recalibrated.
+
+    Args:
+        base: of timm, in eval mode; left untouched.
+        images: unlabelled, (N, C, H, W), normalised.
+        limit: MACs of one image at most.
+        importance: of ``IMPORTANCES``: norms of weights, or a first-order Taylor expansion of the loss of the base's
+            own classes.
+
+    Returns:
+        The model in eval mode; None where even 95 % of channels are not enough.
+    """
+    low, high, found = 0.0, 0.95, None
+    for _ in range(_STEPS):
+        ratio = (low + high) / 2
+        model = _pruned(base, images, ratio, importance)
+        if count_macs(model) <= limit:
+            found, high = model, ratio
+        else:
+            low = ratio
+    if found is not None:
+        recalibrate_norms(found, Batches(images, found))
+    return found
+
+
+def _pruned(base: nn.Module, images: Tensor, ratio: float, importance: str) -> nn.Module:
+    import torch_pruning
+
+    model: Any = copy.deepcopy(base)
+    attentions = [part for part in model.modules() if isinstance(part, Attention)]
+    for attention in attentions:
+        # Its graph can't be followed otherwise.
+        attention.fused_attn = False
+    measures: dict[str, Callable[[], Any]] = {
+        "magnitude": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        "taylor": torch_pruning.importance.GroupTaylorImportance,
+    }
+    pruner = torch_pruning.pruner.BasePruner(
+        model,
+        images[:1],
+        importance=measures[importance](),
+        global_pruning=True,
+        pruning_ratio=ratio,
+        ignored_layers=_between_blocks(model),
+        num_heads={attention.qkv: attention.num_heads for attention in attentions},
+        # Of a head's dimensions, in all heads of a block alike: heads are pruned by a ratio of each block alone.
+        prune_head_dims=True,
+    )
+    if importance == "taylor":
+        model.zero_grad()
+        for batch in images.split(32):
+            with torch.no_grad():
+                classes = base(batch).argmax(1)
+            F.cross_entropy(model(batch), classes).backward()
+    pruner.step()
+    for attention in attentions:
+        attention.attn_dim = attention.qkv.out_features // 3
+        attention.head_dim = attention.attn_dim // attention.num_heads
+    model.zero_grad(set_to_none=True)
+    return model.eval()
+
+
+def _between_blocks(model: Any) -> Sequence[nn.Module]:
+    """Layers whose widths are those between blocks, and the classes: they stay."""
+    kept: list[nn.Module] = [model.get_classifier()]
+    if hasattr(model, "patch_embed"):
+        kept += [part for part in model.patch_embed.modules() if isinstance(part, nn.Conv2d)]
+        for block in model.blocks:
+            kept += [block.attn.proj, block.mlp.fc2]
+    elif hasattr(model, "conv_head"):
+        kept.append(model.conv_head)
+    else:
+        # Those that add to a stage's map.
+        for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+            for block in stage:
+                kept.append(block.conv2 if getattr(block, "conv3", None) is None else block.conv3)
+                kept += [part for part in getattr(block.downsample, "modules", tuple)() if isinstance(part, nn.Conv2d)]
+    return kept
