@@ -488,6 +488,7 @@ def test_every_module_that_is_measured_is_compiled_once_and_for_its_shapes(shape
     assert backend.dynamic == [False] * 12
 
 
+@pytest.mark.slow
 def test_with_a_recipe_that_compiles_every_candidate_is_compiled(tmp_path):
     backend = CountedBackend()
     torch._dynamo.register_backend(backend, name="counted")
