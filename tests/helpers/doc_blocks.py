@@ -58,7 +58,7 @@ CODE = {
     r"\.build\(pretrained=True": '.build(pretrained=True, pretrained_cfg_overlay={"file": "resnet50.a1_in1k.pth"}',
     r"max_run=2, tries=4": 'max_run=1, tries=1, kinds=["linear"]',
     r"trials=30": (
-        'trials=2, overrides=("epochs=1", "batch_size=128", "opt=adamw"), '
+        'trials=2, finalists=1, seeds=1, overrides=("epochs=1", "batch_size=128", "opt=adamw"), '
         'model_kwargs={"patch_size": 16, "depth": 2, "init_values": 1.0}'
     ),
 }
