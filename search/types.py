@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
 
@@ -189,6 +190,11 @@ class Results:
     def measure(self) -> Measure:
         """What counts as cost where one figure must: that of the first budget, MACs where there is none."""
         return self.limits[0].measure if self.limits else "macs"
+
+    @cached_property
+    def by_seed(self) -> tuple[Mapping[int, float], ...]:
+        """Accuracies by seed, percent, of each finalist. Every figure's error is of these: found once, not for each."""
+        return tuple(c.by_seed for c in self.candidates if c.by_seed)
 
     def __str__(self) -> str:
         """A table of the candidates, the most accurate first, then those without an accuracy."""

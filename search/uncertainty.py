@@ -93,7 +93,7 @@ def standard_error(candidate: Candidate, results: Results) -> float | None:
     """
     if candidate.score is None:
         return None
-    spread = seed_spread(c.by_seed for c in results.candidates)
+    spread = seed_spread(results.by_seed)
     if spread is not None and (candidate.by_seed or results.evaluator == "train"):
         return spread.deviation / math.sqrt(max(1, len(candidate.by_seed)))
     if not results.held_out:
@@ -121,7 +121,7 @@ def difference(one: Mapping[int, float], other: Mapping[int, float], spread: Spr
 
 def validation_difference(one: Candidate, other: Candidate, results: Results) -> Difference:
     """What a complete candidate of a search has over another one on the validation split."""
-    spread = seed_spread(c.by_seed for c in results.candidates)
+    spread = seed_spread(results.by_seed)
     return difference(accuracies(one), accuracies(other), spread)
 
 

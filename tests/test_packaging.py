@@ -55,7 +55,8 @@ def test_the_wheel_holds_the_three_rooms_and_nothing_else_and_works(tmp_path):
     site, output = tmp_path / "site", tmp_path / "run"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(pip, check=True)
-    command = [str(site / "bin" / "cp-search"), "test_vit2", "--trials", "2", "--set", "epochs=1"]
+    command = [str(site / "bin" / "cp-search"), "test_vit2", "--trials", "2", "--finalists", "1", "--seeds", "1"]
+    command += ["--set", "epochs=1", "--set", "batch_size=256", "--set", "opt=adamw"]
     environment = {**os.environ, "PYTHONPATH": str(site)}
     subprocess.run([*command, "--output", str(output)], env=environment, cwd=tmp_path, check=True)
     code = "import cp_vision.search, timm; print(cp_vision.__file__, cp_vision.search.__file__)"

@@ -60,6 +60,7 @@ def desk(tmp_path_factory):
     shutil.copy(desk / "pets" / "val" / "0" / "0.jpg", desk / "photo.jpg")
     found = desk / "found"
     words = ["test_vit2", "--model-kwargs", *(f"{key}={value}" for key, value in TINY.items()), "--trials", "2"]
+    words += ["--finalists", "1", "--seeds", "1"]
     words += ["--set", "epochs=1", "--set", "batch_size=128", "--set", "opt=adamw", "--output", str(found)]
     assert search_cli.main(words) == 0
     for place in (*(desk / "runs" / name for name in SEARCHES), desk / "nfs" / "runs" / "pets"):

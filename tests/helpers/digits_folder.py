@@ -18,7 +18,8 @@ CPU = Processes(torch.device("cpu"))
 # Of the recipe digits: 22 updates an epoch.
 SMALL = ["model=cp_test_vit2", "model_kwargs={patch_size: 16, depth: 2, init_values: 1.0}", "epochs=3"]
 # Of the recipe default with a folder of sixty images: 3 updates an epoch.
-FOLDER = ["model=cp_test_vit", "img_size=32", "batch_size=16", "epochs=6", "opt=muon", "lr=0.02", "workers=0"]
+FOLDER = ["model=cp_test_vit", "model_kwargs={depth: 2}", "img_size=32", "batch_size=16", "epochs=6", "opt=muon"]
+FOLDER += ["lr=0.02", "workers=0"]
 
 
 def sets(settings):

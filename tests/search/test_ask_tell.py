@@ -1,7 +1,7 @@
 """A search whose candidates the caller scores."""
 
 import pytest
-from fake_evaluator import FakeEvaluator
+from fake_evaluator import FakeEvaluator, journal
 
 from cp_vision import UserError
 from cp_vision.search import Search, SearchConfig
@@ -9,7 +9,7 @@ from cp_vision.shared.command_line import CommandError
 
 
 def config(output, **changes):
-    return SearchConfig(**{"base": "test_vit2", "output": output, "trials": 9, **changes})
+    return SearchConfig(**{"base": "test_vit2", "output": output, "storage": journal(output), "trials": 9, **changes})
 
 
 def score(proposal):

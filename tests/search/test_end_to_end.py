@@ -217,7 +217,7 @@ def test_candidates_inherit_the_weights_that_the_recipe_names(found, tmp_path):
 
 
 def test_shared_weights_and_finalists(here, tmp_path):
-    done = run(cp_search(tmp_path / "s", 8, "--evaluator", "supernet", "--supernet-epochs", "3"))
+    done = run(cp_search(tmp_path / "s", 6, "--evaluator", "supernet", "--supernet-epochs", "2"))
     rows = table(tmp_path / "s")
     assert "shared weights" in done.stderr
     trained = [row for row in rows if row["mean_accuracy"]]
@@ -248,15 +248,8 @@ def test_a_finished_search_is_not_run_again(found, here):
     assert "winner" in done.out
 
 
-def test_the_same_seed_gives_the_same_study(found, tmp_path):
-    output, _ = found
-    run(cp_search(tmp_path / "again", 6))
-    assert table(tmp_path / "again") == table(output)
-    one, two = ((folder / "best" / "model.safetensors").read_bytes() for folder in (output, tmp_path / "again"))
-    assert one == two
-
-
 def test_killed_at_any_moment_it_goes_on_to_the_same_end(found, tmp_path):
+    """The same seed gives the same study, byte by byte, also in several runs."""
     output, _ = found
     rng = random.Random(0)
     folder = tmp_path / "killed"
@@ -277,7 +270,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(found, tmp_path):
 
 def test_killed_six_times_within_its_first_candidate_it_comes_to_the_same_end(tmp_path):
     """As on a machine that is taken away again and again before a candidate is done."""
-    long = [*SMALL, "--set", "epochs=8"]
+    long = [*SMALL, "--set", "epochs=8", "--seeds", "1"]
     run(cp_search(tmp_path / "whole", 2, base=long))
     folder, rng = tmp_path / "killed", random.Random(1)
     for _ in range(6):

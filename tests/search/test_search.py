@@ -12,7 +12,7 @@ import optuna
 import pytest
 import timm
 import torch
-from fake_evaluator import FakeEvaluator
+from fake_evaluator import FakeEvaluator, journal
 
 import cp_vision
 from cp_vision import Architecture, UserError
@@ -125,7 +125,7 @@ def test_a_pool_that_breaks_the_budget_alone_is_no_choice():
 @pytest.mark.parametrize("sampler", ["surrogate", "tpe"])
 def test_two_hundred_proposals_and_none_over_the_budget(sampler, tmp_path):
     fake = FakeEvaluator()
-    search = Search(config(tmp_path, trials=200, sampler=sampler))
+    search = Search(config(tmp_path / "x", trials=200, sampler=sampler, storage=journal(tmp_path / "x")))
     results = search.run(evaluator=fake)
     base, *others = fake.seen
     assert len(others) >= 199
@@ -166,7 +166,7 @@ def test_the_base_can_win_when_the_budget_allows_it(tmp_path):
             score = super().__call__(architecture, img_size, on_epoch)
             return type(score)(50.0 + (not architecture.pools and not architecture.drops), score.params)
 
-    results = Search(config(tmp_path, budget="1x")).run(evaluator=NothingHelps())
+    results = Search(config(tmp_path, budget="1x", storage=journal(tmp_path))).run(evaluator=NothingHelps())
     assert results.best == 0
 
 
@@ -488,6 +488,7 @@ def test_every_module_that_is_measured_is_compiled_once_and_for_its_shapes(shape
     assert backend.dynamic == [False] * 12
 
 
+@pytest.mark.slow
 def test_with_a_recipe_that_compiles_every_candidate_is_compiled(tmp_path):
     backend = CountedBackend()
     torch._dynamo.register_backend(backend, name="counted")

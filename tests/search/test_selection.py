@@ -4,7 +4,7 @@ import csv
 import re
 
 import pytest
-from fake_evaluator import FakeEvaluator
+from fake_evaluator import FakeEvaluator, journal
 
 from cp_vision.search import Search, SearchConfig, pareto_front
 
@@ -13,7 +13,8 @@ from cp_vision.search import Search, SearchConfig, pareto_front
     "budget", ["0.7x", "params=0.8x", pytest.param("latency=0.8x,params=1x", marks=pytest.mark.slow)]
 )
 def test_the_front_is_in_the_measure_of_the_first_budget_everywhere(budget, tmp_path):
-    search = Search(SearchConfig(base="test_vit2", budget=budget, trials=16, sampler="random", output=tmp_path))
+    values = {"base": "test_vit2", "trials": 16, "sampler": "random", "output": tmp_path, "storage": journal(tmp_path)}
+    search = Search(SearchConfig(budget=budget, **values))
     results = search.run(evaluator=FakeEvaluator())
     measure = search.space.measure
     assert results.measure == measure == re.split("[=,]", budget if "=" in budget else "macs=")[0]
@@ -36,7 +37,8 @@ def test_the_front_is_in_the_measure_of_the_first_budget_everywhere(budget, tmp_
 
 
 def test_results_print_as_a_table(tmp_path):
-    results = Search(SearchConfig(base="test_vit2", trials=6, output=tmp_path)).run(evaluator=FakeEvaluator())
+    config = SearchConfig(base="test_vit2", trials=6, output=tmp_path, storage=journal(tmp_path))
+    results = Search(config).run(evaluator=FakeEvaluator())
     head, *rows = str(results).splitlines()
     assert head.split() == ["number", "accuracy", "seeds", "MACs", "pools", "drops"]
     assert sorted(int(row.split()[0]) for row in rows) == [c.number for c in results.candidates]

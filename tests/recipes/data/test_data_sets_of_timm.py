@@ -89,7 +89,10 @@ def torchvision(root):
     return [f"data_dir={root}", "dataset=torch/fashion_mnist"]
 
 
-@pytest.mark.parametrize("make", [folder, tar, webdataset, hugging_face, torchvision])
+SLOW = [pytest.param(make, marks=pytest.mark.slow) for make in (webdataset, hugging_face, torchvision)]
+
+
+@pytest.mark.parametrize("make", [folder, tar, *SLOW])
 def test_every_kind_of_data_set_is_trained_on_and_taken_up_again(make, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "data").mkdir()

@@ -14,11 +14,11 @@ from cp_vision.recipes.training.task import make_task
 
 @pytest.mark.slow
 def test_distillation_follows_the_teacher(tmp_path):
-    teacher = tmp_path / "teacher"
-    Training(digits("epochs=6"), teacher).run()
+    teacher, fast = tmp_path / "teacher", ("opt=adamw", "lr=0.004")
+    Training(digits("epochs=6", *fast), teacher).run()
     agreement = {}
     for weight in (0.0, 1.0):
-        recipe = digits(f"kd_model_name=local-dir:{teacher / 'last'}", f"distill_loss_weight={weight}")
+        recipe = digits(f"kd_model_name=local-dir:{teacher / 'last'}", f"distill_loss_weight={weight}", *fast)
         recipe = recipe.with_values(task_loss_weight=1 - weight, kd_temperature=2.0, smoothing=0.0)
         folder = tmp_path / f"student{weight}"
         Training(recipe, folder).run()

@@ -19,11 +19,15 @@ from cp_vision.recipes.models import build_model, model_args
         ["grad_accum_steps=2", "batch_size=32"],
         ["amp=true", "channels_last=true"],
         # Float16 is slow on a CPU.
-        ["amp=true", "amp_dtype=float16", "model_kwargs={patch_size: 16, depth: 1, init_values: 1.0}"],
+        pytest.param(
+            ["amp=true", "amp_dtype=float16", "model_kwargs={patch_size: 16, depth: 1, init_values: 1.0}"],
+            marks=pytest.mark.slow,
+        ),
         ["grad_checkpointing=true", "clip_mode=value"],
         ["bce_loss=true", "mixup=0.1", "cutmix=0.5", "mixup_off_epoch=2", "aug_repeats=3"],
         ["model_ema=true", "model_ema_decay=0.9", "sched=none", "opt=adamw", "lr=0.003"],
-        ["model=cp_test_resnet", "model_kwargs={}", "reprob=0.2", "clip_mode=agc", "sched_on_updates=true"],
+        ["model=cp_test_resnet", "model_kwargs={}", "opt=adamw", "lr=0.004", "reprob=0.2", "clip_mode=agc"],
+        ["model_kwargs={patch_size: 16, depth: 1, init_values: 1.0}", "sched_on_updates=true"],
         pytest.param(["torchcompile=inductor"], marks=pytest.mark.slow),
     ],
 )

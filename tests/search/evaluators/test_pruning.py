@@ -5,6 +5,7 @@ import random
 
 import optuna
 import pytest
+from fake_evaluator import journal
 from optuna.distributions import CategoricalDistribution
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import TrialState, create_trial
@@ -92,7 +93,8 @@ class Curves:
 
 def searched(folder, truth, **values):
     """The candidates of a search by such trainings, and its winner."""
-    config = SearchConfig(base="test_vit2", output=folder, **{"model_kwargs": {"patch_size": 8}, **values})
+    values = {"model_kwargs": {"patch_size": 8}, "storage": journal(folder), **values}
+    config = SearchConfig(base="test_vit2", output=folder, **values)
     search, curves = Search(config), Curves(truth)
     with search._opened() as store:
         queue = search._queue(store, repeats=False)

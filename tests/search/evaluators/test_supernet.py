@@ -3,10 +3,9 @@
 import dataclasses
 import math
 import random
-import subprocess
-import sys
 from functools import partial
 
+import commands
 import pytest
 import torch
 from torch.nn import functional as F
@@ -338,10 +337,10 @@ class Heard(Observer):
 SHARED = {
     "base": "test_vit2",
     "evaluator": "supernet",
-    "model_kwargs": {"patch_size": 8, "init_values": 1.0},
-    "overrides": ("epochs=3",),
-    "supernet_epochs": 2,
-    "trials": 8,
+    "model_kwargs": {"patch_size": 16, "depth": 4, "init_values": 1.0},
+    "overrides": ("epochs=1", "batch_size=128", "opt=adamw", "lr=0.004"),
+    "supernet_epochs": 1,
+    "trials": 6,
     "finalists": 2,
     "seeds": 1,
 }
@@ -349,17 +348,13 @@ SHARED = {
 
 @pytest.mark.slow
 def test_a_finalist_that_fails_is_recorded_and_the_others_go_on(tmp_path, monkeypatch):
-    config = SearchConfig(
-        **{**SHARED, "overrides": ("epochs=1", "opt=adamw", "lr=0.004"), "supernet_epochs": 1}, output=tmp_path
-    )
+    config = SearchConfig(**SHARED, output=tmp_path)
     train, begun = TrainEvaluator.__call__, []
 
     def fail_once(self, architecture, img_size, on_epoch, seed):
         begun.append(architecture)
         # Meanwhile the report can be made again.
-        subprocess.run(
-            [sys.executable, "-m", "cp_vision.search.cli.main", "report", str(tmp_path)], check=True, timeout=300
-        )
+        assert commands.run(["cp-search", "report", str(tmp_path)]).returncode == 0
         if architecture.drops and architecture == next(a for a in begun if a.drops):
             raise OutOfTimeError("too slow")
         return train(self, architecture, img_size, on_epoch, seed)
@@ -376,16 +371,14 @@ def test_a_finalist_that_fails_is_recorded_and_the_others_go_on(tmp_path, monkey
 
 @pytest.mark.slow
 def test_a_base_that_takes_too_long_ends_the_finalists_in_one_line(tmp_path):
-    config = SearchConfig(
-        **{**SHARED, "overrides": ("epochs=1",), "supernet_epochs": 1, "trials": 2}, trial_seconds=0.01, output=tmp_path
-    )
+    config = SearchConfig(**{**SHARED, "trials": 2}, trial_seconds=0.01, output=tmp_path)
     with pytest.raises(CommandError, match="the base itself can't be trained: it took longer than"):
         run(config)
 
 
 @pytest.mark.slow
 def test_a_search_with_shared_weights(tmp_path):
-    config = SearchConfig(**{**SHARED, "seeds": 2}, output=tmp_path)
+    config = SearchConfig(**{**SHARED, "supernet_epochs": 2, "seeds": 2}, output=tmp_path)
     heard = Heard()
     results = run(config, heard)
     assert heard.phases[0] == ("shared weights", 2)

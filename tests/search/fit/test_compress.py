@@ -193,6 +193,7 @@ def library(folder, tell=None):
     return Library(bench, find_spots(bench.model, 2), kinds_of(DEFAULT_KINDS[:3]), Path(folder), tell)
 
 
+@pytest.mark.slow
 def test_a_killed_library_goes_on_to_the_same_bits(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     paths = [str(Path(__file__).parent), *(path for path in sys.path if path.endswith("helpers"))]

@@ -45,6 +45,7 @@ def weights(tmp_path_factory):
     return folder / "model.safetensors"
 
 
+@pytest.mark.slow
 def test_a_folder_for_each_budget(weights, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["test_vit", *MODEL_KWARGS, "--weights", str(weights), "--fit-images", "32", "--output", str(out)]

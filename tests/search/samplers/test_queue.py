@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import timm
 import torch
-from fake_evaluator import FakeEvaluator
+from fake_evaluator import FakeEvaluator, journal
 
 from cp_vision import Architecture
 from cp_vision.search import Search, SearchConfig
@@ -53,7 +53,8 @@ def test_a_winner_that_drops_nothing_has_its_like_without_pools_beside_it(budget
         space=space,
         trials=16,
         objective="single",
-        output=tmp_path,
+        output=tmp_path / "x",
+        storage=journal(tmp_path / "x"),
         model_kwargs={"patch_size": 8},
     )
     results = Search(config).run(evaluator=Scorer(9.0, 2.0))
@@ -80,7 +81,8 @@ class Seeded(Scorer):
 
 def searched(folder, own, **values):
     """A search with finalists, by a scorer in place of trainings."""
-    config = SearchConfig(base="test_vit2", output=folder, **{"trials": 24, "finalists": 4, **values})
+    values = {"storage": journal(folder), "trials": 24, "finalists": 4, **values}
+    config = SearchConfig(base="test_vit2", output=folder, **values)
     search = Search(config)
     with search._opened() as store:
         queue = search._queue(store, repeats=True)

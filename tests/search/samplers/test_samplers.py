@@ -6,7 +6,7 @@ from itertools import product
 
 import optuna
 import pytest
-from fake_evaluator import FakeEvaluator
+from fake_evaluator import FakeEvaluator, journal
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
@@ -117,9 +117,10 @@ def test_a_space_that_is_used_up_ends_the_proposals(sampler):
 
 
 def test_a_sampler_with_nothing_left_ends_the_search_as_any_other(tmp_path):
-    small = {"model_kwargs": {"patch_size": 8, "depth": 2}, "budget": "2x", "trials": 20}
+    small = {"base": "test_vit2", "model_kwargs": {"patch_size": 8, "depth": 2}, "budget": "2x", "trials": 20}
     for sampler in ("bruteforce", "random"):
-        search = Search(SearchConfig(base="test_vit2", output=tmp_path / sampler, sampler=sampler, **small))
+        folder = tmp_path / sampler
+        search = Search(SearchConfig(output=folder, sampler=sampler, storage=journal(folder), **small))
         results = search.run(evaluator=FakeEvaluator())
         # Each of two blocks as it is, pooled or left out, but for both left out.
         assert len(results.candidates) == 8

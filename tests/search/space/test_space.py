@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from fake_evaluator import FakeEvaluator
+from fake_evaluator import FakeEvaluator, journal
 
 from cp_vision import Architecture, UserError
 from cp_vision.cost.macs import count_macs
@@ -195,9 +195,8 @@ def test_latency_is_measured_once_and_kept(tmp_path):
 @pytest.mark.slow
 def test_a_search_over_settings(tmp_path):
     space = {"modes": ["gated", "pre_attn"], "support_range": [0.1, 0.3], "img_size": [32, 24], "max_pools": 3}
-    results = Search(SearchConfig(base="test_vit2", space=space, trials=25, output=tmp_path)).run(
-        evaluator=FakeEvaluator()
-    )
+    config = SearchConfig(base="test_vit2", space=space, trials=25, output=tmp_path, storage=journal(tmp_path))
+    results = Search(config).run(evaluator=FakeEvaluator())
     assert results.candidates[0].settings == {"mode": "gated", "support_range": 0.1, "img_size": 32}
     for name, values in (("mode", space["modes"]), ("img_size", space["img_size"])):
         assert {c.settings[name] for c in results.candidates} == set(values)

@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from fake_evaluator import FakeEvaluator
+from fake_evaluator import FakeEvaluator, journal
 from search_process import start as start_search
 
 from cp_vision.recipes import load_recipe
@@ -323,7 +323,8 @@ def test_hyperband_stops_the_same_each_time(tmp_path):
     # Nothing is over this budget, so most of what is drawn has pools.
     shared = {"trials": 24, "sampler": "random", "early_stop": "hyperband", "budget": "2x"}
     for name in ("one", "two"):
-        Search(config(tmp_path / name, **shared)).run(evaluator=FakeEvaluator(epochs=9))
+        own = config(tmp_path / name, storage=journal(tmp_path / name), **shared)
+        Search(own).run(evaluator=FakeEvaluator(epochs=9))
     assert table(tmp_path / "one") == table(tmp_path / "two")
     assert any(row["state"] == "stopped" for row in table(tmp_path / "one"))
 
@@ -344,7 +345,8 @@ def test_early_stopping_spends_less_and_is_the_same_when_it_goes_on(tmp_path):
 
                 return super().__call__(architecture, img_size, count)
 
-        results = Search(config(tmp_path / stop, early_stop=stop, **shared)).run(evaluator=Counting(epochs=9))
+        own = config(tmp_path / stop, early_stop=stop, storage=journal(tmp_path / stop), **shared)
+        results = Search(own).run(evaluator=Counting(epochs=9))
         epochs[stop] = counted[0]
         stopped = [c for c in results.candidates if c.state == "stopped"]
         assert bool(stopped) == (stop != "none")
@@ -366,7 +368,8 @@ def test_early_stopping_spends_less_and_is_the_same_when_it_goes_on(tmp_path):
 
 
 def test_keeping_the_accuracy_finds_the_cheapest(tmp_path):
-    results = Search(config(tmp_path, keep_accuracy=1.0, trials=25)).run(evaluator=FakeEvaluator())
+    own = config(tmp_path, keep_accuracy=1.0, trials=25, storage=journal(tmp_path))
+    results = Search(own).run(evaluator=FakeEvaluator())
     base = results.candidates[0]
     kept = [c for c in results.candidates if c.accuracy >= base.accuracy - 1.0 and c.within_budget]
     best = results.candidates[results.best]
