@@ -17,8 +17,8 @@ _ABOUT = """\
 
 For each budget the best that was found of dropped blocks alone, of all kinds without pools (linear maps of tokens, some
 hidden units of MLPs beside these), and of all kinds: MACs as a share of the base's, KL divergence from the base on the
-held-out quarter of the unlabelled images (by which it was chosen), accuracy on test images with its standard error. A \\* where the
-stand-ins are those that were fitted again front to back.
+held-out quarter of the unlabelled images (by which it was chosen), accuracy on test images with its standard error. A
+\\* where the stand-ins are those that were fitted again front to back.
 """
 
 
