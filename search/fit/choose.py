@@ -16,7 +16,7 @@ from .build import architecture_of, build, refit
 from .distil import distil
 from .explore import explore
 from .kinds import DROP
-from .latency import model_latency
+from .latency import latency_share
 from .library import Library, base_costs
 from .option import Candidate, Option
 from .result import Outcome, Point
@@ -24,6 +24,8 @@ from .stopwatch import Stopwatch
 
 __all__ = ["Chooser"]
 
+# What costs more as a whole than its parts is chosen anew to save more, by so much of the budget at least.
+_STEPS = 200
 _BEST, _UNPOOLED, _DROP = "best", "no pools", "drop only"
 
 
@@ -119,7 +121,7 @@ class Chooser:
             if (cost := made[1].costs[self._measure]) <= limit:
                 return made
             # What the parts add up to is not what the model costs.
-            saved += cost - limit
+            saved += max(cost - limit, limit // _STEPS)
             self._made.pop(scored[0][1])
 
     def _score(self, candidate: Candidate) -> float:
@@ -156,5 +158,7 @@ class Chooser:
     def _costs(self, model: nn.Module) -> dict[Measure, int]:
         costs = base_costs(model)
         if self._measure == "latency":
-            costs["latency"] = model_latency(model, self._library.bench.images.held_out[0][:1])
+            bench = self._library.bench
+            share = latency_share(model, bench.model, bench.images.held_out[0][:1])
+            costs["latency"] = round(share * self._library.base_costs["latency"])
         return costs
