@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cp_vision.shared.command_line import CommandParser, run_command
+from cp_vision.shared.command_line import CommandParser, default_output, run_command
 from cp_vision.shared.errors import UserError
 
 from .data import MAX_UNREADABLE
@@ -69,7 +69,9 @@ def parser() -> CommandParser:
     )
     made.add_argument("--data-dir", help="folder of the data set, in place of the recipe's")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a recipe's value")
-    made.add_argument("--output", help="folder to write, new or that of the same training; default runs/train-RECIPE")
+    made.add_argument(
+        "--output", help="folder to write, new or that of the same training; default runs/train-RECIPE-DATA"
+    )
     made.add_argument(
         "--max-unreadable",
         type=int,
@@ -112,7 +114,7 @@ def _train(arguments: Sequence[str] | None) -> None:
                     print(f"skipped {scores['unreadable']}")
                 print(f"{args.eval}: {_scores(scores)}, loss {scores['loss']:.4f}")
             return
-        output = Path(args.output or f"runs/train-{Path(args.recipe).stem}")
+        output = Path(args.output or default_output(f"train-{Path(args.recipe).stem}", recipe.data_dir))
         _fit(recipe, output, processes, args.max_unreadable)
 
 
@@ -129,7 +131,7 @@ def _fit(recipe: Recipe, output: Path, processes: Processes, max_unreadable: int
         summary = training.finished
     else:
         with Progress(training) as progress:
-            summary = training.run(progress.on_update, progress.on_epoch)
+            summary = training.run(progress.on_update, progress.on_epoch, progress.on_begin)
     if not processes.primary:
         return
     for problem in summary["unreadable"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from types import TracebackType
 
 from tqdm import tqdm
@@ -36,6 +37,12 @@ class Progress:
         )
         self.bar: tqdm | None = None
         self.score = ""
+        self.found = training.found if training.processes.primary else None
+
+    def on_begin(self) -> None:
+        """Tell what was found in the data set."""
+        if self.found is not None:
+            print(f"data: {self.found}", file=sys.stderr)
 
     def on_update(self, trainer: Trainer, loss: float) -> None:
         """Show an update."""

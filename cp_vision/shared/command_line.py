@@ -8,11 +8,12 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import UserError, one_line
 
-__all__ = ["CommandError", "CommandParser", "parse_pairs", "run_command"]
+__all__ = ["CommandError", "CommandParser", "default_output", "parse_pairs", "run_command"]
 
 
 class CommandError(RuntimeError):
@@ -58,6 +59,12 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequ
         print(f"{name}: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def default_output(name: str, data_dir: str | Path | None) -> str:
+    """The folder that a command writes where none is named: it says what is done, and on which data."""
+    data = "" if data_dir is None else Path(data_dir).expanduser().resolve().name
+    return f"runs/{name}-{data}" if data else f"runs/{name}"
 
 
 def parse_pairs(texts: Sequence[str], option: str) -> dict[str, Any]:

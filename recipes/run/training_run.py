@@ -16,7 +16,7 @@ from cp_vision.shared.files import make_folder, remove_unfinished, write_text
 
 from ..data import MAX_UNREADABLE
 from ..data.evaluation_loader import ScoringLoader
-from ..data.open import count_classes, open_splits
+from ..data.open import count_classes, fingerprint_of, found_in, open_splits
 from ..data.seeding import seed_all
 from ..data.training_loader import TrainingLoader, worker_count
 from ..data.unreadable import Unreadable
@@ -53,6 +53,8 @@ class Training:
             and ``top5`` in percent, which are None where an epoch was not scored; with ``model_ema`` also
             ``plain_loss``, ``plain_top1`` and ``plain_top5``, of the plain weights.
         problems: a line for each checkpoint that couldn't be read.
+        found: what was found in the data set, on one line.
+        data: what tells these images and classes from others, wherever they lie.
         finished: the summary of a training that is done; there is nothing left to run then, no trainer and no rows.
 
     Raises:
@@ -72,11 +74,14 @@ class Training:
         self.processes = processes or single_process()
         self.finished = self.processes.told(lambda: check_folder(self.output, recipe))
         self.problems: list[str] = []
-        if self.finished is not None:
-            return
         train_set, test_set = self.processes.in_turn(lambda: open_splits(recipe))
         self.classes = getattr(train_set, "classes", None)
         num_classes = count_classes(train_set, recipe)
+        self.found = found_in(train_set, test_set, (recipe.train_split, recipe.val_split))
+        self.data = fingerprint_of(train_set, test_set)
+        if self.finished is not None:
+            self._check_data(self.finished.get("data"))
+            return
         state, self.problems = self.processes.told(lambda: load_state(self.output))
         args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
         self._goes_on = state is not None
@@ -99,6 +104,13 @@ class Training:
         if state is not None:
             self._go_on(state)
 
+    def _check_data(self, theirs: str | None) -> None:
+        if theirs != self.data:
+            raise UserError(
+                f"output {str(self.output)!r} holds a training on other images or classes than those of "
+                f"{self.recipe.data_dir or self.recipe.dataset!r}; choose another --output"
+            )
+
     def _go_on(self, state: dict[str, Any]) -> None:
         for key, value in self.identity.items():
             if state["identity"].get(key) != value:
@@ -106,6 +118,7 @@ class Training:
                     f"output {str(self.output)!r} holds a training with {key} {state['identity'].get(key)}, now it is "
                     f"{value}; choose another --output"
                 )
+        self._check_data(state.get("data"))
         try:
             self.trainer.load_state_dict(state)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -121,17 +134,20 @@ class Training:
         self,
         on_update: Callable[[Trainer, float], None] | None = None,
         on_epoch: Callable[[Row], None] | None = None,
+        on_begin: Callable[[], None] | None = None,
     ) -> dict[str, Any]:
         """Train to the end and write the output.
 
         Args:
             on_update: called after every update with the trainer and the loss.
             on_epoch: called after every epoch with its row of the log.
+            on_begin: called once nothing stands in the way any more, before the first update.
 
         Returns:
             The summary: ``top1``, ``top5`` in percent and ``loss`` of the last epoch, the best epoch and its
-            scores, ``macs`` of one image, ``params``, updates that were skipped and images that can't be read. With
-            ``model_ema`` also ``plain``: the last epoch's scores of the plain weights.
+            scores, ``macs`` of one image, ``params``, updates that were skipped, images that can't be read, and
+            ``data``, which tells its data from others. With ``model_ema`` also ``plain``: the last epoch's scores of
+            the plain weights.
 
         Raises:
             UserError: the output folder can't be made, or another process is training there.
@@ -141,6 +157,8 @@ class Training:
             return dict(self.finished)
         with contextlib.ExitStack() as held:
             self.processes.told(lambda: self._begin(held))
+            if on_begin is not None:
+                on_begin()
             return self._run(on_update, on_epoch)
 
     def _begin(self, held: contextlib.ExitStack) -> None:
@@ -238,7 +256,7 @@ class Training:
 
     def _save(self) -> None:
         unreadable = [images.found for images in self._unreadable()]
-        more = {"rows": self.rows, "identity": self.identity, "unreadable": unreadable}
+        more = {"rows": self.rows, "identity": self.identity, "data": self.data, "unreadable": unreadable}
         save_state({**self.trainer.state_dict(), **more}, self.output)
 
     def _save_model(self, model: Any, name: str) -> None:
@@ -256,5 +274,6 @@ class Training:
             "macs": count_macs(self.trainer.model, self.config["input_size"]),
             "params": sum(parameter.numel() for parameter in self.trainer.model.parameters()),
             "skipped": self.trainer.skipped,
+            "data": self.data,
             "unreadable": [str(images) for images in self._unreadable() if images.count],
         }
