@@ -207,6 +207,11 @@ def check_base(base: str) -> None:
         raise UserError(
             f"base {base!r} must be the name of a timm model, for example 'resnet50' (context_pooled needs base=)"
         )
+    if base.startswith(STORED):
+        raise UserError(
+            f"base {base!r} is a stored model; name the timm architecture in its config.json, and its weights by "
+            "initial_checkpoint (recipes), --weights (cp-search) or pretrained_cfg_overlay={'file': ...} (create_model)"
+        )
     if not is_model(base):
         arch = split_model_name_tag(base)[0]
         raise UserError(f"unknown base model {base!r}{closest(arch, list_models())} (timm.list_models() has all)")

@@ -232,7 +232,7 @@ def _indices(split: Any) -> Collection[int]:
 
 def _check_columns(recipe: Recipe, reader: Any) -> None:
     """Raise a UserError where a data set of Hugging Face's lacks a column."""
-    table = getattr(reader, "dataset", None)
+    table: Any = getattr(reader, "dataset", None)
     if not isinstance(getattr(table, "column_names", None), list) or not len(table):
         return
     # What the reader asked for and isn't there was added, with nothing in it.
