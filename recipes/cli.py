@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cp_vision.shared.command_line import CommandParser, run_command
+from cp_vision.shared.command_line import CommandParser, default_output, run_command
 from cp_vision.shared.errors import UserError
 
 from .data import MAX_UNREADABLE
@@ -69,13 +70,22 @@ def parser() -> CommandParser:
     )
     made.add_argument("--data-dir", help="folder of the data set, in place of the recipe's")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a recipe's value")
-    made.add_argument("--output", help="folder to write, new or that of the same training; default runs/train-RECIPE")
+    made.add_argument(
+        "--output", help="folder to write, new or that of the same training; default runs/train-RECIPE-DATA"
+    )
     made.add_argument(
         "--max-unreadable",
         type=int,
         default=MAX_UNREADABLE,
         metavar="N",
         help=f"images of a split that may be unreadable; they are skipped and reported (default {MAX_UNREADABLE})",
+    )
+    made.add_argument("--quiet", action="store_true", help="show no progress; mistakes and results alone")
+    made.add_argument(
+        "--resume",
+        metavar="FILE",
+        help="go on from another training's checkpoint.pt, which may have had other values (more epochs), in a new "
+        "--output",
     )
     only = made.add_mutually_exclusive_group()
     only.add_argument(
@@ -90,15 +100,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(_train, arguments, "cp-train")
 
 
+def _is_primary() -> bool:
+    """Whether this process, of those that torchrun or Slurm started, is the one that speaks."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+
+
+def _read(args: argparse.Namespace) -> Recipe:
+    """The recipe as the arguments change it."""
+    try:
+        recipe = load_recipe(args.recipe, args.set)
+        if args.data_dir is not None:
+            recipe = recipe.with_values(data_dir=args.data_dir)
+        if args.max_unreadable < 0:
+            raise UserError(f"--max-unreadable {args.max_unreadable} must be 0 or more")
+    except UserError as error:
+        error.told_elsewhere = not _is_primary()
+        raise
+    return recipe
+
+
 def _train(arguments: Sequence[str] | None) -> None:
     args = parser().parse_args(arguments)
-    recipe = load_recipe(args.recipe, args.set)
-    if args.data_dir is not None:
-        recipe = recipe.with_values(data_dir=args.data_dir)
-    if args.max_unreadable < 0:
-        raise UserError(f"--max-unreadable {args.max_unreadable} must be 0 or more")
+    recipe = _read(args)
     if args.dry_run:
-        _dry_run(recipe)
+        if _is_primary():
+            _dry_run(recipe)
         return
     from .processes import joined_processes
 
@@ -112,24 +138,27 @@ def _train(arguments: Sequence[str] | None) -> None:
                     print(f"skipped {scores['unreadable']}")
                 print(f"{args.eval}: {_scores(scores)}, loss {scores['loss']:.4f}")
             return
-        output = Path(args.output or f"runs/train-{Path(args.recipe).stem}")
-        _fit(recipe, output, processes, args.max_unreadable)
+        output = Path(args.output or default_output(f"train-{Path(args.recipe).stem}", recipe.data_dir))
+        _fit(recipe, output, processes, args)
 
 
-def _fit(recipe: Recipe, output: Path, processes: Processes, max_unreadable: int) -> None:
+def _fit(recipe: Recipe, output: Path, processes: Processes, args: argparse.Namespace) -> None:
     from .progress import Progress
+    from .run.stop_signals import stop_signals
     from .run.training_run import Training
 
-    training = Training(recipe, output, processes, max_unreadable)
+    training = Training(recipe, output, processes, args.max_unreadable, args.resume)
     if processes.primary:
         _notice(recipe)
     for problem in training.problems if processes.primary else ():
         print(f"cp-train: {problem}; going on from the one before", file=sys.stderr)
     if training.finished is not None:
+        if args.resume is not None:
+            raise UserError(f"--resume {args.resume!r}: output {str(output)!r} is finished; choose another --output")
         summary = training.finished
     else:
-        with Progress(training) as progress:
-            summary = training.run(progress.on_update, progress.on_epoch)
+        with Progress(training, args.quiet) as progress, stop_signals() as stop:
+            summary = training.run(progress.on_update, progress.on_epoch, progress.on_begin, stop)
     if not processes.primary:
         return
     for problem in summary["unreadable"]:

@@ -21,8 +21,18 @@ from cp_vision.shared.on_meta import on_meta
 
 from .recipe.checks import NOT_MODEL_KWARGS
 from .recipe.keys import Recipe
+from .weights import classes_in, read_weights
 
-__all__ = ["build_model", "data_config", "label_names", "load_model", "load_teacher", "model_args", "save_model"]
+__all__ = [
+    "build_model",
+    "data_config",
+    "label_names",
+    "load_model",
+    "load_teacher",
+    "model_args",
+    "new_head",
+    "save_model",
+]
 
 
 def model_args(name: str, recipe: Recipe, num_classes: int, model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +67,11 @@ def model_args(name: str, recipe: Recipe, num_classes: int, model_kwargs: Mappin
 
 
 def build_model(
-    name: str, args: Mapping[str, Any], pretrained: bool = False, checkpoint: str | None = None
+    name: str,
+    args: Mapping[str, Any],
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    new_head: bool = False,
 ) -> nn.Module:
     """Build a timm model.
 
@@ -65,7 +79,8 @@ def build_model(
         name: timm name, ``local-dir:`` folder or ``hf-hub:`` repository.
         args: arguments of the model.
         pretrained: load the weights that belong to the name.
-        checkpoint: weights to load in place of those, a .safetensors or .pth file.
+        checkpoint: weights to load in place of those, a .safetensors or .pth file, see :func:`read_weights`.
+        new_head: give the model a new head where the file's is for another number of classes.
 
     Raises:
         UserError: an unknown name, arguments that the model doesn't take, weights that can't be had.
@@ -74,11 +89,17 @@ def build_model(
         check_base(name)
     args = dict(args)
     if checkpoint is not None:
-        if not Path(checkpoint).is_file():
-            raise UserError(f"checkpoint {checkpoint!r} is no file; name a .safetensors or .pth file of weights")
-        # As timm does with weights of its own, so that plain weights fit a model with pools; the head is kept.
-        args["pretrained_cfg_overlay"] = {"file": checkpoint, "num_classes": args.get("num_classes")}
+        args["pretrained_cfg_overlay"] = _overlay(name, args, checkpoint, new_head)
         pretrained = True
+    model: Any = _create(name, pretrained, args)
+    if checkpoint is not None:
+        # What is saved of a model says where its weights came from, and doesn't hold them.
+        kept = {key: value for key, value in model.pretrained_cfg.items() if key != "state_dict"}
+        model.pretrained_cfg = model.default_cfg = kept
+    return model
+
+
+def _create(name: str, pretrained: bool, args: Mapping[str, Any]) -> nn.Module:
     try:
         return create_model(name, pretrained=pretrained, **args)
     except UserError:
@@ -86,7 +107,36 @@ def build_model(
     except Exception as error:
         # Whatever arguments of the user's make timm raise.
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"can't build {name} with {args}, pretrained={pretrained}: {reason}") from error
+        shown = {key: value for key, value in args.items() if key != "pretrained_cfg_overlay"}
+        raise UserError(f"can't build {name} with {shown}, pretrained={pretrained}: {reason}") from error
+
+
+def _overlay(name: str, args: Mapping[str, Any], checkpoint: str, new_head: bool) -> dict[str, Any]:
+    """What makes timm load a file as it loads weights of its own, so that plain weights fit a model with pools.
+
+    Raises:
+        UserError: the file can't be read, or is for other classes and there is to be no new head.
+    """
+    with on_meta():
+        plain: Any = _create(name, False, args)
+    weights = read_weights(checkpoint, plain.state_dict())
+    classes = classes_in(weights, plain.pretrained_cfg.get("classifier"))
+    if classes is None:
+        classes = plain.num_classes
+    if classes != plain.num_classes and not new_head:
+        raise UserError(f"checkpoint {checkpoint!r} tells {classes} classes apart, the model {plain.num_classes}")
+    # Where the numbers differ timm leaves the head out.
+    return {"state_dict": weights, "source": None, "file": None, "num_classes": classes}
+
+
+def new_head(name: str, args: Mapping[str, Any], checkpoint: str | None) -> str | None:
+    """What is to be said where a file of weights is for other classes than a model; None where that is nothing."""
+    if checkpoint is None:
+        return None
+    classes = _overlay(name, args, checkpoint, True)["num_classes"]
+    if classes == args["num_classes"]:
+        return None
+    return f"{checkpoint} is for {classes} classes, so the head for {args['num_classes']} begins untrained"
 
 
 def load_teacher(recipe: Recipe, num_classes: int, pretrained: bool = True) -> nn.Module | None:

@@ -82,8 +82,7 @@ class Processes:
                 told[1] = error
         if self.count > 1:
             distributed.broadcast_object_list(told, group=self.group)
-        if told[1] is not None:
-            raise told[1]
+        self._raise_told(told[1])
         found: T = told[0]
         return found
 
@@ -108,14 +107,35 @@ class Processes:
             self._raise_any(error)
         return found[0]
 
-    def _raise_any(self, error: Exception | None) -> None:
+    def _raise_any(self, error: CommandError | UserError | None) -> None:
         """Wait for all processes, and raise the first error among theirs."""
         errors = [error] * self.count
         if self.count > 1:
             distributed.all_gather_object(errors, error, group=self.group)
         for one in errors:
-            if one is not None:
-                raise one
+            self._raise_told(one)
+
+    def agreed(self, function: Callable[[], T]) -> T:
+        """Call a function on all processes, which then go on together.
+
+        Raises:
+            UserError: raised by the function on any process, in all of them.
+            CommandError: as well.
+        """
+        found: list[T] = []
+        error = None
+        try:
+            found.append(function())
+        except (CommandError, UserError) as caught:
+            error = caught
+        self._raise_any(error)
+        return found[0]
+
+    def _raise_told(self, error: CommandError | UserError | None) -> None:
+        """Raise an error that all processes have; the primary one alone tells it."""
+        if error is not None:
+            error.told_elsewhere = not self.primary
+            raise error
 
 
 def single_process() -> Processes:

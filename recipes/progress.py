@@ -1,8 +1,10 @@
-"""The bar that a training shows on the terminal: images a second, time left, the last scores."""
+"""What a training shows: a bar of images, time left and the last scores on a terminal, else a line an epoch."""
 
 from __future__ import annotations
 
 import functools
+import sys
+import time
 from types import TracebackType
 
 from tqdm import tqdm
@@ -19,10 +21,12 @@ class Progress:
 
     Args:
         training: the training, where it goes on.
+        quiet: show nothing.
     """
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Training, quiet: bool = False) -> None:
         trainer, loader = training.trainer, training.loader
+        self.speaks = training.processes.primary and not quiet
         self.size, self.epochs = training.recipe.update_size, trainer.epochs
         per_epoch = loader.updates * self.size
         # Shown from the first update on: a mistake that is seen before stands alone on its line.
@@ -32,10 +36,16 @@ class Progress:
             initial=trainer.epoch * per_epoch + trainer.update * self.size,
             unit="img",
             unit_scale=True,
-            disable=not training.processes.primary,
+            disable=not self.speaks or not sys.stderr.isatty(),
         )
         self.bar: tqdm | None = None
-        self.score = ""
+        self.score, self.began = "", time.monotonic()
+        self.before = [f"data: {training.found}", training.note] if self.speaks else []
+
+    def on_begin(self) -> None:
+        """Tell what was found in the data set, and in a file of weights."""
+        for line in filter(None, self.before):
+            print(line, file=sys.stderr)
 
     def on_update(self, trainer: Trainer, loss: float) -> None:
         """Show an update."""
@@ -46,9 +56,18 @@ class Progress:
         self.bar.update(self.size)
 
     def on_epoch(self, row: Row) -> None:
-        """Keep an epoch's score in sight."""
+        """Keep an epoch's score in sight; a log, which is no terminal, gets a line of each."""
         if row["top1"] is not None:
             self.score = f", top-1 {row['top1']:.2f} %"
+        if self.speaks and not sys.stderr.isatty():
+            seconds, self.began = time.monotonic() - self.began, time.monotonic()
+            score = "" if row["top1"] is None else f", validation loss {row['loss']:.4f}{self.score}"
+            print(
+                f"epoch {row['epoch']}/{self.epochs}: training loss {row['train_loss']:.4f}{score}, "
+                f"lr {row['lr']:.3g}, {seconds:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def __enter__(self) -> Progress:
         return self

@@ -13,7 +13,7 @@ from cp_vision.models.build import check_base
 from cp_vision.shared.errors import UserError
 from cp_vision.shared.on_meta import on_meta
 
-from ..recipes.data.open import count_classes, hold_out, open_splits
+from ..recipes.data.open import count_classes, fingerprint_of, found_in, hold_out, open_splits
 from ..recipes.models import data_config, label_names, model_args
 from ..recipes.recipe.keys import Recipe
 from .config.paths import whole_path
@@ -45,6 +45,8 @@ class SearchContext:
         train_set: images to train candidates on.
         held_out: images to compare candidates on.
         test_set: what the winner and the baselines are scored on at the end.
+        found: what was found in the data set, on one line.
+        data: what tells its images and classes from others, wherever they lie.
         num_classes: number of classes.
         input_size: (channels, height, width) of the base's images in pixels.
         space: the space, with its budgets.
@@ -60,6 +62,8 @@ class SearchContext:
         options = load_space_options(config.space)
         self.recipe = search_recipe(config) if recipe is None else recipe
         whole, self.test_set = open_splits(self.recipe)
+        self.found = found_in(whole, self.test_set, (self.recipe.train_split, self.recipe.val_split))
+        self.data = fingerprint_of(whole, self.test_set)
         self.train_set, self.held_out = hold_out(whole, config.val_fraction)
         self.num_classes = count_classes(whole, self.recipe)
         base = base_architecture(config, self.recipe, self.num_classes)
@@ -98,6 +102,7 @@ class SearchContext:
         settings: dict[str, Any] = {
             **{name: getattr(config, name) for name in _DECIDING},
             "images": images,
+            "data": self.data,
             # Another run on the same device measures other latencies, and takes those of the study.
             "limits": dict(_limit(limit) for limit in space.limits),
             "model_args": dict(space.base.model_args),

@@ -19,7 +19,19 @@ MODULES = find_modules(ROOT)
 ORDER = {
     "cp_vision": ("shared", "pooling", "layers", "cost", "anatomy", "surgery", "fitting", "models", "commands"),
     "cp_vision.recipes": (
-        *("recipe", "processes", "precision", "data", "models", "evaluation", "training", "run", "progress", "cli"),
+        *(
+            "recipe",
+            "processes",
+            "precision",
+            "data",
+            "weights",
+            "models",
+            "evaluation",
+            "training",
+            "run",
+            "progress",
+            "cli",
+        ),
     ),
     "cp_vision.search": (
         *(

@@ -22,8 +22,9 @@ Attention = tuple[str, Literal["input", "output"]]
 class DroppedBlock(nn.Module):
     """Stands where a block was left out and passes its input on.
 
-    Keeping the place keeps the names, stochastic-depth rates, feature indices and layer-decay groups of all
-    other blocks as they are in the base.
+    Keeping the place keeps the names, stochastic-depth rates and feature indices of all other blocks as they are in
+    the base. timm numbers layers for ``layer_decay`` by their parameters, so that its ``create_optimizer_v2`` counts no
+    dropped block; ``cp-train`` and ``cp-search`` give each block the rate that it has in the base.
     """
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:

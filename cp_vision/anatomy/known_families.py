@@ -5,7 +5,7 @@ Layouts of a block's output: (B, N, C) tokens with N = prefix + H W, (B, C, H, W
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from timm.models.convnext import ConvNeXt
@@ -19,7 +19,7 @@ from torchvision.models.resnet import ResNet as TorchvisionResNet
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
 from ..shared.errors import UserError, closest, listed
-from .block import Attention, Block, DroppedBlock, has_pool
+from .block import CHILD, Attention, Block, DroppedBlock, has_pool
 from .replacement import Replacement
 from .unknown_families import discover_blocks
 
@@ -139,6 +139,21 @@ def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:
     return [(name, part) for name, part in parts.items() if part is not None]
 
 
+def _width(block: nn.Module, info: Mapping[str, Any]) -> int:
+    """Channels that a block gives, as its last layer says: pruned models have others than their ``feature_info``."""
+    layers = list(_layers(block))
+    return int(layers[-1].weight.shape[0] if layers else info["num_chs"])
+
+
+def _layers(module: nn.Module) -> Iterator[Any]:
+    """Layers of a module in order, without those of pools and stand-ins."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        yield module
+    for name, part in module.named_children():
+        if name != CHILD and not isinstance(part, Replacement):
+            yield from _layers(part)
+
+
 def _resnet(model: Any) -> Iterator[Block]:
     # torchvision's has no feature_info, but blocks that say their stride; both have these stages.
     reductions = {info["module"]: info["reduction"] for info in getattr(model, "feature_info", ())}
@@ -160,14 +175,14 @@ def _regnet(model: Any) -> Iterator[Block]:
     for info in model.feature_info:
         if info["module"] != "stem":
             for j, (name, block) in enumerate(_parts(model, info["module"])):
-                yield Block(f"{info['module']}.{name}", block, "NCHW", info["num_chs"], info["reduction"], j > 0)
+                yield Block(f"{info['module']}.{name}", block, "NCHW", _width(block, info), info["reduction"], j > 0)
 
 
 def _convnext(model: Any) -> Iterator[Block]:
     for info in model.feature_info:
         row = f"{info['module']}.blocks"
         for name, block in _parts(model, row):
-            yield Block(f"{row}.{name}", block, "NCHW", info["num_chs"], info["reduction"], True)
+            yield Block(f"{row}.{name}", block, "NCHW", _width(block, info), info["reduction"], True)
 
 
 def _swin(model: Any) -> Iterator[Block]:
@@ -176,7 +191,7 @@ def _swin(model: Any) -> Iterator[Block]:
     for info in model.feature_info:
         row = f"{info['module']}.blocks"
         for name, block in _parts(model, row):
-            yield Block(f"{row}.{name}", block, "NHWC", info["num_chs"], info["reduction"], True, attention)
+            yield Block(f"{row}.{name}", block, "NHWC", _width(block, info), info["reduction"], True, attention)
 
 
 def _vit(model: Any) -> Iterator[Block]:
@@ -186,7 +201,7 @@ def _vit(model: Any) -> Iterator[Block]:
             name=f"blocks.{i}",
             module=block,
             layout="tokens",
-            channels=info["num_chs"],
+            channels=_width(block, info),
             reduction=info["reduction"],
             droppable=True,
             attention=attention,
@@ -200,7 +215,7 @@ def _torchvision_vit(model: Any) -> Iterator[Block]:
             name=f"encoder.layers.{name}",
             module=block,
             layout="tokens",
-            channels=model.hidden_dim,
+            channels=_width(block, {"num_chs": model.hidden_dim}),
             reduction=model.patch_size,
             droppable=True,
             attention=("ln_1", "output"),

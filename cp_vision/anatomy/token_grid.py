@@ -10,7 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
-__all__ = ["TokenGrid"]
+__all__ = ["TokenGrid", "patch_embedding"]
+
+
+def patch_embedding(model: Any) -> Any:
+    """What cuts an image into patches and knows their grid, by timm's names for it; None where there is none."""
+    return getattr(model, "patch_embed", None) or getattr(model, "stem", None)
 
 
 class TokenGrid:
@@ -27,7 +32,7 @@ class TokenGrid:
             side = model.image_size // model.patch_size
             self.grid = (side, side)
             return
-        self.patch_embed = model.patch_embed
+        self.patch_embed = patch_embedding(model)
         if getattr(model, "dynamic_img_size", False):
             self.handle = self.patch_embed.register_forward_hook(self)
 

@@ -20,12 +20,14 @@ from ..cost.on_meta_device import meta_copy, run_on_meta
 from ..shared.errors import UserError, one_line
 from .block import Block, Layout
 from .replacement import Replacement
+from .token_grid import patch_embedding
 
 __all__ = ["discover_blocks", "run_trial"]
 
 # Rows of modules, and the names under which a stage keeps its row.
 _ROWS = (nn.Sequential, nn.ModuleList)
-_ROW_NAMES = ("blocks", "layers", "stages")
+_ROW_NAMES = ("blocks", "layers", "stages", "transformer_encoder")
+_ROWS_OF_STAGES = tuple(f".{name}." for name in _ROW_NAMES)
 # Parts of a model before and after its blocks.
 _NOT_BLOCKS = ("stem", "conv_stem", "patch_embed", "head", "classifier", "conv_head", "pre_logits")
 
@@ -79,11 +81,18 @@ def _candidates(module: nn.Module, prefix: str) -> Iterator[str]:
         if path in _NOT_BLOCKS or isinstance(child, Replacement):
             continue
         # What a stage keeps as its blocks may have rows of its own inside.
-        inner = not prefix.endswith(".blocks.") and any(isinstance(getattr(child, r, None), _ROWS) for r in _ROW_NAMES)
+        inner = not prefix.endswith(_ROWS_OF_STAGES) and _has_row(child)
+        # What stands beside a stage's row is a branch of its own (GC ViT's queries) or changes the map.
+        if prefix and _has_row(module) and name not in _ROW_NAMES:
+            continue
         if isinstance(child, _ROWS) or inner:
             yield from _candidates(child, f"{path}.")
         elif isinstance(module, _ROWS) and any(True for _ in child.children()) and not _is_no_member(child):
             yield path
+
+
+def _has_row(module: nn.Module) -> bool:
+    return any(isinstance(getattr(module, name, None), _ROWS) for name in _ROW_NAMES)
 
 
 def _is_no_member(module: nn.Module) -> bool:
@@ -106,6 +115,12 @@ def _layout(shape: Sequence[int], size: tuple[int, int, int]) -> Layout | None:
     return None if first == last else "NCHW" if first < last else "NHWC"
 
 
+def _is_grid(rows: int, columns: int, size: tuple[int, int, int]) -> bool:
+    """Whether a map has the image's proportions but for rounding, and is no row of windows or the like."""
+    _, height, width = size
+    return (rows - 1) * width <= height * (columns + 1) and (columns - 1) * height <= width * (rows + 1)
+
+
 def _block(model: Any, path: str, calls: list[Any], size: tuple[int, int, int], usual: Layout) -> Block | None:
     """Describe a candidate by what went through it, or None where that is not one grid, once.
 
@@ -120,7 +135,7 @@ def _block(model: Any, path: str, calls: list[Any], size: tuple[int, int, int], 
     shape = tuple(after.shape[1:])
     module, prefix = model.get_submodule(path), 0
     if len(shape) == 2:
-        grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+        grid = getattr(patch_embedding(model), "grid_size", None)
         if grid is None or shape[0] < grid[0] * grid[1]:
             return None
         prefix = shape[0] - grid[0] * grid[1]
@@ -128,7 +143,9 @@ def _block(model: Any, path: str, calls: list[Any], size: tuple[int, int, int], 
         channels, rows = shape[1], grid[0]
     elif len(shape) == 3:
         layout = _layout(shape, size) or usual
-        channels, rows = (shape[0], shape[1]) if layout == "NCHW" else (shape[2], shape[0])
+        channels, rows, columns = shape if layout == "NCHW" else (shape[2], shape[0], shape[1])
+        if not _is_grid(rows, columns, size):
+            return None
     else:
         return None
     separate = layout == "tokens" and isinstance(getattr(module, "attn", None), nn.Module)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from typing import Any
 
 import torch
-from ptflops import get_model_complexity_info
+from ptflops.aten_engine import FlopCounterMode
 from timm import create_model
 from torch import nn
 
 from ..layers.context_pool_2d import ContextPool2d
 from ..pooling.linear import linear_macs
+from ..shared.errors import one_line
 from .input_size import input_size_of
-from .on_meta_device import meta_copy
+from .on_meta_device import image_on_meta, meta_copy
 
 __all__ = ["count_macs", "count_module", "format_macs", "pool_macs"]
 
@@ -68,31 +67,32 @@ def pool_macs(pool: ContextPool2d, grid: tuple[int, int]) -> int:
 
 
 def count_module(module: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Count the MACs of a throw-away module on the meta device (ptflops leaves its hooks in it).
+    """Count the MACs of a module on the meta device.
 
     Args:
-        module: any module on the meta device.
+        module: any module on the meta device; put into evaluation mode.
         input_shape: shape of its input without the batch dimension.
 
     Raises:
-        RuntimeError: the module doesn't run on this input.
+        RuntimeError: the module doesn't run on this input, or has layers of which none was seen at work.
     """
-    printed = io.StringIO()
-    # ptflops prints what goes wrong and returns None.
-    silent = (contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed))
-    with silent[0], silent[1], torch.inference_mode(False), torch.no_grad():
-        macs, _ = get_model_complexity_info(
-            module,
-            input_shape,
-            backend="aten",
-            as_strings=False,
-            print_per_layer_stat=False,
-            custom_modules_hooks=_OPERATORS,
+    # ptflops' own function prints what goes wrong, and leaves hooks in the model.
+    counter: Any = FlopCounterMode(output_params={"print_params": {}}, custom_hooks=_OPERATORS)
+    with torch.inference_mode(False), torch.no_grad():
+        try:
+            image = image_on_meta(module.eval(), input_shape)
+            with counter:
+                module(image)
+        except Exception as error:
+            # Whatever a forward pass on an input of another size raises.
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise RuntimeError(f"{type(module).__name__} doesn't run on an input of {input_shape}: {reason}") from error
+    if counter.complexity == 0 and any(isinstance(part, nn.Conv2d | nn.Linear) for part in module.modules()):
+        raise RuntimeError(
+            f"the MACs of {type(module).__name__} can't be counted: no product or convolution of its was seen on an "
+            f"input of {input_shape}"
         )
-    if macs is None:
-        reason = printed.getvalue().strip().splitlines()[-1]
-        raise RuntimeError(f"{type(module).__name__} doesn't run on an input of {input_shape}: {reason}")
-    return int(macs)
+    return int(counter.complexity)
 
 
 def format_macs(count: float) -> str:

@@ -22,7 +22,7 @@ from ..anatomy.default_pools import default_pools
 from ..anatomy.known_families import is_known, list_blocks
 from ..shared.errors import UserError, closest, listed
 from ..surgery.drop_blocks import drop_blocks
-from ..surgery.insert_pools import check_pool_options, insert_pools
+from ..surgery.insert_pools import check_pool_options, insert_pools_as_built
 from ..surgery.names import as_names
 from ..surgery.replace_blocks import replace_blocks
 from ..surgery.stand_ins import check_stand_in_options, has_rank, stand_in_options
@@ -171,7 +171,7 @@ def change_blocks(
     replace_blocks(model, replaces, **own)
     options = {} if pool_options is None else pool_options
     check_pool_options(options)
-    return insert_pools(model, _named_pools(model, pools, options.get("mode", "gated")), **options)
+    return insert_pools_as_built(model, _named_pools(model, pools, options.get("mode", "gated")), options)
 
 
 def _with_ranks(replaces: Replaces, replace_options: Any, ranks: Mapping[str, int]) -> Replaces:
@@ -206,6 +206,11 @@ def check_base(base: str) -> None:
     if not isinstance(base, str) or not base:
         raise UserError(
             f"base {base!r} must be the name of a timm model, for example 'resnet50' (context_pooled needs base=)"
+        )
+    if base.startswith(STORED):
+        raise UserError(
+            f"base {base!r} is a stored model; name the timm architecture in its config.json, and its weights by "
+            "initial_checkpoint (recipes), --weights (cp-search) or pretrained_cfg_overlay={'file': ...} (create_model)"
         )
     if not is_model(base):
         arch = split_model_name_tag(base)[0]

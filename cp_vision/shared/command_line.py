@@ -8,15 +8,22 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import UserError, one_line
 
-__all__ = ["CommandError", "CommandParser", "parse_pairs", "run_command"]
+__all__ = ["CommandError", "CommandParser", "default_output", "parse_pairs", "run_command"]
 
 
 class CommandError(RuntimeError):
-    """A command can't go on, for a reason that is no mistake of the user's; the message is one line."""
+    """A command can't go on, for a reason that is no mistake of the user's; the message is one line.
+
+    Attributes:
+        told_elsewhere: whether another process of the same command prints it.
+    """
+
+    told_elsewhere = False
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -36,7 +43,8 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequ
         name: its name, for errors.
 
     Returns:
-        The exit code: 0, 1 where the command failed, 2 for a mistake of the user's, 130 after Ctrl-C.
+        The exit code: 0, 1 where the command failed, 2 for a mistake of the user's, 130 after Ctrl-C; what was
+        stopped by another signal says its own.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files may hold what no terminal can show.
@@ -45,7 +53,8 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequ
         command(arguments)
         sys.stdout.flush()
     except (UserError, CommandError) as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        if not error.told_elsewhere:
+            print(f"{name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except BrokenPipeError:
         # Whoever reads the output (head) has seen enough; nothing may be written when Python exits either.
@@ -54,10 +63,17 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequ
         place = "" if error.filename is None else f": {error.filename}"
         print(f"{name}: error: {error.strerror or one_line(error)}{place}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"{name}: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        more = f"; {stop}" if str(stop) else ""
+        print(f"{name}: stopped{more}", file=sys.stderr)
+        return int(getattr(stop, "code", 130))
     return 0
+
+
+def default_output(name: str, data_dir: str | Path | None) -> str:
+    """The folder that a command writes where none is named: it says what is done, and on which data."""
+    data = "" if data_dir is None else Path(data_dir).expanduser().resolve().name
+    return f"runs/{name}-{data}" if data else f"runs/{name}"
 
 
 def parse_pairs(texts: Sequence[str], option: str) -> dict[str, Any]:

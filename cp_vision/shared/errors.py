@@ -11,7 +11,12 @@ class UserError(ValueError):
 
     The message is one line: the value, what is allowed, what to do. Command lines print it and exit with
     code 2; from Python it is an ordinary ``ValueError``.
+
+    Attributes:
+        told_elsewhere: whether another process of the same command prints it.
     """
+
+    told_elsewhere = False
 
 
 def closest(name: str, allowed: Iterable[str], count: int = 3) -> str:

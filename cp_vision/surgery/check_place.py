@@ -38,7 +38,7 @@ def check_block(model: nn.Module, block: Block) -> None:
         )
     kind = type(block.module)
     # A Sequential calls each of its children, the pool among them.
-    if kind.forward is nn.Sequential.forward:
+    if kind is not nn.Sequential and kind.forward is nn.Sequential.forward:
         raise UserError(
             f"pool {block.name!r}: the {kind.__name__} there would call the pool a second time; insert the pool first, "
             "then wrap the block, or wrap it with a module that has a forward of its own"

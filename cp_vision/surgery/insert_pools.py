@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from inspect import signature
 from typing import Any
 
 from torch import nn
 
-from ..anatomy.block import Block, has_pool
+from ..anatomy.block import CHILD, Block, has_pool
 from ..anatomy.downsamplings import list_poolings
 from ..anatomy.known_families import check_names, is_known, list_blocks
 from ..layers.context_pool_2d import ContextPool2d
@@ -21,7 +23,7 @@ from .saved_arguments import note_changes
 from .snapshot import unchanged_on_error
 from .strided_pools import replace_pooling
 
-__all__ = ["POOL_MODES", "check_pool_options", "insert_pools"]
+__all__ = ["POOL_MODES", "check_pool_options", "insert_pools", "insert_pools_as_built"]
 
 POOL_MODES = ("gated", "replace", "pre_attn")
 
@@ -82,17 +84,66 @@ def insert_pools(
     ``"pre_attn"`` and a stage's strides as a pooling are our reading of it. The gate, and pools after the blocks
     of a ConvNet, are our extensions.
     """
+    sites, wanted = _wanted(names, {"mode": mode, **options})
+    if sites:
+        _try_out(model, sites, wanted)
+    return _insert_whole(model, sites, wanted)
+
+
+def insert_pools_as_built(
+    model: nn.Module, names: Iterable[str] | Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]
+) -> nn.Module:
+    """As :func:`insert_pools`, for what timm has just built: models of known families are not tried out first.
+
+    Args:
+        model: changed in place.
+        names: sites, or their own options by site.
+        options: of all pools; the mode too.
+    """
     check_pool_options(options)
-    of_all = {"mode": mode, **options}
-    check_mode(mode)
-    wanted = {}
+    sites, wanted = _wanted(names, {"mode": "gated", **options})
+    if sites and not is_known(model):
+        _try_out(model, sites, wanted)
+    return _insert_whole(model, sites, wanted)
+
+
+def _wanted(
+    names: Iterable[str] | Mapping[str, Mapping[str, Any]], of_all: Mapping[str, Any]
+) -> tuple[tuple[str, ...], dict[str, Mapping[str, Any]]]:
+    """Sites, and the options of each."""
+    check_pool_options(of_all)
+    check_mode(of_all["mode"])
+    wanted: dict[str, Mapping[str, Any]] = {}
     for name in (sites := as_names(names, "pools")):
         own = names[name] if isinstance(names, Mapping) else {}
         check_pool_options(own)
         wanted[name] = {**of_all, **own}
         check_mode(wanted[name]["mode"])
-    if sites and not is_known(model):
-        rehearse(model, lambda trial: _insert(trial, sites, wanted))
+    return sites, wanted
+
+
+def _try_out(model: nn.Module, sites: tuple[str, ...], wanted: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise a UserError where the pools don't fit, or where one would act more than once an image."""
+    calls: Counter[str] = Counter()
+
+    def count(site: str, *_: object) -> None:
+        calls[site] += 1
+
+    def change(trial: nn.Module) -> None:
+        _insert(trial, sites, wanted)
+        for site in sites:
+            trial.get_submodule(f"{site}.{CHILD}").register_forward_hook(partial(count, site))
+
+    rehearse(model, change)
+    for site, number in calls.items():
+        if number > 1:
+            raise UserError(
+                f"pool {site!r}: {type(model).__name__} runs this block {number} times an image; give each place a "
+                "block of its own (copy.deepcopy)"
+            )
+
+
+def _insert_whole(model: nn.Module, sites: tuple[str, ...], wanted: Mapping[str, Mapping[str, Any]]) -> nn.Module:
     with unchanged_on_error(model):
         _insert(model, sites, wanted)
         if sites:

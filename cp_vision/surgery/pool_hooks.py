@@ -19,7 +19,18 @@ from torch import Tensor, nn
 from ..anatomy.block import CHILD, Block, Layout
 from ..anatomy.token_grid import TokenGrid
 
-__all__ = ["PoolInput", "attach_pools"]
+__all__ = ["PoolInput", "PooledSequential", "attach_pools"]
+
+
+class PooledSequential(nn.Sequential):
+    """A Sequential that leaves its pool to the hook."""
+
+    def forward(self, x: Any) -> Any:
+        """Run all children but the pool."""
+        for name, module in self.named_children():
+            if name != CHILD:
+                x = module(x)
+        return x
 
 
 def attach_pools(model: nn.Module, pools: Sequence[tuple[Block, nn.Module, bool]]) -> None:
@@ -31,6 +42,9 @@ def attach_pools(model: nn.Module, pools: Sequence[tuple[Block, nn.Module, bool]
     """
     tokens = TokenGrid(model) if any(block.layout == "tokens" for block, _, _ in pools) else None
     for block, pool, before_attention in pools:
+        if type(block.module) is nn.Sequential:
+            # Somebody's wrapper of a block, with all that it holds and that hangs on it.
+            block.module.__class__ = PooledSequential
         block.module.add_module(CHILD, pool)
         child, side = block.attention if before_attention and block.attention else ("", "output")
         place = block.module.get_submodule(child)

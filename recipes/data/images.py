@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import zlib
@@ -16,6 +17,8 @@ from torch.utils.data import Dataset
 
 from cp_vision.shared.errors import one_line
 from cp_vision.shared.image_modes import in_colours
+
+from .folders import FolderReader
 
 __all__ = ["Images", "UnreadableImageError"]
 
@@ -89,6 +92,22 @@ class Images(Dataset):
         if targets is None and self._samples():
             targets = [target for _, target in self._samples()]
         return None if targets is None else [int(targets[i]) for i in self.indices]
+
+    @property
+    def left_out(self) -> str:
+        """What the data set's folder holds beside these images, on one line; empty where that is nothing."""
+        reader = getattr(self.dataset, "reader", None)
+        return reader.told() if isinstance(reader, FolderReader) else ""
+
+    def fingerprint(self) -> str:
+        """The same for the same files in the same classes, wherever their folder lies; no image is read for it."""
+        reader = getattr(self.dataset, "reader", self.dataset)
+        root, samples = os.path.join(str(getattr(reader, "root", "")), ""), self._samples()
+        targets = self.targets() or [-1] * len(self)
+        lines = [repr(sorted((self.classes or {}).items()))]
+        for index, target in zip(self.indices, targets, strict=True):
+            lines.append(f"{samples[index][0].removeprefix(root) if samples else index}\t{target}")
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
 
     def files(self) -> set[str]:
         """Paths of the images of a folder, or of the tar file that they lie in."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
-from timm.data import add_img_extensions, create_dataset, get_img_extensions, set_img_extensions
+from timm.data import ImageDataset, add_img_extensions, create_dataset, get_img_extensions, set_img_extensions
 from torch.utils.data import IterableDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
@@ -19,9 +20,10 @@ from cp_vision.shared.errors import UserError, listed, one_line
 
 from ..recipe.keys import Recipe
 from .digits import SPLIT_SEED, Digits
+from .folders import FolderReader, split_folder
 from .images import Images
 
-__all__ = ["count_classes", "hold_out", "open_split", "open_splits", "renumbered"]
+__all__ = ["count_classes", "fingerprint_of", "found_in", "hold_out", "open_split", "open_splits", "renumbered"]
 
 # Data sets that timm reads from somewhere other than a folder that must be there.
 _ELSEWHERE = ("hfds", "hfids", "tfds", "wds")
@@ -55,6 +57,12 @@ def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None =
     if recipe.dataset.partition("/")[0].lower() not in _ELSEWHERE:
         _check_folder(recipe)
     try:
+        place = split_folder(Path(recipe.data_dir or "."), split)
+        if "/" not in recipe.dataset and place.is_dir():
+            if recipe.input_key or recipe.target_key:
+                raise UserError("input_key and target_key name columns of hfds/ and wds/ data sets; folders have none")
+            reader = FolderReader(place, class_map or recipe.class_map)
+            return Images(ImageDataset(str(place), reader=reader, input_img_mode=mode), mode)
         with _more_kinds_of_images():
             dataset = create_dataset(
                 recipe.dataset,
@@ -66,10 +74,15 @@ def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None =
                 batch_size=recipe.batch_size,
                 seed=recipe.seed,
                 input_img_mode=mode,
+                input_key=recipe.input_key,
+                target_key=recipe.target_key,
             )
+    except UserError:
+        raise
     except _UNOPENED as error:
         where = f"data set {recipe.dataset or 'folder'!r}, split {split!r} of {recipe.data_dir}"
         raise UserError(f"{where}: {one_line(error)}") from error
+    _check_columns(recipe, getattr(dataset, "reader", None))
     if isinstance(dataset, IterableDataset):
         if recipe.aug_repeats:
             raise UserError(f"aug_repeats {recipe.aug_repeats}: data set {recipe.dataset!r} is streamed, set it to 0")
@@ -170,6 +183,11 @@ def count_classes(dataset: Any, recipe: Recipe) -> int:
         raise UserError(f"class_map {recipe.class_map!r}: class indices must be whole numbers from 0")
     # A class map may merge folders and leave gaps.
     own = max(classes.values()) + 1 if classes else None
+    if own == 1:
+        raise UserError(
+            f"data set {recipe.data_dir or recipe.dataset!r} has 1 class ({listed(classes or ())}), and nothing can be "
+            "told apart; is the folder named that holds the splits, each with a folder per class?"
+        )
     if recipe.num_classes is None:
         if own is None:
             raise UserError(f"data set {recipe.dataset!r} doesn't say how many classes it has; set num_classes")
@@ -180,6 +198,51 @@ def count_classes(dataset: Any, recipe: Recipe) -> int:
             "to that, or leave it out"
         )
     return recipe.num_classes
+
+
+def found_in(train: Any, test: Any, names: Sequence[str]) -> str:
+    """What was found in a data set, on one line: classes, images of each split, what was left out.
+
+    Args:
+        train: its training split.
+        test: its test split.
+        names: of the two.
+    """
+    classes = getattr(train, "classes", None)
+    parts = [] if classes is None else [f"{len(classes)} classes ({listed(map(str, classes))})"]
+    for split, name in zip((train, test), names, strict=True):
+        if isinstance(split, Images):
+            parts.append(f"{len(split)} images in {name!r}{split.left_out and f' (left out: {split.left_out})'}")
+    lacking = set(classes or ()) - {name for name, index in (classes or {}).items() if index in _indices(test)}
+    if lacking:
+        parts.append(f"none in {names[1]!r} of {listed(sorted(map(str, lacking)))}")
+    return ", ".join(parts) or "streamed"
+
+
+def fingerprint_of(*splits: Any) -> str:
+    """What tells the images and classes of a data set from others, wherever they lie; empty where it is streamed."""
+    return " ".join(split.fingerprint() for split in splits if isinstance(split, Images))
+
+
+def _indices(split: Any) -> Collection[int]:
+    """Classes of which there are images; any where that isn't known."""
+    targets = split.targets() if isinstance(split, Images) else None
+    return range(sys.maxsize) if targets is None else set(targets)
+
+
+def _check_columns(recipe: Recipe, reader: Any) -> None:
+    """Raise a UserError where a data set of Hugging Face's lacks a column."""
+    table: Any = getattr(reader, "dataset", None)
+    if not isinstance(getattr(table, "column_names", None), list) or not len(table):
+        return
+    # What the reader asked for and isn't there was added, with nothing in it.
+    filled = {name for name, value in table[0].items() if value is not None}
+    for key, default in (("input_key", "image"), ("target_key", "label")):
+        wanted = getattr(recipe, key) or default
+        if not set(wanted.split(",")) <= filled:
+            raise UserError(
+                f"data set {recipe.dataset!r} has no column {wanted!r}; set {key} to one of {listed(sorted(filled))}"
+            )
 
 
 def _check_folder(recipe: Recipe) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,8 +145,15 @@ def data_loader(dataset: Dataset, recipe: Recipe, processes: Processes, **option
         num_workers=workers,
         pin_memory=processes.device.type == "cuda",
         persistent_workers=workers > 0,
+        worker_init_fn=_let_the_command_end,
         **options,
     )
+
+
+def _let_the_command_end(worker: int) -> None:
+    """Ctrl-C and a cluster's end go to all processes; workers end with the command, once it has kept its state."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def prefetched(loader: Any, recipe: Recipe | None, data_config: dict[str, Any], device: torch.device) -> Any:

@@ -18,6 +18,9 @@ from .evaluate import evaluate
 
 __all__ = ["score_model"]
 
+# Endings of files of weights, which no timm name has.
+_FILES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar")
+
 
 def score_model(
     recipe: Recipe, what: str, processes: Processes | None = None, max_unreadable: int = MAX_UNREADABLE
@@ -50,6 +53,10 @@ def score_model(
             last = path / ("ema" if (path / "ema").exists() else "last")
             raise UserError(f"{what!r} is a training's folder; score {str(path / 'best')!r} or {str(last)!r}")
         model = load_model(path)
+    elif path.suffix in _FILES:
+        raise UserError(
+            f"{what!r} is no file; name a .safetensors or .pth file of weights, a model folder or a timm name"
+        )
     else:
         model, by_name = build_model(what, {"in_chans": recipe.in_chans}, pretrained=True), True
     if not path.is_file():
@@ -80,6 +87,9 @@ def _as_trained(recipe: Recipe) -> Any:
 def _numbered_as(labels: Any, recipe: Recipe, dataset: Any) -> Any:
     """The split with its classes numbered as in the model's labels: its folders alone may lack one, or say others."""
     own = getattr(dataset, "classes", None)
+    if isinstance(labels, list | tuple):
+        # timm's configurations have either.
+        labels = {str(index): label for index, label in enumerate(labels)}
     if own is None or not isinstance(labels, dict) or label_names(own) == labels:
         return dataset
     classes: dict[str, int] = {}

@@ -50,6 +50,8 @@ def problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     # Takes seconds to import, and most mistakes are found without.
     from timm.optim import list_optimizers
 
+    if recipe.opt.removeprefix("lookahead_") == "adahessian":
+        yield ("opt",), "opt: adahessian needs second derivatives, which a training here doesn't make; take adamw"
     if recipe.opt.removeprefix("lookahead_") not in list_optimizers():
         yield ("opt",), f"opt: timm has no optimiser {recipe.opt!r}{closest(recipe.opt, list_optimizers())}"
 

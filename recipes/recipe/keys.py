@@ -61,6 +61,8 @@ class Recipe(BaseModel):
     train_split: str = "train"
     val_split: str = "validation"
     class_map: str | None = None
+    input_key: str | None = None
+    target_key: str | None = None
     workers: Natural = 4
 
     # Model

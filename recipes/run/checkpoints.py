@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,9 @@ from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError, one_line
 from cp_vision.shared.files import remove_unfinished
 
-__all__ = ["load_state", "save_state", "writing"]
+from ..data.failures import is_killed_worker
+
+__all__ = ["load_state", "read_state", "save_state", "writing"]
 
 LATEST, RESERVE = "checkpoint.pt", "checkpoint.previous.pt"
 
@@ -54,11 +58,23 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         remove_unfinished(folder)
-        reason = getattr(error, "strerror", None) or one_line(error)
+        if is_killed_worker(error):
+            # It struck while this was written.
+            raise
         raise CommandError(
-            f"can't write into {str(folder)!r}: {reason}; make room and run the same command again: it goes on from "
-            "the last checkpoint"
+            f"can't write into {str(folder)!r}: {_reason(folder, error)}; make room and run the same command again"
+            f"{': it goes on from the last checkpoint' if any(folder.glob('checkpoint*.pt')) else ''}"
         ) from error
+
+
+def _reason(folder: Path, error: Exception) -> str:
+    """Why a file can't be written; torch and safetensors say on a full disk how many bytes are missing somewhere."""
+    text = getattr(error, "strerror", None)
+    with contextlib.suppress(OSError):
+        # Less than a file system needs for itself and a small file.
+        if text is None and shutil.disk_usage(folder).free < 2**20:
+            return os.strerror(errno.ENOSPC)
+    return text or one_line(error)
 
 
 def load_state(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -78,13 +94,27 @@ def load_state(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         if not path.exists():
             continue
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or "progress" not in state:
-                raise ValueError("it holds something else")
-            return state, problems
-        except Exception as error:
-            # Whatever a damaged file makes torch raise.
-            problems.append(f"checkpoint {str(path)!r} can't be read: {type(error).__name__}: {one_line(error)[:120]}")
+            return read_state(path), problems
+        except UserError as error:
+            problems.append(str(error))
     if problems:
         raise UserError(f"{'; '.join(problems)}; delete {str(folder)!r} to start again, or choose another --output")
     return None, problems
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read one state.
+
+    Raises:
+        UserError: no such file, or one that holds something else or can't be read.
+    """
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or "progress" not in state:
+            raise ValueError("it holds something else")
+    except Exception as error:
+        # Whatever a damaged file makes torch raise.
+        raise UserError(
+            f"checkpoint {str(path)!r} can't be read: {type(error).__name__}: {one_line(error)[:120]}"
+        ) from error
+    return state

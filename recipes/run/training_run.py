@@ -16,19 +16,21 @@ from cp_vision.shared.files import make_folder, remove_unfinished, write_text
 
 from ..data import MAX_UNREADABLE
 from ..data.evaluation_loader import ScoringLoader
-from ..data.open import count_classes, open_splits
+from ..data.failures import reason_of
+from ..data.open import count_classes, fingerprint_of, found_in, open_splits
 from ..data.seeding import seed_all
 from ..data.training_loader import TrainingLoader, worker_count
 from ..data.unreadable import Unreadable
 from ..evaluation.evaluate import evaluate
-from ..models import build_model, data_config, model_args, save_model
+from ..models import build_model, data_config, model_args, new_head, save_model
 from ..processes import Processes, single_process
 from ..recipe.keys import Recipe
 from ..training.first_step import rehearse
 from ..training.trainer import Trainer, TrainingError
-from .checkpoints import load_state, save_state, writing
+from .checkpoints import load_state, read_state, save_state, writing
 from .logs import Logs, Row, best_row
 from .output_folder import alone_in, check_folder, has_checkpoint
+from .stop_signals import StopSignals
 
 __all__ = ["Training"]
 
@@ -46,13 +48,18 @@ class Training:
         output: folder to write; new, empty, or that of the same training.
         processes: this process; None is one alone.
         max_unreadable: how many images may be unreadable in each split.
+        resume: a checkpoint of another training of this model on this data, to go on from where ``output`` has none;
+            the recipe may have other values.
 
     Attributes:
         trainer: the training itself, at the place from which it goes on.
         rows: its epochs so far: ``epoch`` from 1, ``train_loss``, ``lr``, ``skipped`` updates, and ``loss``, ``top1``
             and ``top5`` in percent, which are None where an epoch was not scored; with ``model_ema`` also
             ``plain_loss``, ``plain_top1`` and ``plain_top5``, of the plain weights.
+        note: what else is to be said before it begins, or None.
         problems: a line for each checkpoint that couldn't be read.
+        found: what was found in the data set, on one line.
+        data: what tells these images and classes from others, wherever they lie.
         finished: the summary of a training that is done; there is nothing left to run then, no trainer and no rows.
 
     Raises:
@@ -67,22 +74,29 @@ class Training:
         output: Path,
         processes: Processes | None = None,
         max_unreadable: int = MAX_UNREADABLE,
+        resume: str | None = None,
     ) -> None:
         self.recipe, self.output = recipe, output.absolute()
         self.processes = processes or single_process()
         self.finished = self.processes.told(lambda: check_folder(self.output, recipe))
         self.problems: list[str] = []
-        if self.finished is not None:
-            return
         train_set, test_set = self.processes.in_turn(lambda: open_splits(recipe))
         self.classes = getattr(train_set, "classes", None)
         num_classes = count_classes(train_set, recipe)
+        self.found = found_in(train_set, test_set, (recipe.train_split, recipe.val_split))
+        self.data = fingerprint_of(train_set, test_set)
+        if self.finished is not None:
+            self._check_data(self.finished.get("data"))
+            return
         state, self.problems = self.processes.told(lambda: load_state(self.output))
+        if state is None and resume is not None:
+            state = self.processes.told(lambda: read_state(Path(resume)))
         args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
         self._goes_on = state is not None
         weights = (False, None) if self._goes_on else (recipe.pretrained, recipe.initial_checkpoint)
         seed_all(recipe.seed)
-        model = build_model(recipe.model, args, *weights)
+        model = build_model(recipe.model, args, *weights, new_head=True)
+        self.note = new_head(recipe.model, args, weights[1]) if self.processes.primary else None
         self.config = data_config(model, recipe)
         self.loader = TrainingLoader(train_set, recipe, self.config, num_classes, self.processes, max_unreadable)
         self.test_loader = ScoringLoader(test_set, recipe, self.config, self.processes, max_unreadable)
@@ -94,10 +108,18 @@ class Training:
             # What a stream gives, and in what order, depends on who reads it.
             self.identity["workers"] = worker_count(recipe)
         if state is None:
-            rehearse(build_model(recipe.model, args), recipe, self.loader, self.test_loader, self.processes)
+            trial = build_model(recipe.model, args)
+            self.processes.agreed(lambda: rehearse(trial, recipe, self.loader, self.test_loader, self.processes))
         self.trainer = Trainer(model, recipe, self.loader, self.processes)
         if state is not None:
             self._go_on(state)
+
+    def _check_data(self, theirs: str | None) -> None:
+        if theirs != self.data:
+            raise UserError(
+                f"output {str(self.output)!r} holds a training on other images or classes than those of "
+                f"{self.recipe.data_dir or self.recipe.dataset!r}; choose another --output"
+            )
 
     def _go_on(self, state: dict[str, Any]) -> None:
         for key, value in self.identity.items():
@@ -106,9 +128,10 @@ class Training:
                     f"output {str(self.output)!r} holds a training with {key} {state['identity'].get(key)}, now it is "
                     f"{value}; choose another --output"
                 )
+        self._check_data(state.get("data"))
         try:
             self.trainer.load_state_dict(state)
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint in {str(self.output)!r} is one of another model: {one_line(error)[:200]}; choose "
                 "another --output"
@@ -121,17 +144,22 @@ class Training:
         self,
         on_update: Callable[[Trainer, float], None] | None = None,
         on_epoch: Callable[[Row], None] | None = None,
+        on_begin: Callable[[], None] | None = None,
+        stop: StopSignals | None = None,
     ) -> dict[str, Any]:
         """Train to the end and write the output.
 
         Args:
             on_update: called after every update with the trainer and the loss.
             on_epoch: called after every epoch with its row of the log.
+            on_begin: called once nothing stands in the way any more, before the first update.
+            stop: looked at after every update; a checkpoint is written before what it raises.
 
         Returns:
             The summary: ``top1``, ``top5`` in percent and ``loss`` of the last epoch, the best epoch and its
-            scores, ``macs`` of one image, ``params``, updates that were skipped and images that can't be read. With
-            ``model_ema`` also ``plain``: the last epoch's scores of the plain weights.
+            scores, ``macs`` of one image, ``params``, updates that were skipped, images that can't be read, and
+            ``data``, which tells its data from others. With ``model_ema`` also ``plain``: the last epoch's scores of
+            the plain weights.
 
         Raises:
             UserError: the output folder can't be made, or another process is training there.
@@ -141,7 +169,9 @@ class Training:
             return dict(self.finished)
         with contextlib.ExitStack() as held:
             self.processes.told(lambda: self._begin(held))
-            return self._run(on_update, on_epoch)
+            if on_begin is not None:
+                on_begin()
+            return self._run(on_update, on_epoch, stop or StopSignals())
 
     def _begin(self, held: contextlib.ExitStack) -> None:
         make_folder(self.output)
@@ -155,7 +185,10 @@ class Training:
             write_text(self.output / "recipe.yaml", self.recipe.to_yaml())
 
     def _run(
-        self, on_update: Callable[[Trainer, float], None] | None, on_epoch: Callable[[Row], None] | None
+        self,
+        on_update: Callable[[Trainer, float], None] | None,
+        on_epoch: Callable[[Row], None] | None,
+        stop: StopSignals,
     ) -> dict[str, Any]:
         primary, trainer = self.processes.primary, self.trainer
         logs = Logs(self.output, self._step, self.recipe.model_ema) if primary else None
@@ -167,11 +200,15 @@ class Training:
                 logs.update(self._step, loss=loss, lr=trainer.lr, images_per_second=rate)
             # At an epoch's end there is more to come before a checkpoint.
             interval = self.recipe.recovery_interval
-            due = interval and self._step % interval == 0 and trainer.update < self.loader.updates
-            if primary and due and trainer.is_sound():
-                self._save()
+            within = trainer.update < self.loader.updates
             if on_update is not None:
                 on_update(trainer, loss)
+            ends = within and stop.number is not None
+            due = within and interval and self._step % interval == 0
+            if primary and (ends or due) and trainer.is_sound():
+                self._save()
+            if ends:
+                stop.check()
 
         try:
             if trainer.epoch == trainer.epochs:
@@ -182,9 +219,13 @@ class Training:
                 if on_epoch is not None:
                     on_epoch(self.rows[-1])
                 self._write_logs(logs)
-        except TrainingError as error:
-            kept = f"; {str(self.output)!r} keeps the last good checkpoint" if has_checkpoint(self.output) else ""
-            raise CommandError(f"{error}{kept}") from error
+                if trainer.epoch < trainer.epochs:
+                    stop.check()
+        except (CommandError, UserError):
+            raise
+        except Exception as error:
+            # Whatever an augmentation, a driver or the system raises after the first step was tried.
+            raise CommandError(f"{self._why(error)}{self._kept()}") from error
         finally:
             if logs is not None:
                 logs.close()
@@ -193,6 +234,16 @@ class Training:
             with writing(self.output):
                 write_text(self.output / "summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, TrainingError):
+            return str(error)
+        return f"training broke off in epoch {self.trainer.epoch + 1}: {reason_of(error)}"
+
+    def _kept(self) -> str:
+        if not has_checkpoint(self.output):
+            return ""
+        return f"; {str(self.output)!r} keeps the last good checkpoint, from which the same command goes on"
 
     def _write_logs(self, logs: Logs | None) -> None:
         if logs is not None:
@@ -238,7 +289,7 @@ class Training:
 
     def _save(self) -> None:
         unreadable = [images.found for images in self._unreadable()]
-        more = {"rows": self.rows, "identity": self.identity, "unreadable": unreadable}
+        more = {"rows": self.rows, "identity": self.identity, "data": self.data, "unreadable": unreadable}
         save_state({**self.trainer.state_dict(), **more}, self.output)
 
     def _save_model(self, model: Any, name: str) -> None:
@@ -256,5 +307,6 @@ class Training:
             "macs": count_macs(self.trainer.model, self.config["input_size"]),
             "params": sum(parameter.numel() for parameter in self.trainer.model.parameters()),
             "skipped": self.trainer.skipped,
+            "data": self.data,
             "unreadable": [str(images) for images in self._unreadable() if images.count],
         }

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from cp_vision.anatomy.block import DroppedBlock
+
 from ..data.seeding import seed_all
 from ..data.training_loader import TrainingLoader
 from ..models import load_teacher
@@ -70,7 +72,8 @@ class Trainer:
         # What a forward pass changes, even one whose loss is not finite.
         norms = [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
         self.running = [buffer for norm in norms for buffer in norm.buffers()]
-        self.optimizer = create_optimizer_v2(self.model, **optimizer_kwargs(recipe))
+        with _dropped_places_count(self.model):
+            self.optimizer = create_optimizer_v2(self.model, **optimizer_kwargs(recipe))
         self.scheduler, self.epochs = create_scheduler_v2(
             self.optimizer, updates_per_epoch=loader.updates, **scheduler_kwargs(recipe)
         )
@@ -115,6 +118,9 @@ class Trainer:
                 self.scheduler.step_update(num_updates=self.epoch * self.loader.updates + self.update)
             if on_update is not None:
                 on_update(loss)
+        if hasattr(self.optimizer, "sync_lookahead"):
+            # The slow weights are those of the epoch's end, as in timm's script.
+            self.optimizer.sync_lookahead()
         mean, self.last_lr = self.losses / max(1, self.counted), self.lr
         self.epoch, self.update, self.counted, self.losses = self.epoch + 1, 0, 0, 0.0
         if self.scheduler is not None:
@@ -218,6 +224,22 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         for name in _PROGRESS:
             setattr(self, name, state["progress"][name])
+
+
+@contextlib.contextmanager
+def _dropped_places_count(model: nn.Module) -> Iterator[None]:
+    """While an optimiser is made: timm numbers layers by their parameters, and a block that was left out has none.
+
+    With one, which is empty, the other blocks' ``layer_decay`` is what it is in the base.
+    """
+    dropped = [module for module in model.modules() if isinstance(module, DroppedBlock)]
+    for module in dropped:
+        module.place = nn.Parameter(torch.empty(0))
+    try:
+        yield
+    finally:
+        for module in dropped:
+            del module.place
 
 
 _PROGRESS = ("epoch", "update", "skipped", "skipped_in_row", "counted", "losses")

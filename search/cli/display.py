@@ -52,6 +52,7 @@ def plan(search: Search) -> str:
     ]
     if most:
         lines.append(f"  {', '.join(most)}")
+    lines.append(f"found: {search.found}")
     lines.append(
         f"data: {len(search.train_set)} images to train on, {len(search.held_out)} to compare candidates on, "
         f"{len(search.test_set)} for the final test"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cp_vision.shared.command_line import CommandParser, run_command
+from cp_vision.shared.command_line import CommandParser, default_output, run_command
 from cp_vision.shared.errors import UserError
 from cp_vision.shared.validation import FieldError
 
@@ -79,7 +79,7 @@ def _config(args: argparse.Namespace, command: str) -> SearchConfig:
     """What is asked for: by the command line, else by the file."""
     file = {} if args.config is None else read_values(args.config)
     values = given_values(args, file)
-    values = {"output": f"runs/{values.get('base')}", **values, "command": command}
+    values = {"output": default_output(str(values.get("base")), values.get("data_dir")), **values, "command": command}
     try:
         return SearchConfig(**values)
     except FieldError as error:

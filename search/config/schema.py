@@ -173,7 +173,7 @@ class SearchConfig(CheckedModel):
     )
 
     output: Annotated[_PathText, Option(WHERE)] = Field(
-        default="runs/search", description="folder to write; default on the command line runs/BASE"
+        default="runs/search", description="folder to write; default on the command line runs/BASE-DATA"
     )
     storage: Annotated[str | None, Option(WHERE, "ADDRESS")] = Field(
         default=None,

@@ -194,7 +194,7 @@ class TrainEvaluator:
     def build(self, architecture: Architecture) -> torch.nn.Module:
         """The model of an architecture, with the weights that the recipe starts from."""
         weights = self.recipe.pretrained, self.recipe.initial_checkpoint
-        return build_model(architecture.model_name, architecture.create_args, *weights)
+        return build_model(architecture.model_name, architecture.create_args, *weights, new_head=True)
 
     def sized(self, img_size: int | None, seed: int | None = None) -> Recipe:
         """The recipe for images of this size, and for this seed; None is the recipe's own."""

@@ -12,6 +12,7 @@ from optuna.exceptions import OptunaError
 from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError, one_line
 
+from ...recipes.data.failures import is_killed_worker, reason_of
 from ..evaluators.base import NotKeptError, Score, StoppedEarly
 from ..study.lease import MOST_ATTEMPTS, Lease
 from ..study.trials import TrialStore
@@ -58,6 +59,9 @@ def outcome_of(evaluate: Callable[[], Score]) -> Outcome:
     except OptunaError:
         raise
     except Exception as error:
+        if is_killed_worker(error):
+            # The machine's fault: it is tried again, as after the end of the whole process.
+            return Outcome("died", reason=reason_of(error), cause=error)
         # Out of memory or time, a loss that is not finite, images that can't be read: the search goes on without it.
         return Outcome("failed", reason=describe_failure(error), cause=error)
 
@@ -74,7 +78,8 @@ def record_outcome(store: TrialStore, lease: Lease, outcome: Outcome) -> Candida
         if lease.attempts < MOST_ATTEMPTS or store.got_further(lease):
             store.hand_back(lease)
             return None
-        kind, reason = "failed", f"its process ended {MOST_ATTEMPTS} times before it got any further"
+        ended = f"its process ended {MOST_ATTEMPTS} times before it got any further"
+        kind, reason = "failed", f"{reason}; tried {MOST_ATTEMPTS} times" if reason else ended
     first = lease.seed is None or lease.seed == store.seed
     if kind == "failed" and first and lease.choice == store.space.choice():
         store.undo(lease)

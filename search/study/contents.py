@@ -27,7 +27,9 @@ _FREE = {"model", "model_kwargs", "workers", "dataset_download", "validation_bat
 _FREE |= {"log_interval", "recovery_interval", "val_interval", "eval_metric"}
 # Settings that hold one value for each of their keys, and how these are called.
 _GROUPS = {"limits": "budget in", "model_args": "model argument"}
+_DATA = "what tells the images and classes from others"
 _WORDS = {"early_stop": "early stopping", "images": "number of images", "val_fraction": "validation fraction"}
+_WORDS |= {"data": _DATA}
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class StudyContents:
 
     Attributes:
         settings: what decides results beside the recipe: values of the config under their names there, and
-            ``images``, ``limits``, ``model_args``, ``pool_options``, ``space``.
+            ``data`` (what tells images and classes from others), ``images``, ``limits``, ``model_args``,
+            ``pool_options``, ``space``.
         recipe: every value of the recipe that trains the candidates.
         recipe_source: where that was read: a whole path or the name of a bundled one.
         space: the space with its costs and budgets.
@@ -128,6 +131,9 @@ class StudyContents:
         """
         here, there = self._named(), wanted._named()
         for name in sorted({*here, *there}):
+            if name == _DATA and here[name] is None:
+                # This study was made before it was kept.
+                continue
             if here.get(name) != there.get(name):
                 yield name, here.get(name), there.get(name)
 
@@ -148,7 +154,7 @@ class StudyContents:
 
 
 _SETTINGS = (
-    *("base", "early_stop", "evaluator", "images", "keep_accuracy", "limits", "model_args", "objective"),
+    *("base", "data", "early_stop", "evaluator", "images", "keep_accuracy", "limits", "model_args", "objective"),
     *("pool_options", "sampler", "seed", "space", "supernet_epochs", "val_fraction"),
 )
 """The settings that this version knows."""

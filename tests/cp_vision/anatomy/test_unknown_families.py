@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+import torchvision
 from small_models import close, images, stir
 
 import cp_vision
@@ -61,3 +62,38 @@ def test_what_timm_fuses_keeps_its_pools():
     pools = [[n for n, m in each.named_modules() if isinstance(m, cp_vision.ContextPool2d)] for each in (model, fused)]
     assert pools[0] == pools[1] != []
     close(fused(x), model(x))
+
+
+def meta_blocks(base):
+    with torch.device("meta"):
+        return [block.name for block in list_blocks(timm.create_model(base))]
+
+
+@pytest.mark.parametrize(
+    ("base", "blocks"), [("mixer_s32_224", 8), ("resmlp_12_224", 12), ("gmlp_ti16_224", 30), ("gcvit_xxtiny", 12)]
+)
+def test_blocks_are_found_and_parts_of_side_branches_are_not(base, blocks):
+    assert len(meta_blocks(base)) == blocks
+
+
+def test_a_block_is_a_whole_layer_where_layers_have_parts_of_their_own():
+    with torch.device("meta"):
+        model = torchvision.models.maxvit_t()
+    names = [block.name for block in list_blocks(model, (3, 224, 224))]
+    assert names[:2] == ["blocks.0.layers.0", "blocks.0.layers.1"]
+
+
+def test_a_whole_stage_of_windows_is_no_block():
+    with pytest.raises(cp_vision.UserError, match="Nest"):
+        meta_blocks("nest_tiny")
+
+
+@torch.inference_mode()
+def test_pools_of_a_mixer_see_its_grid():
+    plain = timm.create_model("mixer_s32_224", num_classes=5).eval()
+    x = torch.rand(1, 3, 224, 224)
+    before = plain(x)
+    model = cp_vision.insert_pools(plain, ["blocks.1", "blocks.7"])
+    close(model(x), before)
+    assert stir(model)(x).shape == (1, 5)
+    assert cp_vision.find_sites(model)[0].grid == (7, 7)

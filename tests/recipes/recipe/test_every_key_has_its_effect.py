@@ -8,6 +8,7 @@ import math
 import shutil
 from unittest import mock
 
+import datasets
 import pytest
 import torch
 from digits_folder import write_folder
@@ -40,6 +41,8 @@ BASE = {
 }
 # What a training of a moment needs; three updates an epoch.
 TRAINED = {"dataset": "", "data_dir": "{}/data", "batch_size": 20, "epochs": 2, "lr": 0.01}
+# A data set of Hugging Face's with columns of other names.
+COLUMNS = {"dataset": "hfds/{}/columns", "data_dir": "{}/cache"}
 
 
 @functools.cache
@@ -285,6 +288,8 @@ EFFECTS = [
     ("train_split", "val", TRAINED | {"val_split": "train"}, lambda b: len(open_splits(b.recipe)[0]) == 30),
     ("val_split", "more", TRAINED, lambda b: len(open_splits(b.recipe)[1]) == 1),
     ("class_map", "{}/map.txt", TRAINED, lambda b: open_splits(b.recipe)[0].classes == {"0": 0, "1": 2, "2": 1}),
+    ("input_key", "img", COLUMNS | {"target_key": "kind"}, lambda b: open_split(b.recipe, "train")[0][1] == 4),
+    ("target_key", "kind", COLUMNS | {"input_key": "img"}, lambda b: open_split(b.recipe, "train")[0][1] == 4),
     ("workers", 1, {"workers": 0}, lambda b: b.loader.seeded.loader.num_workers == 1),
     # Model
     ("model", "test_convnext", {"model_kwargs": {}}, lambda b: type(b.model).__name__ == "ConvNeXt"),
@@ -419,6 +424,10 @@ def folder(tmp_path_factory):
     (root / "data" / "more" / "0").mkdir(parents=True)
     shutil.copy(next((root / "data" / "val" / "0").iterdir()), root / "data" / "more" / "0")
     (root / "map.txt").write_text("0\n2\n1\n")
+    image = {"bytes": (root / "data" / "train" / "0" / "0.png").read_bytes(), "path": None}
+    features = datasets.Features({"img": datasets.Image(), "kind": datasets.Value("int64")})
+    (root / "columns").mkdir()
+    datasets.Dataset.from_dict({"img": [image], "kind": [4]}, features).to_parquet(root / "columns" / "train.parquet")
     model = build_model("test_vit", {"num_classes": 3, "img_size": 32, "depth": 2})
     with torch.no_grad():
         for weight in model.parameters():
