@@ -18,9 +18,8 @@ from cp_vision import count_macs
 from cp_vision.fitting.batches import Batches
 from cp_vision.fitting.recalibrate import recalibrate_norms
 
-__all__ = ["IMPORTANCES", "INSTALL_PRUNING", "pruned"]
+__all__ = ["IMPORTANCES", "pruned"]
 
-INSTALL_PRUNING = "Torch-Pruning is one more package: pip install torch-pruning==1.6.1"
 IMPORTANCES = ("magnitude", "taylor")
 _STEPS = 12
 

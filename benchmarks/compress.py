@@ -4,8 +4,9 @@
 
 DINOv2's ViT-S/14 fine-tuned on solar cells (packages of the ``bench`` extra) on 256 images, or the ViT and the ResNet
 that were trained on Fashion-MNIST on 512; their weights are made where ``DIR`` lacks them. One base at a time: a
-quarter of an hour of a core for ViT-S, minutes for the others. Writes ``results/compress_BASE.csv``, and
-``results/compress.md`` of all bases that were measured.
+quarter of an hour of a core for ViT-S, minutes for the others. With ``--pruning`` also Torch-Pruning's channels at the
+same budgets (``pip install torch-pruning==1.6.1``), the better by divergence of two importances. Writes
+``results/compress_BASE.csv``, and ``results/compress.md`` of all bases that were measured.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +33,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from benchmarks.channel_pruning import IMPORTANCES, pruned
 from benchmarks.compress_report import report
 from benchmarks.elpv import elpv_images, elpv_labels, elpv_split
 from benchmarks.elpv_models import MODELS as OF_ELPV
@@ -39,7 +42,12 @@ from benchmarks.fashion_mnist import fill, open_split
 from benchmarks.fashion_models import trained_on_fashion
 from benchmarks.package_files import INSTALL
 from benchmarks.replacement_report import read_csv
+from cp_vision import count_macs
 from cp_vision.search import Compressed, compress
+from cp_vision.search.fit.accuracy import evaluated
+from cp_vision.search.fit.build import sized
+from cp_vision.search.fit.images import FitImages, Images
+from cp_vision.search.fit.workbench import Workbench
 from cp_vision.shared.command_line import run_command
 
 RESULTS = Path(__file__).parent / "results"
@@ -128,12 +136,7 @@ CASES = {
 
 def measure(name: str, case: Case, budgets: Sequence[str], **options: Any) -> tuple[list[Row], Compressed]:
     """Compress a base for each budget, and evaluate what is found on its test images."""
-
-    def evaluate(model: nn.Module) -> Tensor:
-        given = torch.cat([model(batch).argmax(1) for batch in case.test.split(64)])
-        return (given == case.labels).double()
-
-    result = compress(case.model, case.unlabelled, list(budgets), evaluate=evaluate, **options)
+    result = compress(case.model, case.unlabelled, list(budgets), evaluate=partial(_right, case), **options)
     count = len(case.test)
     of_base: Any = result.base_accuracy
     rows = [Row(name, result.images, "", "base", 1, 0, of_base.value, of_base.error, count, False, "")]
@@ -145,6 +148,32 @@ def measure(name: str, case: Case, budgets: Sequence[str], **options: Any) -> tu
             own = (share, outcome.score, accuracy.value, accuracy.error, count, outcome.refitted, made)
             rows.append(Row(name, result.images, point.budget, outcome.name, *own))
     return rows, result
+
+
+def measure_pruning(name: str, case: Case, budgets: Sequence[str]) -> list[Row]:
+    """Prune a base's channels to each budget, by the same images, and evaluate what is nearest to the base."""
+    images = Images(case.unlabelled, case.model, len(case.unlabelled))
+    bench, base_macs = Workbench(sized(case.model, images), images), count_macs(case.model)
+    fitted = torch.cat(list(FitImages(images)))
+    rows = []
+    for budget in budgets:
+        limit = int(float(budget.rstrip("x")) * base_macs)
+        found = [(one, pruned(case.model, fitted, limit, one)) for one in IMPORTANCES]
+        scored = [(bench.score_model(model), one, model) for one, model in found if model is not None]
+        if not scored:
+            continue
+        score, importance, model = min(scored, key=lambda entry: entry[0])
+        accuracy: Any = evaluated(partial(_right, case), model)
+        own = (count_macs(model) / base_macs, score, accuracy.value, accuracy.error, len(case.test), False, importance)
+        rows.append(Row(name, images.count, budget, "Torch-Pruning", *own))
+        print(f"{budget}: Torch-Pruning, {importance}: {own[0]:.3f}x, KL {score:.4g}, {accuracy}", flush=True)
+    return rows
+
+
+def _right(case: Case, model: nn.Module) -> Tensor:
+    """For each test image 1 where the model is right, else 0."""
+    given = torch.cat([model(batch).argmax(1) for batch in case.test.split(64)])
+    return (given == case.labels).double()
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
@@ -169,6 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--base", choices=CASES, required=True)
     parser.add_argument("--budgets", nargs="+", help="of these alone; what was measured of others stays")
     parser.add_argument("--tries", type=int, default=12, help="candidates with real scores for each choice")
+    parser.add_argument("--pruning", action="store_true", help="Torch-Pruning as well")
     parser.add_argument("--library", type=Path, help="keep the fitted stand-ins in this folder")
     arguments = parser.parse_args(argv)
     name = arguments.base
@@ -181,6 +211,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     budgets = arguments.budgets or BUDGETS[name]
     rows, result = measure(name, case, budgets, folder=arguments.library, tries=arguments.tries, progress=tell)
     print(result, result.table(), sep="\n\n", flush=True)
+    if arguments.pruning:
+        rows += measure_pruning(name, case, budgets)
     spent = time.process_time() - begin, time.perf_counter() - wall
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{spent[0]:.0f} s of a core, {spent[1]:.0f} s, peak memory {peak:.0f} MiB of the whole process")

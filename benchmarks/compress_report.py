@@ -9,7 +9,12 @@ from benchmarks.replacement_report import Row, read_csv, table
 
 __all__ = ["report", "tables"]
 
-_FORMS = ("drop only", "no pools", "best")
+_FORMS = {
+    "Torch-Pruning": "channels, Torch-Pruning",
+    "drop only": "blocks dropped",
+    "no pools": "without pools",
+    "best": "with pools as well",
+}
 _ABOUT = """\
 # Trained models under budgets, nothing trained
 
@@ -37,11 +42,12 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     first = rows[0]
     yield f"## {first['base']}: {_accuracy(first)} % of {first['test']} test images\n"
     yield f"{first['images']} unlabelled images.\n"
+    forms = {form: title for form, title in _FORMS.items() if any(row["form"] == form for row in rows)}
     cells = []
     for budget in dict.fromkeys(row["budget"] for row in rows[1:]):
         of_form = {row["form"]: row for row in rows if row["budget"] == budget}
-        cells.append([budget, *(_cell(of_form.get(form)) for form in _FORMS)])
-    yield from table(["budget", "blocks dropped", "without pools", "with pools as well"], cells)
+        cells.append([budget, *(_cell(of_form.get(form)) for form in forms)])
+    yield from table(["budget", *forms.values()], cells)
 
 
 def _cell(row: Row | None) -> str:
