@@ -141,8 +141,10 @@ def _parts(model: nn.Module, row: str) -> list[tuple[str, nn.Module]]:
 
 def _width(block: nn.Module, info: Mapping[str, Any]) -> int:
     """Channels that a block gives, as its last layer says: pruned models have others than their ``feature_info``."""
-    layers = list(_layers(block))
-    return int(layers[-1].weight.shape[0] if layers else info["num_chs"])
+    widths = [int(layer.weight.shape[0]) for layer in _layers(block)] or [int(info["num_chs"])]
+    # In a user's module around a block the last layer may be any.
+    is_own = type(block).__module__.startswith(("timm.", "torchvision."))
+    return int(info["num_chs"]) if not is_own and info["num_chs"] in widths else widths[-1]
 
 
 def _layers(module: nn.Module) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..layers.context_pool_2d import ContextPool2d
 from ..pooling.linear import linear_macs
-from ..shared.errors import one_line
+from ..shared.errors import UserError, one_line
 from .input_size import input_size_of
 from .on_meta_device import image_on_meta, meta_copy
 
@@ -49,15 +49,17 @@ def count_macs(model: nn.Module | str, input_size: tuple[int, int, int] | None =
         MACs for a batch of one.
 
     Raises:
-        UserError: an input size that is none, or pools or drops in the name's arguments that can't be.
+        UserError: no model, an input size that is none, or pools or drops in the name's arguments that can't be.
         RuntimeError: timm doesn't know the name, or the model doesn't run on this input size.
         FileNotFoundError: a ``local-dir:`` name without that folder.
     """
     if isinstance(model, str):
         with torch.inference_mode(False), torch.device("meta"):
             trial = create_model(model)
-    else:
+    elif isinstance(model, nn.Module):
         trial = meta_copy(model)
+    else:
+        raise UserError(f"{model!r} is no model, nor the name of one")
     return count_module(trial, input_size_of(trial, input_size))
 
 

@@ -40,6 +40,7 @@ class FolderReader(Reader):
 
     Args:
         root: holds a folder per class.
+        split: which split that is, for errors.
         class_map: class indices by name, or a file of names by timm's rules; others are left out. None numbers the
             folders in the order of their names.
 
@@ -53,7 +54,7 @@ class FolderReader(Reader):
         AssertionError: no such class map, or none of timm's kinds.
     """
 
-    def __init__(self, root: Path, class_map: str | Mapping[str, int] | None = None) -> None:
+    def __init__(self, root: Path, split: str, class_map: str | Mapping[str, int] | None = None) -> None:
         super().__init__()
         self.root = str(root)
         self.ignored: Counter[str] = Counter()
@@ -77,7 +78,7 @@ class FolderReader(Reader):
         self.samples = sorted(samples, key=lambda sample: natural_key(sample[0]))
         if not self.samples:
             raise UserError(
-                f"data folder {self.root!r} has no images in folders of its own, one per class"
+                f"split {split!r}: data folder {self.root!r} has no images in folders of its own, one per class"
                 f"{self.told() and f' ({self.told()})'}; images end in {', '.join(sorted(self.kinds))}"
             )
 

@@ -61,7 +61,7 @@ def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None =
         if "/" not in recipe.dataset and place.is_dir():
             if recipe.input_key or recipe.target_key:
                 raise UserError("input_key and target_key name columns of hfds/ and wds/ data sets; folders have none")
-            reader = FolderReader(place, class_map or recipe.class_map)
+            reader = FolderReader(place, split, class_map or recipe.class_map)
             return Images(ImageDataset(str(place), reader=reader, input_img_mode=mode), mode)
         with _more_kinds_of_images():
             dataset = create_dataset(

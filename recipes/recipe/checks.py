@@ -20,6 +20,8 @@ NOT_MODEL_KWARGS = {
     "drop_rate": "drop",
     "drop_path_rate": "drop_path",
 }
+# Data sets whose names have no prefix.
+_PLAIN = ("", "digits", "folder", "image_folder")
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -41,6 +43,13 @@ def problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     if recipe.train_split == recipe.val_split:
         both = ("train_split", "val_split")
         yield both, f"{' and '.join(both)} are both {recipe.train_split!r}; they must differ"
+    if "/" not in recipe.dataset and recipe.dataset not in _PLAIN:
+        # timm would take it for a folder.
+        text = f"dataset: no data set {recipe.dataset!r}{closest(recipe.dataset.lower(), _PLAIN)}"
+        yield (
+            ("dataset",),
+            f"{text}; a folder of images needs --data-dir alone, others a prefix: torch/cifar10, hfds/...",
+        )
     for key in ("data_dir", "class_map"):
         value = getattr(recipe, key)
         if recipe.dataset == "digits" and value is not None:

@@ -71,7 +71,8 @@ class Recipe(BaseModel):
     pretrained: bool = False
     initial_checkpoint: str | None = None
     num_classes: Count | None = None
-    img_size: Count | None = None
+    # As in a search's space: what is larger takes all memory before anybody can say so.
+    img_size: Annotated[int, Field(ge=1, le=4096), _WHOLE] | None = None
     in_chans: Annotated[Literal[1, 3], _WHOLE] = 3
     drop: float = Field(0.0, ge=0, lt=1)
     drop_path: float | None = Field(None, ge=0, lt=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pickle
 import shutil
 import socket
 from collections.abc import Iterator
@@ -113,8 +114,8 @@ def read_state(path: Path) -> dict[str, Any]:
         if not isinstance(state, dict) or "progress" not in state:
             raise ValueError("it holds something else")
     except Exception as error:
-        # Whatever a damaged file makes torch raise.
-        raise UserError(
-            f"checkpoint {str(path)!r} can't be read: {type(error).__name__}: {one_line(error)[:120]}"
-        ) from error
+        # Whatever a damaged file makes torch raise; of what is no file of its own it says how to run the code in it.
+        strange = isinstance(error, pickle.UnpicklingError)
+        reason = "it is none of cp-train" if strange else f"{type(error).__name__}: {one_line(error)[:120]}"
+        raise UserError(f"checkpoint {str(path)!r} can't be read: {reason}") from error
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -158,10 +159,16 @@ def _line(c: Candidate | None, results: Results) -> str:
 
 
 class Progress(Observer):
-    """One line on the terminal: trials done, best so far, time left."""
+    """One line on the terminal: trials done, best so far, time left. In a log, a line for each candidate.
 
-    def __init__(self, trials: int) -> None:
+    Args:
+        trials: how many there will be.
+        quiet: show nothing.
+    """
+
+    def __init__(self, trials: int, quiet: bool = False) -> None:
         self.trials, self.done = trials, 0
+        self.is_log, self.hidden = not sys.stderr.isatty() and not quiet, quiet or not sys.stderr.isatty()
         self.bar: tqdm | None = None
         self.part: tqdm | None = None
 
@@ -171,13 +178,15 @@ class Progress(Observer):
         self.bar = tqdm(
             total=self.trials,
             initial=finished,
+            disable=self.hidden,
             bar_format="{bar:12} {n:.1f}/{total} trials [{elapsed}, {remaining} left]{postfix}",
         )
 
     def on_phase(self, name: str, parts: int) -> None:
         """Show a line of its own for it."""
         self._end_part()
-        self.part = tqdm(total=parts, bar_format="{bar:12} {n:.1f}/{total} " + name + " [{elapsed}, {remaining} left]")
+        layout = "{bar:12} {n:.1f}/{total} " + name + " [{elapsed}, {remaining} left]"
+        self.part = tqdm(total=parts, disable=self.hidden, bar_format=layout)
 
     def on_part(self, name: str, done: float) -> None:
         """Move it."""
@@ -197,11 +206,20 @@ class Progress(Observer):
     def on_finish(self, candidate: Candidate, now: Leaders) -> None:
         """Show who leads."""
         self.done += 1
+        if self.is_log:
+            self._tell(candidate, now)
         if self.bar is None:
             return
         if now.best is not None:
             self.bar.set_postfix_str(f"best {now.best.score:.2f} % at {format_macs(now.best.macs)} MACs", refresh=False)
         self._show(self.done)
+
+    def _tell(self, candidate: Candidate, now: Leaders) -> None:
+        score = "no score" if candidate.score is None else f"validation {candidate.score:.2f} %"
+        what = f"candidate {candidate.number}, {candidate.state}: {score} at {format_macs(candidate.macs)} MACs"
+        best = "" if now.best is None else f"; best {now.best.score:.2f} % at {format_macs(now.best.macs)} MACs"
+        total = max(self.trials, self.done)
+        print(f"{self.done:.1f}/{total} trials: {what}{best}", file=sys.stderr, flush=True)
 
     def on_wait(self, running: int) -> None:
         """Tell what it waits for."""

@@ -49,6 +49,9 @@ def parser() -> CommandParser:
         metavar="FILE",
         help="YAML file of any of these, the base too, by the names of SearchConfig; what stands here wins",
     )
+    made.add_argument(
+        "--quiet", action="store_true", help="show no progress; what is planned, mistakes and results alone"
+    )
     made.add_argument("--plan", action="store_true", help="tell what the search takes, and search nothing")
     add_options(made)
     return made
@@ -72,7 +75,7 @@ def _run(arguments: Sequence[str] | None) -> None:
             _search(config, plan_only=False, command=command)
         return
     args = parser().parse_args(words)
-    _search(_config(args, command), args.plan, command)
+    _search(_config(args, command), args.plan, command, args.quiet)
 
 
 def _config(args: argparse.Namespace, command: str) -> SearchConfig:
@@ -122,7 +125,7 @@ def _fit(config: SearchConfig, plan_only: bool, command: str) -> None:
     print(f"Report:   {search.output / 'report.html'}")
 
 
-def _search(config: SearchConfig, plan_only: bool, command: str) -> None:
+def _search(config: SearchConfig, plan_only: bool, command: str, quiet: bool = False) -> None:
     if config.evaluator == "fit":
         _fit(config, plan_only, command)
         return
@@ -136,7 +139,7 @@ def _search(config: SearchConfig, plan_only: bool, command: str) -> None:
     if plan_only:
         print(show_forecast(forecast(search), search))
         return
-    progress = Progress(config.candidates)
+    progress = Progress(config.candidates, quiet)
     try:
         results = search.run(progress)
     except KeyboardInterrupt:

@@ -28,22 +28,46 @@ def test_widths_are_those_of_the_blocks(base, narrower, site):
 
 
 def test_a_model_that_does_not_run_with_its_pools_stays_as_it_was():
-    class Narrowing(nn.Module):
-        """A user's module around a block, whose last layer says another width than it gives."""
+    class Shorter(nn.Module):
+        """A user's module around a block that leaves the class token out, so that no grid of tokens is left."""
 
         def __init__(self, block):
             super().__init__()
-            self.block, self.unused = block, nn.Linear(7, 7)
+            self.block = block
 
         def forward(self, x, **kwargs):
-            return self.block(x, **kwargs)
+            return self.block(x, **kwargs)[:, 1:]
 
     model = timm.create_model("test_vit")
-    model.blocks[3] = Narrowing(model.blocks[3])
+    model.blocks[3] = Shorter(model.blocks[3])
     keys = list(model.state_dict())
     with pytest.raises(cp_vision.UserError, match="VisionTransformer"):
         cp_vision.insert_pools(model, ["blocks.2", "blocks.3"])
     assert list(model.state_dict()) == keys
+
+
+def test_blocks_of_several_types_get_pools_of_their_type():
+    model = timm.create_model("test_vit")
+    model.blocks[2].bfloat16()
+    cp_vision.insert_pools(model, ["blocks.1", "blocks.2"])
+    types = [next(model.blocks[i].context_pool.parameters()).dtype for i in (1, 2)]
+    assert types == [torch.float32, torch.bfloat16]
+
+
+def test_an_adapter_around_a_block_has_the_models_width():
+    class Adapter(nn.Module):
+        def __init__(self, block, channels):
+            super().__init__()
+            self.block, self.up, self.down = block, nn.Linear(8, channels), nn.Linear(channels, 8)
+
+        def forward(self, x, **kwargs):
+            x = self.block(x, **kwargs)
+            return x + self.up(self.down(x))
+
+    model = timm.create_model("test_vit")
+    model.blocks[2] = Adapter(model.blocks[2], model.embed_dim)
+    cp_vision.insert_pools(model, ["blocks.2"])
+    assert model.blocks[2].context_pool.channels == model.embed_dim
 
 
 def test_a_block_that_runs_at_two_places_is_no_place_for_one_pool():

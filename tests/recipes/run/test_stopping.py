@@ -126,6 +126,7 @@ def test_what_is_no_checkpoint_is_named(content, tmp_path, capsys):
     assert main(["digits", *sets(SMALL), "--output", str(tmp_path / "run"), "--resume", str(file)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert str(file) in line
+    assert "weights_only" not in line
     assert not (tmp_path / "run").exists()
 
 

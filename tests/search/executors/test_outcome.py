@@ -12,7 +12,7 @@ from cp_vision.search import Observer, Search, SearchConfig
 from cp_vision.search.evaluators.base import NotKeptError
 from cp_vision.search.evaluators.pruning import Pruner
 from cp_vision.search.executors.local import run_trials
-from cp_vision.search.executors.outcome import Outcome, record_outcome
+from cp_vision.search.executors.outcome import Outcome, outcome_of, record_outcome
 from cp_vision.search.samplers.queue import NextTrial
 from cp_vision.search.study.lease import MOST_ATTEMPTS
 from cp_vision.search.study.progress import training_folder
@@ -44,6 +44,15 @@ RAY = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 EXECUTORS = ["local", pytest.param("ray", marks=RAY)]
 # Of these one for each kind of outcome: what else is like them is told apart before an executor sees it.
 WITH_ALL_ON_RAY = [WITH_ALL[number] for number in (0, 2, 4, 5)]
+
+
+def test_a_loading_worker_that_the_system_ends_is_no_failure_of_the_candidate():
+    def evaluate():
+        raise RuntimeError("DataLoader worker (pid 4711) is killed by signal: Killed. ")
+
+    outcome = outcome_of(evaluate)
+    assert outcome.kind == "died"
+    assert "lower workers" in outcome.reason
 
 
 class FixedQueue:
