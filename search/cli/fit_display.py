@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,15 +51,22 @@ def show_fit_results(values: Mapping[str, Any]) -> str:
 
 
 class FitProgress:
-    """One line on the terminal for each part of a search by fitted stand-ins."""
+    """One line on the terminal for a search by fitted stand-ins; in a log a line for each part.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: show nothing.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.is_log, self.hidden = not sys.stderr.isatty() and not quiet, quiet or not sys.stderr.isatty()
         self.bar: tqdm | None = None
 
     def __call__(self, done: int, total: int, what: str) -> None:
         """Take parts done, parts in all (0 where that is not known) and what is being done."""
+        if self.is_log:
+            print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
         if self.bar is None:
-            self.bar = tqdm(total=total, bar_format="{bar:12} {n}/{total} {desc} [{elapsed}]")
+            self.bar = tqdm(total=total, disable=self.hidden, bar_format="{bar:12} {n}/{total} {desc} [{elapsed}]")
         self.bar.total, self.bar.n = total, done
         self.bar.set_description_str(what)
 

@@ -102,7 +102,7 @@ def _needs_optuna() -> Iterator[None]:
         raise UserError("cp-search needs Optuna, which is not installed; pip install 'cp-vision[search]'") from error
 
 
-def _fit(config: SearchConfig, plan_only: bool, command: str) -> None:
+def _fit(config: SearchConfig, plan_only: bool, command: str, quiet: bool) -> None:
     with _needs_optuna():
         from ..run_fit import FitSearch
         from .fit_display import FitProgress, show_fit_forecast
@@ -111,7 +111,7 @@ def _fit(config: SearchConfig, plan_only: bool, command: str) -> None:
     if plan_only:
         print(show_fit_forecast(search.forecast(), search.budgets))
         return
-    progress = FitProgress()
+    progress = FitProgress(quiet)
     try:
         found = search.run(progress)
     except KeyboardInterrupt:
@@ -127,7 +127,7 @@ def _fit(config: SearchConfig, plan_only: bool, command: str) -> None:
 
 def _search(config: SearchConfig, plan_only: bool, command: str, quiet: bool = False) -> None:
     if config.evaluator == "fit":
-        _fit(config, plan_only, command)
+        _fit(config, plan_only, command, quiet)
         return
     with _needs_optuna():
         from ..runner import Search
