@@ -242,6 +242,9 @@ class SearchConfig(CheckedModel):
     @field_validator("evaluator")
     @classmethod
     def _of_trained(cls, value: str, info: ValidationInfo) -> str:
+        if value != "fit" and info.data.get("budget") is not None:
+            # Several of a measure are for models of their own, which searches that train don't give.
+            read_budgets(info.data["budget"])
         if value == "fit":
             if not info.data.get("weights"):
                 raise ValueError("fit needs a trained base: --weights FILE, or --weights pretrained")
