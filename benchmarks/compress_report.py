@@ -52,7 +52,8 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
 
 def _cell(row: Row | None) -> str:
     if row is None:
-        return "not reached"
+        # Not reached, or not measured.
+        return "–"
     star = r"\*" if row["refitted"] == "True" else ""
     return f"{float(row['macs']):.2f}x, KL {float(row['score']):.4f}{star}, {_accuracy(row)}"
 
