@@ -53,7 +53,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
 def _cell(row: Row | None) -> str:
     if row is None:
         # Not reached, or not measured.
-        return "–"
+        return ""
     star = r"\*" if row["refitted"] == "True" else ""
     return f"{float(row['macs']):.2f}x, KL {float(row['score']):.4f}{star}, {_accuracy(row)}"
 
