@@ -185,6 +185,8 @@ class Progress(Observer):
     def on_phase(self, name: str, parts: int) -> None:
         """Show a line of its own for it."""
         self._end_part()
+        if self.is_log:
+            print(name, file=sys.stderr, flush=True)
         layout = "{bar:12} {n:.1f}/{total} " + name + " [{elapsed}, {remaining} left]"
         self.part = tqdm(total=parts, disable=self.hidden, bar_format=layout)
 

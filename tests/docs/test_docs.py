@@ -104,6 +104,10 @@ def settings(values):
 def search(words, desk):
     if words[0] in COMMANDS:
         return search_cli.main(words)
+    if "--weights" in words:
+        # A trained base and its images are the reader's own: what is asked for is read, as ever before anything else.
+        search_cli._config(search_cli.parser().parse_args(words), "")
+        return 0
     # What a page would write, here or elsewhere, is left alone.
     words = [*words, "--plan", "--output", str(desk / "new"), *settings(SMALL)]
     if "--storage" in words:
