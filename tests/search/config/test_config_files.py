@@ -64,7 +64,7 @@ WORDS = [
 def config_of(words, monkeypatch):
     """The config that the command searches with."""
     asked = []
-    monkeypatch.setattr(cli, "_search", lambda config, plan_only, command: asked.append(config))
+    monkeypatch.setattr(cli, "_search", lambda config, plan_only, command, quiet: asked.append(config))
     assert cli.main(words) == 0
     return asked[0]
 
