@@ -97,14 +97,12 @@ class Processes:
             CommandError: as well.
         """
         found: list[T] = []
+
+        def take() -> None:
+            found.append(function())
+
         for turn in (True, False):
-            error = None
-            if turn is self.primary:
-                try:
-                    found.append(function())
-                except (CommandError, UserError) as caught:
-                    error = caught
-            self._raise_any(error)
+            self.agreed(take if turn is self.primary else _nothing)
         return found[0]
 
     def _raise_any(self, error: CommandError | UserError | None) -> None:
@@ -136,6 +134,10 @@ class Processes:
         if error is not None:
             error.told_elsewhere = not self.primary
             raise error
+
+
+def _nothing() -> None:
+    """The turn of others."""
 
 
 def single_process() -> Processes:

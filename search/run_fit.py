@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,5 +176,4 @@ class _Unlabelled:
 @torch.inference_mode()
 def _right(model: nn.Module, loader: ScoringLoader) -> Tensor:
     """For each image 1 where the model is right, else 0."""
-    parts: Sequence[Tensor] = [(model(x).argmax(1) == labels).double() for x, labels in loader if len(labels)]
-    return torch.cat(list(parts))
+    return torch.cat([(model(x).argmax(1) == labels).double() for x, labels in loader if len(labels)])
