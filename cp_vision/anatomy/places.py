@@ -20,6 +20,7 @@ from ..cost.on_meta_device import meta_copy
 from ..shared.errors import UserError, closest, listed
 from .block import Block, DroppedBlock, Layout, has_pool
 from .call import Call
+from .hidden import hidden_of
 from .known_families import check_removable, list_blocks
 from .replacement import Replacement
 from .token_grid import TokenGrid
@@ -50,6 +51,8 @@ class Place:
         grid: height and width of its input, in tokens or pixels; of a window, where it works on these.
         count: how many such inputs one image has.
         macs: its cost for one image.
+        parts: how many hidden units, heads or expanded channels it has that could stay, see
+            :func:`cp_vision.anatomy.hidden.hidden_of`; 0 where they aren't known.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Place:
     grid: tuple[int, int]
     count: int
     macs: int
+    parts: int
 
 
 def find_places(model: nn.Module, names: Sequence[str]) -> list[Place]:
@@ -254,6 +258,7 @@ def _run(
         pair=False,
         count=1,
         macs=sum(call.macs() for call in calls),
+        parts=_parts(calls[0].module) if len(calls) == 1 else 0,
     )
     if first.layout == "tokens":
         if patches is None or shape[0] - math.prod(patches) < 0:
@@ -280,6 +285,7 @@ def _half(name: str, block: Block, call: Call, around: Call, patches: tuple[int,
         pair=call.pair,
         count=call.count,
         macs=call.macs(),
+        parts=_parts(call.module),
     )
     of_map = around.input[1:] if block.layout == "NCHW" else around.input[:2]
     if len(shape) == 3:
@@ -298,6 +304,11 @@ def _half(name: str, block: Block, call: Call, around: Call, patches: tuple[int,
         if block.layout == "NHWC" and call.count == 1 and math.prod(of_map) == shape[0]:
             return tokens(prefix=0, source="block", grid=(of_map[0], of_map[1]))
     raise UserError(f"replace {name!r}: where its {shape} tokens lie is not known; replace the whole block")
+
+
+def _parts(module: nn.Module) -> int:
+    hidden = hidden_of(module)
+    return 0 if hidden is None else hidden.parts
 
 
 def _window_size(block: Any) -> tuple[int, int] | None:

@@ -12,7 +12,6 @@ from contextlib import closing
 import torch
 from torch import Tensor, nn
 
-from ..layers.narrow_mlp import NarrowMlp
 from .batches import Batches
 from .block_sums import BlockSums
 from .fit_round import FitRound
@@ -74,10 +73,10 @@ def _choose(
     teacher: nn.Module, fitted: Sequence[FittedBlock], batches: Batches, grids: dict[str, tuple[int, int]]
 ) -> None:
     alike: dict[tuple[str, type, int], list[FittedBlock]] = {}
+    narrow = [one for one in fitted if getattr(one.stand_in, "kept", None) is not None]
     for one in fitted:
-        if pools := len(getattr(one.stand_in, "pools", ())):
+        if (pools := len(getattr(one.stand_in, "pools", ()))) and one not in narrow:
             alike.setdefault((one.path, type(one.stand_in), pools), []).append(one)
-    narrow = [one for one in fitted if isinstance(one.stand_in, NarrowMlp)]
     if not alike and not narrow:
         return
     FitRound([*(first for first, *_ in alike.values()), *narrow], teacher, teacher, batches).choose()

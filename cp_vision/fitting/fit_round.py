@@ -9,19 +9,18 @@ from contextlib import ExitStack, closing
 import torch
 from torch import Tensor, nn
 
-from ..layers.narrow_mlp import NarrowMlp
 from .batches import Batches
 from .block_sums import HELD_OUT_EVERY, BlockSums
 from .capture import Capture
 from .fitted_block import FittedBlock
 from .frontier import Frontier
+from .kept import KeptSums, keep_best
 from .local_steps import train_locally
 from .supports import set_supports, starting_supports
-from .units import UnitSums, keep_units
 
 __all__ = ["FitRound"]
 
-# Supports and units are chosen on so many images, with the better of these ridges.
+# Supports and what is kept are chosen on so many images, with the better of these ridges.
 _FEW = 64
 _FEW_RIDGES = (1e-4, 1e-2)
 # Local steps are taken on as many images as have so many bytes of maps.
@@ -51,21 +50,20 @@ class FitRound:
         self.begin = begin
 
     def choose(self) -> None:
-        """Choose, on a few images, the supports that pools start from and the hidden units that stay."""
+        """Choose, on a few images, the parts of blocks that stay and the supports that pools start from."""
+        self._choose_kept([one for one in self.fitted if getattr(one.stand_in, "kept", None) is not None])
         self._choose_supports([one for one in self.fitted if getattr(one.stand_in, "pools", ())])
-        self._choose_units([one for one in self.fitted if isinstance(one.stand_in, NarrowMlp)])
 
-    def _choose_units(self, fitted: Sequence[FittedBlock]) -> None:
+    def _choose_kept(self, fitted: Sequence[FittedBlock]) -> None:
         if not fitted:
             return
-        sums = {one.path: UnitSums(self.teacher.get_submodule(one.path)) for one in fitted}
+        sums = {one.path: KeptSums(self.teacher.get_submodule(one.path)) for one in fitted}
         for _, maps in self.passes(self._few(_FEW)):
-            given = {one.path: (one, x) for one, (x, _) in zip(self.fitted, maps, strict=True)}
+            given = {one.path: one.replacement.as_maps(x) for one, (x, _) in zip(self.fitted, maps, strict=True)}
             for path, of_path in sums.items():
-                one, x = given[path]
-                of_path.add(one.tokens(x))
+                of_path.add(given[path])
         for one in fitted:
-            keep_units(one.stand_in, sums[one.path])
+            keep_best(one.stand_in, sums[one.path])
 
     def _choose_supports(self, fitted: Sequence[FittedBlock]) -> None:
         if not fitted:
@@ -102,7 +100,7 @@ class FitRound:
                 if left < 0:
                     break
         for one, pairs in zip(self.fitted, kept, strict=True):
-            if not getattr(one.stand_in, "pools", ()):
+            if not getattr(one.stand_in, "pools", ()) and getattr(one.stand_in, "kept", None) is None:
                 # The closed form of a plain map can't be improved on.
                 continue
             x, y = (torch.cat(maps) for maps in zip(*pairs, strict=True))

@@ -5,7 +5,6 @@ Shapes: B images of a batch, n tokens of an image, F features, C channels.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..anatomy.replacement import Replacement
@@ -52,11 +51,6 @@ class FittedBlock:
         """Height and width of a map."""
         height, width = self.replacement.as_maps(x)[0].shape[2:]
         return height, width
-
-    def tokens(self, x: Tensor) -> Tensor:
-        """All tokens of a map, prefix tokens among them, (M, C)."""
-        of_grid, *prefix = self.replacement.as_maps(x)
-        return torch.cat([part.flatten(0, 1) for part in (of_grid.flatten(2).mT, *prefix)])
 
     def ranks(self) -> list[int]:
         """Of the map of each part."""

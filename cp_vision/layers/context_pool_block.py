@@ -1,13 +1,14 @@
-"""A stand-in for blocks: a linear map of each token and of its pooled neighbourhood.
+"""A stand-in for blocks: a linear map of each token, of its pooled neighbourhood, and of parts of a block that stay.
 
-Shapes: B batch, C channels, H x W grid, P prefix tokens (class and register tokens), S supports, F = (1 + S) C
-features, r rank. ``x_BCHW`` the map, ``x_BPC`` its prefix tokens.
+Shapes: B batch, C channels, H x W grid, P prefix tokens (class and register tokens), S supports, m features that stay,
+F = (1 + S) C + m features, r rank. ``x_BCHW`` the map, ``x_BPC`` its prefix tokens.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -25,16 +26,18 @@ _EPS = 1e-6
 
 
 class ContextPoolBlock(nn.Module):
-    """``y = x + U (V_0 n(x) + V_1 pool(n(x)) + ...) + b``, fitted in closed form to what blocks did.
+    """``y = x + U (V_0 n(x) + V_1 pool(n(x)) + ... + W h(x)) + b``, fitted in closed form to what blocks did.
 
-    A new block is the identity: U, b and what stands for prefix tokens are zero. Since a pool averages all channels of
-    a token with the same weights, it acts on the r channels of ``V_1 n(x)`` and not on all C.
+    h are hidden units, heads or channels of the block that stay as they are; mostly there are none. A new block is the
+    identity: U, b and what stands for prefix tokens are zero. Since a pool averages all channels of a token with the
+    same weights, it acts on the r channels of ``V_1 n(x)`` and not on all C.
 
-    A prefix token t has a map of its own, of the same rank, of ``[n(t), mean of n(patches)]``.
+    A prefix token t has a map of its own, of the same rank, of ``[n(t), mean of n(patches), h(t)]``.
 
     Args:
         channels: C.
-        rank: r; None takes the rank at which the maps cost as many MACs as one full map of x, C^2 a token.
+        rank: r; None takes the rank at which the maps cost as many MACs as one full map of x, C^2 a token; where
+            something is kept, C.
         pool: False leaves the pools away; what stays is a linear map of each token by itself.
         learned_weight: whether the pools predict a weight for each token.
         learned_support: whether the pools predict a support for each token. Where neither is predicted, a pool is a
@@ -44,19 +47,22 @@ class ContextPoolBlock(nn.Module):
         norm: whether n is a LayerNorm over channels without parameters, as in front of pre-norm transformer blocks;
             else it is nothing.
         prefix: P.
+        kept: what gives h, with m as its ``size``, such as :class:`cp_vision.layers.kept_units.KeptUnits`.
         **pool_options: of pools that predict one of both, see :class:`cp_vision.ContextPool2d`, with 0.2 for
             ``support_range``.
 
     Attributes:
         pools: the S pools; what they predict is predicted from n(x).
-        read_out: U, V_0 ... V_S and b.
+        kept: see above, or None.
+        read_out: U, V_0 ... V_S, W and b.
         prefix_read_outs: of each prefix token.
 
     Raises:
         ValueError: an argument outside its range.
 
     Source: our extension of Huang et al., ICML 2022. Linear maps in place of blocks, fitted to their outputs:
-    ReplaceMe, Shopkhoev et al. 2025, arXiv 2505.02819 (language models).
+    ReplaceMe, Shopkhoev et al. 2025, arXiv 2505.02819 (language models). Parts kept, and the layer behind them fitted
+    again: He et al., ICCV 2017, arXiv 1707.06168; a map beside them is our extension.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class ContextPoolBlock(nn.Module):
         residual: bool = True,
         norm: bool = False,
         prefix: int = 0,
+        kept: nn.Module | None = None,
         learned_weight: bool = False,
         learned_support: bool = False,
         **pool_options: Any,
@@ -85,8 +92,9 @@ class ContextPoolBlock(nn.Module):
             if rank > channels:
                 raise ValueError(f"rank {rank} must be at most the number of channels, {channels}")
         count = supports if pool else 0
-        features = (1 + count) * channels
-        rank = rank or max(1, channels * channels // (features + channels) if pool else channels)
+        size = 0 if kept is None else int(cast("Any", kept).size)
+        features = (1 + count) * channels + size
+        rank = rank or (max(1, channels * channels // (features + channels)) if pool and kept is None else channels)
         self.channels, self.residual, self.norm, self.prefix = channels, residual, norm, prefix
         if learned_weight or learned_support:
             predicted = {"learned_weight": learned_weight, "learned_support": learned_support}
@@ -96,8 +104,9 @@ class ContextPoolBlock(nn.Module):
             raise ValueError(f"{', '.join(pool_options)} need learned_weight=True or learned_support=True")
         else:
             self.pools = nn.ModuleList(GaussianPool() for _ in range(count))
+        self.kept = kept
         self.read_out = ReadOut(features, channels, rank)
-        self.prefix_read_outs = nn.ModuleList(ReadOut(2 * channels, channels, rank) for _ in range(prefix))
+        self.prefix_read_outs = nn.ModuleList(ReadOut(2 * channels + size, channels, rank) for _ in range(prefix))
 
     @property
     def rank(self) -> int:
@@ -117,26 +126,31 @@ class ContextPoolBlock(nn.Module):
         if (0 if x_BPC is None else x_BPC.shape[1]) != self.prefix:
             raise ValueError(f"expected {self.prefix} prefix tokens, got {None if x_BPC is None else x_BPC.shape[1]}")
         n_BCHW, read_out, pools = self._norm(x_BCHW, 1), self.read_out, self._pools()
-        down_0, *down = read_out.down.split(self.channels, 1)
+        h_BmHW, h_BPm = self._kept(n_BCHW, x_BPC)
+        sizes = [self.channels] * (1 + len(pools))
+        down_0, *down, down_h = read_out.down.tensor_split(list(accumulate(sizes)), 1)
         y_BCHW = pointwise(n_BCHW, down_0, read_out.bias if read_out.up is None else None)
         for pool, down_k in zip(pools, down, strict=True):
             y_BCHW = y_BCHW + _pooled(pool, pointwise(n_BCHW, down_k), n_BCHW)
+        if h_BmHW is not None:
+            y_BCHW = y_BCHW + pointwise(h_BmHW, down_h)
         if read_out.up is not None:
             y_BCHW = pointwise(y_BCHW, read_out.up, read_out.bias)
         if self.residual:
             y_BCHW = x_BCHW + y_BCHW
         if x_BPC is None:
             return y_BCHW
-        parts = zip(self.prefix_read_outs, self._prefix_features(n_BCHW, x_BPC), strict=True)
+        parts = zip(self.prefix_read_outs, self._prefix_features(n_BCHW, x_BPC, h_BPm), strict=True)
         y_BPC = torch.cat([one(features) for one, features in parts], 1)
         return y_BCHW, x_BPC + y_BPC if self.residual else y_BPC
 
     def features(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> list[Tensor]:
-        """What the linear maps read: (B, H W, F) for the grid, then (B, 1, 2 C) for each prefix token."""
+        """What the linear maps read: (B, H W, F) for the grid, then (B, 1, 2 C + m) for each prefix token."""
         n_BCHW = self._norm(x_BCHW, 1)
-        pooled = [_pooled(pool, n_BCHW, n_BCHW) for pool in self._pools()]
-        of_grid = torch.cat([part.flatten(2).mT for part in (n_BCHW, *pooled)], 2)
-        return [of_grid, *([] if x_BPC is None else self._prefix_features(n_BCHW, x_BPC))]
+        h_BmHW, h_BPm = self._kept(n_BCHW, x_BPC)
+        parts = [n_BCHW, *(_pooled(pool, n_BCHW, n_BCHW) for pool in self._pools())]
+        of_grid = torch.cat([part.flatten(2).mT for part in (*parts, *([] if h_BmHW is None else [h_BmHW]))], 2)
+        return [of_grid, *([] if x_BPC is None else self._prefix_features(n_BCHW, x_BPC, h_BPm))]
 
     def read_outs(self) -> list[ReadOut]:
         """The linear maps, in the order of :meth:`features`."""
@@ -148,14 +162,20 @@ class ContextPoolBlock(nn.Module):
         Args:
             grid: height and width of the map, in tokens or pixels.
         """
-        channels = self.channels
-        maps = read_out_macs((1 + len(self.pools)) * channels, channels, self.rank)
-        prefix = self.prefix * read_out_macs(2 * channels, channels, self.rank)
-        pooled = self.read_out.down.shape[0]
-        return math.prod(grid) * maps + prefix + sum(pool.macs(grid, pooled) for pool in self._pools())
+        kept: Any = self.kept
+        maps = read_out_macs(self.read_out.down.shape[1], self.channels, self.rank)
+        size = 0 if kept is None else kept.size
+        prefix = self.prefix * read_out_macs(2 * self.channels + size, self.channels, self.rank)
+        pooled = sum(pool.macs(grid, self.read_out.down.shape[0]) for pool in self._pools())
+        return math.prod(grid) * maps + prefix + pooled + (0 if kept is None else kept.macs(grid, self.prefix))
 
     def _pools(self) -> list[Any]:
         return list(self.pools)
+
+    def _kept(self, n_BCHW: Tensor, x_BPC: Tensor | None) -> Any:
+        if self.kept is None:
+            return None, None
+        return self.kept(n_BCHW, None if x_BPC is None else self._norm(x_BPC, 2))
 
     def _norm(self, x: Tensor, dim: int) -> Tensor:
         if not self.norm:
@@ -164,9 +184,11 @@ class ContextPoolBlock(nn.Module):
             return F.layer_norm(x, (self.channels,), eps=_EPS)
         return F.layer_norm(x.movedim(dim, -1), (self.channels,), eps=_EPS).movedim(-1, dim)
 
-    def _prefix_features(self, n_BCHW: Tensor, x_BPC: Tensor) -> list[Tensor]:
+    def _prefix_features(self, n_BCHW: Tensor, x_BPC: Tensor, h_BPm: Tensor | None) -> list[Tensor]:
         mean_B1C = n_BCHW.mean((2, 3))[:, None]
-        return [torch.cat([token, mean_B1C], 2) for token in self._norm(x_BPC, 2).split(1, 1)]
+        tokens = [self._norm(x_BPC, 2), *([] if h_BPm is None else [h_BPm])]
+        each = zip(*(part.split(1, 1) for part in tokens), strict=True)
+        return [torch.cat([token, mean_B1C, *kept], 2) for token, *kept in each]
 
     def extra_repr(self) -> str:
         """Show what tells this block from another."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..anatomy.mlp import mlp_layers
+from ..anatomy.hidden import hidden_of
 from ..anatomy.places import Place
 from ..layers.context_pool_block import ContextPoolBlock
-from ..layers.narrow_mlp import NarrowMlp
+from ..layers.kept_channels import KeptChannels
+from ..layers.kept_heads import KeptHeads
+from ..layers.kept_units import KeptUnits
 from ..layers.read_out import ReadOut
 from ..shared.errors import UserError, closest, listed
 
@@ -137,7 +139,9 @@ def make_stand_in(modules: Sequence[nn.Module], place: Place, options: Mapping[s
             made = of_rank(_rank_of_share(of_rank, place, options["share"]))
         else:
             made = make(modules, place, **own)
-            if "rank" in allowed and own.get("rank") is None and _macs(made, place) > _MOST * place.macs:
+            # What keeps a part of a block costs what that part does.
+            has_default = "rank" in allowed and own.get("rank") is None and getattr(made, "kept", None) is None
+            if has_default and _macs(made, place) > _MOST * place.macs:
                 made = of_rank(_rank_of_share(of_rank, place, _MOST))
     except (TypeError, ValueError) as error:
         raise UserError(f"replace {place.name!r} with {dict(options)}: {error}") from error
@@ -187,21 +191,28 @@ def _context_pool(modules: Sequence[nn.Module], place: Place, **options: Any) ->
     return ContextPoolBlock(place.channels, residual=place.residual, norm=place.norm, prefix=place.prefix, **options)
 
 
-def _narrow_mlp(modules: Sequence[nn.Module], place: Place, *, units: int) -> NarrowMlp:
-    layers = mlp_layers(modules[0]) if len(modules) == 1 else None
-    if place.residual or layers is None:
-        raise ValueError("narrow_mlp stands in for an MLP half of two layers, without a norm between them")
-    gated, most = len(layers.weights) > 1, len(layers.weights[0])
-    made = NarrowMlp(place.channels, units, copy.deepcopy(layers.act), gated=gated, prefix=place.prefix)
-    if units > most:
-        raise ValueError(f"units {units} must be at most those of the MLP, {most}")
-    if not layers.out.is_meta:
-        # Until a fit chooses.
-        made.keep(layers.weights, layers.biases, torch.arange(units))
-    return made
+def _narrow(
+    which: type[nn.Module], part: str, what: str, modules: Sequence[nn.Module], place: Place, **options: Any
+) -> ContextPoolBlock:
+    """A stand-in that keeps some parts of the middle of what it replaces."""
+    hidden = hidden_of(modules[0]) if len(modules) == 1 else None
+    if hidden is None or not isinstance(hidden.kept, which):
+        raise ValueError(f"it stands in for {what}")
+    count = options.pop(part, None)
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= hidden.parts:
+        raise ValueError(f"{part} {count!r} must be a whole number from 1 to {hidden.parts}, those that there are")
+    # Until a fit chooses.
+    kept = hidden.kept.some(torch.arange(count, device=hidden.out.device))
+    return _context_pool(modules, place, **{"pool": False, **options}, kept=kept)
 
 
-register_stand_in("narrow_mlp", _narrow_mlp, ("units",))
+_PARTS: dict[str, tuple[type[nn.Module], str, str]] = {
+    "narrow_mlp": (KeptUnits, "units", "an MLP half of two layers, without a norm between them"),
+    "narrow_attention": (KeptHeads, "heads", "an attention half whose heads know of no positions, norms or gates"),
+    "narrow_conv": (KeptChannels, "channels", "an inverted residual without squeeze-and-excitation"),
+}
+for _name, _about in _PARTS.items():
+    register_stand_in(_name, partial(_narrow, *_about), (_about[1], "pool", "rank"))
 register_stand_in(
     "context_pool",
     _context_pool,

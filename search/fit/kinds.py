@@ -84,12 +84,32 @@ def _of_rank(divisor: int, pool: bool) -> Callable[[Place], Mapping[str, Any] | 
 
 
 def _of_units(share: float) -> Callable[[Place], Mapping[str, Any] | None]:
+    """Hidden units of an MLP half, or expanded channels of an inverted residual, as many as a share of C."""
+
     def options(place: Place) -> Mapping[str, Any] | None:
-        if place.residual or place.name.rpartition(".")[2] not in ("mlp", "ffn"):
+        count = max(8, round(share * place.channels / 8) * 8)
+        if not place.parts or count >= place.parts or _is_attention(place):
             return None
-        return {"kind": "narrow_mlp", "units": max(8, round(share * place.channels / 8) * 8)}
+        return {"kind": "narrow_conv", "channels": count} if place.residual else {"kind": "narrow_mlp", "units": count}
 
     return options
+
+
+def _of_heads(divisor: int, pool: bool = False) -> Callable[[Place], Mapping[str, Any] | None]:
+    """A share of the heads of an attention half; of fewer heads than that a single one, once."""
+
+    def options(place: Place) -> Mapping[str, Any] | None:
+        count = max(1, round(place.parts / divisor))
+        if not place.parts or not _is_attention(place) or count == max(1, round(place.parts / (2 * divisor))):
+            return None
+        of_pool = {"pool": True, "rank": max(1, place.channels // 2)} if pool else {}
+        return {"kind": "narrow_attention", "heads": count, **of_pool}
+
+    return options
+
+
+def _is_attention(place: Place) -> bool:
+    return not place.residual and place.name.rpartition(".")[2] not in ("mlp", "ffn")
 
 
 # Rank C/3 of pool and map costs what the full map does.
@@ -99,8 +119,10 @@ register_option("pool/8", _of_rank(8, pool=True))
 register_option("pool/3", _of_rank(3, pool=True))
 register_option("pool", _of_rank(1, pool=True))
 
-# Hidden units that stay beside a map, as a share of C.
-for share in (0.25, 0.5, 1, 2):
-    register_option(f"units {share:g}C", _of_units(share), plain=True)
+# What stays of the middle of a block beside a map.
+for _share in (0.25, 0.5, 1, 2):
+    register_option(f"units {_share:g}C", _of_units(_share), plain=True)
+for _divisor in (6, 3, 2):
+    register_option(f"heads/{_divisor}", _of_heads(_divisor), plain=True)
 
 DEFAULT_KINDS = tuple(_KINDS)
