@@ -26,7 +26,7 @@ from .space.space import Space
 from .study.contents import StudyContents
 from .types import Limit
 
-__all__ = ["SearchContext", "base_architecture"]
+__all__ = ["SearchContext", "base_architecture", "base_kwargs"]
 
 # Values of the config that decide results as they stand there.
 _DECIDING = ("base", "early_stop", "evaluator", "keep_accuracy", "objective", "sampler", "seed", "val_fraction")
@@ -126,6 +126,16 @@ class SearchContext:
         )
 
 
+def base_kwargs(config: SearchConfig, recipe: Recipe) -> dict[str, Any]:
+    """The base's arguments from the config, or of the recipe where that is of the same model."""
+    kwargs = config.model_kwargs
+    if kwargs is None:
+        own = recipe.model.removeprefix("cp_") == split_model_name_tag(config.base)[0]
+        kwargs = recipe.model_kwargs if own else {}
+    # Where the bare recipe's model pools, drops or replaces is no argument of the base's.
+    return {key: value for key, value in kwargs.items() if key not in CHANGES}
+
+
 def _limit(limit: Limit) -> tuple[str, Any]:
     name = "MACs" if limit.measure == "macs" else limit.measure
     return name, limit.text if limit.measure == "latency" else limit.most
@@ -137,11 +147,5 @@ def base_architecture(config: SearchConfig, recipe: Recipe, num_classes: int) ->
     Raises:
         UserError: an argument that it doesn't take.
     """
-    kwargs = config.model_kwargs
-    if kwargs is None:
-        own = recipe.model.removeprefix("cp_") == split_model_name_tag(config.base)[0]
-        kwargs = recipe.model_kwargs if own else {}
-    # Where the bare recipe's model pools, drops or replaces is no argument of the base's.
-    kwargs = {key: value for key, value in kwargs.items() if key not in CHANGES}
-    args = model_args(config.base, recipe, num_classes, kwargs)
+    args = model_args(config.base, recipe, num_classes, base_kwargs(config, recipe))
     return Architecture(config.base, pool_options=config.pool_options, model_args=args)

@@ -21,7 +21,7 @@ from ..recipes.data.evaluation_loader import ScoringLoader
 from ..recipes.data.images import Images
 from ..recipes.data.open import count_classes, open_splits
 from ..recipes.data.seeding import seed_all
-from ..recipes.models import build_model, data_config, save_model
+from ..recipes.models import data_config, save_model
 from ..recipes.processes import single_process
 from .config.addresses import hide_password
 from .config.files import check_evaluator, write_config
@@ -35,20 +35,25 @@ from .fit.forecast import Forecast, forecast
 from .fit.images import is_held_out
 from .fit.library import Tell
 from .fit.result import Compressed
+from .fit_base import FitBase
 from .outputs.fit_results import joined, point_values, read_results, values_of
 from .outputs.fit_writer import model_card, write_fit_results
 from .study.workers import folder_lock
 
-__all__ = ["LIBRARY", "FitSearch"]
+__all__ = ["BASE", "LIBRARY", "FitSearch"]
 
-LIBRARY = "library"
+# Folders in the output.
+BASE, LIBRARY = "base", "library"
+# Images a second are measured of single images and of batches.
+_BATCH_SIZES = (1, 32)
 
 
 class FitSearch:
     """A search by fitted stand-ins that is set up and checked, with nothing written yet.
 
-    Stand-ins are fitted to images of the training split, without labels and without augmentation; nothing is chosen
-    by a label. The models and their counterparts are scored on the test split, once each.
+    A base without weights is trained by the recipe first. Stand-ins are fitted to images of the training split, without
+    labels and without augmentation; nothing is chosen by a label. The models and their counterparts are scored on the
+    test split, once each.
 
     Args:
         config: of a search whose evaluator is ``fit``.
@@ -71,13 +76,14 @@ class FitSearch:
         classes = count_classes(self.train, self.recipe)
         base = base_architecture(config, self.recipe, classes)
         seed_all(self.recipe.seed)
-        recipe = self.recipe
-        model = build_model(config.base, base.model_args, recipe.pretrained, recipe.initial_checkpoint).eval()
-        self.model: Any = model.to(single_process().device)
+        self.base = FitBase(config, base, self.recipe, self.output / BASE)
+        self.model: Any = self.base.model()
         count = min(config.fit_images, len(self.train))
         self._fitted = [i * len(self.train) // count for i in range(count)]
         self.images = _Unlabelled(self._loader(self.train.part(self._fitted)))
-        refuse_guessing(100 * float(_right(self.model, self.images.loader).mean()), classes, count)
+        self._classes = classes
+        if self.base.is_trained:
+            self._refuse_guessing()
 
     def forecast(self) -> Forecast:
         """What it takes and what it can reach; nothing is written."""
@@ -93,6 +99,9 @@ class FitSearch:
             UserError: a budget can't be met, or the output folder holds a library of something else.
             CommandError: the output folder can't be written.
         """
+        if not self.base.is_trained:
+            # What can't be is told before an hour of training.
+            self.forecast()
         make_folder(self.output)
         # One process after another; each goes on from the library of those before.
         with folder_lock(self.output):
@@ -108,6 +117,11 @@ class FitSearch:
 
     def _run(self, tell: Tell | None) -> Compressed:
         config, old = self.config, read_results(self.output)
+        if not self.base.is_trained:
+            write_config(config, self.output / CONFIG_FILE, recipe=self.recipe)
+            self.base.train(tell)
+            self.model = self.base.model()
+            self._refuse_guessing()
         scored = self._loader(self.test)
         noted = False
 
@@ -128,6 +142,7 @@ class FitSearch:
             limit=config.fit_images,
             epochs=config.distil_epochs,
             training=self._to_distil() if config.distil_epochs else None,
+            batch_sizes=_BATCH_SIZES,
             folder=self.output / LIBRARY,
             progress=note,
         )
@@ -149,6 +164,10 @@ class FitSearch:
         )
         write_fit_results(joined(old, values), self.output)
         return found
+
+    def _refuse_guessing(self) -> None:
+        accuracy = 100 * float(_right(self.model, self.images.loader).mean())
+        refuse_guessing(accuracy, self._classes, len(self._fitted))
 
     def _loader(self, images: Any) -> ScoringLoader:
         return ScoringLoader(images, self.recipe, data_config(self.model, self.recipe), single_process())

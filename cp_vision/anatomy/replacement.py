@@ -65,9 +65,11 @@ class Replacement(nn.Module):
             size = self.grid() if self.grid is not None else ()
             is_open = any(isinstance(side, fx.Proxy) for side in size)
             return record_call(self, x, **({"map_size": size} if is_open else {}))
-        maps = self.as_maps(x, map_size)
-        y_BCHW, y_BPC = self.stand_in(*maps) if len(maps) == 2 else (self.stand_in(*maps), None)
-        y = self._as_given(y_BCHW, y_BPC)
+        if self.layout == "tokens" and getattr(self.stand_in, "takes_tokens", False):
+            y = self.stand_in.of_tokens(x)
+        else:
+            maps = self.as_maps(x, map_size)
+            y = self._as_given(*(self.stand_in(*maps) if len(maps) == 2 else (self.stand_in(*maps), None)))
         return (y, None) if self.pair else y
 
     def as_maps(self, x: Tensor, map_size: tuple[int, int] | None = None) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """A stand-in for blocks: a linear map of each token, of its pooled neighbourhood, and of parts of a block that stay.
 
-Shapes: B batch, C channels, H x W grid, P prefix tokens (class and register tokens), S supports, m features that stay,
-F = (1 + S) C + m features, r rank. ``x_BCHW`` the map, ``x_BPC`` its prefix tokens.
+Shapes: B batch, C channels, H x W grid, P prefix tokens (class and register tokens), N = P + H W tokens, S supports,
+m features that stay, F = (1 + S) C + m features, r rank. ``x_BCHW`` the map, ``x_BPC`` its prefix tokens.
 """
 
 from __future__ import annotations
@@ -144,6 +144,26 @@ class ContextPoolBlock(nn.Module):
         y_BPC = torch.cat([one(features) for one, features in parts], 1)
         return y_BCHW, x_BPC + y_BPC if self.residual else y_BPC
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether it can do without a grid, see :meth:`of_tokens`."""
+        # What has another forward isn't this function.
+        is_own = type(self).forward is ContextPoolBlock.forward
+        return is_own and not self.pools and (self.kept is None or hasattr(self.kept, "of_tokens"))
+
+    def of_tokens(self, x_BNC: Tensor) -> Tensor:
+        """The same of tokens in a row, the prefix tokens first: (B, N, C) to (B, N, C), in fewer steps."""
+        n_BNC = self._norm(x_BNC, 2)
+        kept = [] if self.kept is None else [cast("Any", self.kept).of_tokens(n_BNC)]
+        y_BNC: Tensor = self.read_out(torch.cat([n_BNC, *kept], 2) if kept else n_BNC)
+        if self.prefix:
+            mean_B1C = n_BNC[:, self.prefix :].mean(1, keepdim=True)
+            parts = [part[:, : self.prefix].split(1, 1) for part in (n_BNC, *kept)]
+            each = zip(self.prefix_read_outs, *parts, strict=True)
+            y_B1C = [one(torch.cat([token, mean_B1C, *more], 2)) for one, token, *more in each]
+            y_BNC = torch.cat([*y_B1C, y_BNC[:, self.prefix :]], 1)
+        return x_BNC + y_BNC if self.residual else y_BNC
+
     def features(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> list[Tensor]:
         """What the linear maps read: (B, H W, F) for the grid, then (B, 1, 2 C + m) for each prefix token."""
         n_BCHW = self._norm(x_BCHW, 1)
@@ -167,7 +187,9 @@ class ContextPoolBlock(nn.Module):
         size = 0 if kept is None else kept.size
         prefix = self.prefix * read_out_macs(2 * self.channels + size, self.channels, self.rank)
         pooled = sum(pool.macs(grid, self.read_out.down.shape[0]) for pool in self._pools())
-        return math.prod(grid) * maps + prefix + pooled + (0 if kept is None else kept.macs(grid, self.prefix))
+        # Tokens in a row go through the map all together, and prefix tokens through their own as well.
+        tokens = math.prod(grid) + (self.prefix if self.takes_tokens else 0)
+        return tokens * maps + prefix + pooled + (0 if kept is None else kept.macs(grid, self.prefix))
 
     def _pools(self) -> list[Any]:
         return list(self.pools)

@@ -47,14 +47,17 @@ class KeptHeads(nn.Module):
     def forward(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What they give each token: (B, m, H, W), and (B, P, m) where there are prefix tokens."""
         tokens = x_BCHW.flatten(2).mT
-        x_BNC = tokens if x_BPC is None else torch.cat([x_BPC, tokens], 1)
+        prefix = 0 if x_BPC is None else x_BPC.shape[1]
+        h_BNm = self.of_tokens(tokens if x_BPC is None else torch.cat([x_BPC, tokens], 1))
+        h_BmHW = h_BNm[:, prefix:].mT.unflatten(2, x_BCHW.shape[2:])
+        return h_BmHW, None if x_BPC is None else h_BNm[:, :prefix]
+
+    def of_tokens(self, x_BNC: Tensor) -> Tensor:
+        """What they give tokens in a row, prefix tokens among them: (B, N, m)."""
         qkv_3BkNd = F.linear(x_BNC, self.weight, self.bias).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys, values = qkv_3BkNd.unbind()
         h_BkNd = F.scaled_dot_product_attention(self.q_norm(queries), self.k_norm(keys), values)
-        h_BNm = h_BkNd.transpose(1, 2).flatten(2)
-        prefix = 0 if x_BPC is None else x_BPC.shape[1]
-        h_BmHW = h_BNm[:, prefix:].mT.unflatten(2, x_BCHW.shape[2:])
-        return h_BmHW, None if x_BPC is None else h_BNm[:, :prefix]
+        return h_BkNd.transpose(1, 2).flatten(2)
 
     def macs(self, grid: tuple[int, int], prefix: int) -> int:
         """Cost of one map and its prefix tokens in MACs."""

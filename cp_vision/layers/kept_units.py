@@ -1,6 +1,6 @@
 """Hidden units of an MLP that stay.
 
-Shapes: B batch, C channels, H x W grid, P prefix tokens, m hidden units.
+Shapes: B batch, C channels, H x W grid, P prefix tokens, N tokens, m hidden units.
 ``x_BCHW`` the map, ``x_BPC`` its prefix tokens.
 """
 
@@ -47,7 +47,11 @@ class KeptUnits(nn.Module):
     def forward(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The units of each token: (B, m, H, W), and (B, P, m) where there are prefix tokens."""
         h_BmHW = self._units(pointwise(x_BCHW, self.weight, self.bias), 1)
-        return h_BmHW, None if x_BPC is None else self._units(F.linear(x_BPC, self.weight, self.bias), 2)
+        return h_BmHW, None if x_BPC is None else self.of_tokens(x_BPC)
+
+    def of_tokens(self, x_BNC: Tensor) -> Tensor:
+        """The units of tokens in a row, prefix tokens among them: (B, N, m)."""
+        return self._units(F.linear(x_BNC, self.weight, self.bias), 2)
 
     def macs(self, grid: tuple[int, int], prefix: int) -> int:
         """Cost of one map and its prefix tokens in MACs."""

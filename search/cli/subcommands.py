@@ -63,7 +63,7 @@ def _of_fit(command: str, config: SearchConfig) -> None:
     from ..fit.library_files import count_fitted
     from ..outputs.fit_results import read_results
     from ..outputs.fit_writer import write_fit_results
-    from ..run_fit import LIBRARY
+    from ..run_fit import BASE, LIBRARY
     from .fit_display import show_fit_results
 
     output = Path(config.output)
@@ -75,6 +75,10 @@ def _of_fit(command: str, config: SearchConfig) -> None:
     if found is None:
         done, of = count_fitted(output / LIBRARY)
         text = f"no budget is done yet; options at {done} of {of} blocks are fitted"
+        if (output / BASE).is_dir() and not (output / LIBRARY).is_dir():
+            log = output / BASE / "log.csv"
+            epochs = len(log.read_text(encoding="utf-8").splitlines()) - 1 if log.exists() else 0
+            text = f"the base is not trained yet; {epochs} epochs are done"
         if command == "report":
             raise UserError(f"{str(output)!r}: {text}; go on with: cp-search resume {output}")
         print(f"{text}; go on with: cp-search resume {output}")

@@ -114,7 +114,7 @@ class SearchConfig(CheckedModel):
         default=None,
         min_length=1,
         description="trained weights of the base: a .safetensors or .pth file, or the word pretrained for those of its "
-        "name",
+        "name; default none, and the evaluator fit trains the base by the recipe first",
     )
     overrides: Annotated[tuple[_Override, ...], Field(strict=False), Option(DATA, "KEY=VALUE", "--set")] = Field(
         default=(), description="replace a recipe's value; may be given several times"
@@ -246,8 +246,6 @@ class SearchConfig(CheckedModel):
             # Several of a measure are for models of their own, which searches that train don't give.
             read_budgets(info.data["budget"])
         if value == "fit":
-            if not info.data.get("weights"):
-                raise ValueError("fit needs a trained base: --weights FILE, or --weights pretrained")
             if info.data.get("trials") != cls.model_fields["trials"].default:
                 raise ValueError("fit has no trials: leave them out, or take the evaluator train")
             if info.data.get("keep_accuracy") is not None:

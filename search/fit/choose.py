@@ -21,6 +21,7 @@ from .library import Library, base_costs
 from .option import Candidate, Option
 from .result import Outcome, Point
 from .stopwatch import Stopwatch
+from .throughput import Throughput
 
 __all__ = ["Chooser"]
 
@@ -41,6 +42,7 @@ class Chooser:
         evaluate: what to tell of the chosen ones.
         counterparts: whether these are wanted.
         measure: what budgets are of.
+        throughput: measures images a second of what was chosen; None measures none.
         watch: counts the time.
     """
 
@@ -54,9 +56,11 @@ class Chooser:
         evaluate: Evaluate | None,
         counterparts: bool,
         measure: Measure,
+        throughput: Throughput | None,
         watch: Stopwatch,
     ) -> None:
         self._measure: Measure = measure
+        self._throughput = throughput
         self._library, self._tries, self._steps, self._epochs = library, tries, steps, epochs
         self._training, self._evaluate, self._watch = training, evaluate, watch
         self._blocks = len(library.bench.blocks)
@@ -87,6 +91,8 @@ class Chooser:
             raise UserError(
                 f"budget {budget.text!r} ({cost_in_words(self._measure, limit)}) can't be met; give a larger one"
             )
+        timed = {outcome.candidate: self._timed(outcome, model) for model, outcome in found.values()}
+        found = {name: (model, timed[outcome.candidate]) for name, (model, outcome) in found.items()}
         # What the counterparts may be made of, the best may as well.
         model, best = found[min(found, key=lambda name: (found[name][1].score, name != _BEST))]
         found.pop(_BEST, None)
@@ -148,6 +154,12 @@ class Chooser:
             outcome = self._evaluated(trained, model) if epochs else trained
         self._made[candidate] = (model, outcome)
         return self._made[candidate]
+
+    def _timed(self, outcome: Outcome, model: nn.Module) -> Outcome:
+        if self._throughput is None:
+            return outcome
+        with self._watch("speed"):
+            return dataclasses.replace(outcome, rates=self._throughput.of(model))
 
     def _evaluated(self, outcome: Outcome, model: nn.Module) -> Outcome:
         if self._evaluate is None:

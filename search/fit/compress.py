@@ -25,6 +25,7 @@ from .offers import offered
 from .places import find_spots
 from .result import Compressed
 from .stopwatch import Stopwatch
+from .throughput import Throughput
 from .workbench import Score, Workbench
 
 __all__ = ["compress"]
@@ -45,6 +46,7 @@ def compress(
     epochs: int = 0,
     training: Any = None,
     counterparts: bool = True,
+    batch_sizes: Sequence[int] = (),
     folder: str | Path | None = None,
     progress: Tell | None = None,
 ) -> Compressed:
@@ -74,6 +76,7 @@ def compress(
         training: more unlabelled images to distil over, as ``images``, but in random order; None takes those that were
             fitted to. Held-out images should not be among them.
         counterparts: whether to find the best without pools and the best of dropped blocks as well.
+        batch_sizes: at which images a second are measured, on this device.
         folder: keeps the library: a call that was stopped goes on from there, and another budget takes seconds. It
             must be of the same model and images. None takes a temporary one.
         progress: called with done, total and what is being done.
@@ -95,6 +98,9 @@ def compress(
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"{name} {value!r} must be a whole number, {least} or more")
+    for size in batch_sizes:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise UserError(f"batch_sizes {size!r} must be whole numbers, 1 or more")
     for name, function in (("score", score), ("evaluate", evaluate), ("progress", progress)):
         if function is not None and not callable(function):
             raise UserError(f"{name} {function!r} must be a function")
@@ -119,7 +125,11 @@ def compress(
                 library.measure_latency()
             check_reachable(budgets, library.base_costs, library.options, blocks)
         distilled = FitImages(of_images) if training is None else Batches(training, bench.model)
-        chooser = Chooser(library, tries, steps, epochs, distilled, evaluate, counterparts, measure, watch)
+        throughput = None
+        if batch_sizes:
+            with watch("speed"):
+                throughput = Throughput(bench.model, of_images.held_out[0], batch_sizes)
+        chooser = Chooser(library, tries, steps, epochs, distilled, evaluate, counterparts, measure, throughput, watch)
         accuracy = None
         if evaluate is not None:
             with watch("evaluation"):
@@ -140,6 +150,7 @@ def compress(
         options=tuple(library.options),
         blocks=tuple(bench.blocks),
         seconds=watch.seconds,
+        base_rates={} if throughput is None else throughput.of_base,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,33 +21,43 @@ from .places import Spot
 __all__ = ["latency_share", "model_latency", "saved_latencies"]
 
 _NANOSECONDS = 1e6
-_PAIRS = 7
+_PAIRS, _SECONDS = 7, 0.02
 
 
-def model_latency(model: nn.Module, image: Tensor) -> int:
-    """Median time of one image through a whole model, in nanoseconds.
+def model_latency(model: nn.Module, images: Tensor) -> int:
+    """Median time of a batch through a whole model, in nanoseconds.
 
     Args:
         model: in eval mode.
-        image: of shape (1, channels, height, width).
+        images: of shape (B, channels, height, width).
     """
-    return round(_NANOSECONDS * measure_latency(model, image, seconds=1.0))
+    return round(_NANOSECONDS * measure_latency(model, images, seconds=1.0))
 
 
-def latency_share(model: nn.Module, base: nn.Module, image: Tensor) -> float:
-    """Time of one image through a model as a share of what it takes through the base: the median of pairs of runs.
+def latency_share(model: nn.Module, base: nn.Module, images: Tensor) -> float:
+    """Time of a batch through a model as a share of what it takes through the base: the median of pairs of runs.
 
     Args:
         model: in eval mode.
         base: likewise.
-        image: of shape (1, channels, height, width).
+        images: of shape (B, channels, height, width).
     """
-    shares = []
-    for _ in range(_PAIRS):
-        # Beside each other: what else the machine does slows both.
-        of_base = measure_latency(base, image, seconds=0.1)
-        shares.append(measure_latency(model, image, seconds=0.1) / of_base)
+    _seconds(model, images, 2)
+    _seconds(base, images, 1)
+    calls = max(1, int(_SECONDS / _seconds(base, images, 1)))
+    # Beside each other: what else the machine does slows both.
+    shares = [_seconds(model, images, calls) / _seconds(base, images, calls) for _ in range(_PAIRS)]
     return sorted(shares)[_PAIRS // 2]
+
+
+@torch.inference_mode()
+def _seconds(model: nn.Module, images: Tensor, calls: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(calls):
+        model(images)
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter() - begin
 
 
 def saved_latencies(
@@ -65,7 +76,7 @@ def saved_latencies(
     """
     times: dict[str, float] = {}
 
-    def time(key: Sequence[Any], call: Callable[[], float]) -> float:
+    def timed(key: Sequence[Any], call: Callable[[], float]) -> float:
         name = json.dumps(key)
         if name not in times:
             times[name] = call()
@@ -84,7 +95,7 @@ def saved_latencies(
             module, (args, kwargs) = model.get_submodule(path), calls[path]
             key = [type(module).__name__, *_shape(spot.place), spot.half, sum(p.numel() for p in module.parameters())]
             if path not in own:
-                own[path] = time(key, lambda m=module, a=args, k=kwargs: measure_latency(m, *a, **k))  # type: ignore[misc]
+                own[path] = timed(key, lambda m=module, a=args, k=kwargs: measure_latency(m, *a, **k))  # type: ignore[misc]
     base = model_latency(model, image)
     whole = sum(
         own[path] for spot in spots if not spot.half and spot.stop == spot.first + 1 for path in spot.place.modules
@@ -102,7 +113,7 @@ def saved_latencies(
                 if made is not None:
                     args, _ = calls[spot.place.modules[0]]
                     key = [option.kind, *_shape(spot.place), spot.half, dict(option.options)]
-                    after = time(key, lambda m=made, a=args: measure_latency(m, *a))  # type: ignore[misc]
+                    after = timed(key, lambda m=made, a=args: measure_latency(m, *a))  # type: ignore[misc]
                 saved[option.key] = round(_NANOSECONDS * share * (before - after))
     return base, saved
 

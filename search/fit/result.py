@@ -33,6 +33,7 @@ class Outcome:
         epochs: of distillation, after which it was best; 0 where it wasn't trained, or was better before.
         accuracy: where there was something to evaluate it with.
         before: the same before distillation; None where there was none.
+        rates: images a second by batch size, where they were measured.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Outcome:
     epochs: int = 0
     accuracy: Accuracy | None = None
     before: Outcome | None = None
+    rates: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def macs(self) -> int:
@@ -107,6 +109,7 @@ class Compressed:
         options: everything that was fitted, with its score alone.
         blocks: paths of the base's blocks.
         seconds: spent, by step.
+        base_rates: images a second of the base by batch size, where they were measured.
     """
 
     base: str
@@ -119,6 +122,7 @@ class Compressed:
     options: tuple[Option, ...] = field(repr=False)
     blocks: tuple[str, ...] = field(repr=False)
     seconds: Mapping[str, float]
+    base_rates: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def base_macs(self) -> int:
@@ -150,16 +154,19 @@ class Compressed:
     def __str__(self) -> str:
         """A line for each budget and each counterpart, then what the models are made of."""
         cost = self.points[0].measure
-        rows = [["budget", "", "cost", "of base", self.measure, "accuracy"]]
+        rates = [f"images/s at {size}" for size in self.base_rates]
+        rows = [["budget", "", "cost", "of base", self.measure, "accuracy", *rates]]
         own = "" if self.base_accuracy is None else str(self.base_accuracy)
-        rows.append(["", "base", cost_in_words(cost, self.base_costs[cost]), "1.000", "0", own])
+        of_base = [f"{rate:.0f}" for rate in self.base_rates.values()]
+        rows.append(["", "base", cost_in_words(cost, self.base_costs[cost]), "1.000", "0", own, *of_base])
         for point in self.points:
             for i, outcome in enumerate((point.best, *point.counterparts.values())):
                 share = f"{outcome.costs[cost] / self.base_costs[cost]:.3f}"
                 accuracy = "" if outcome.accuracy is None else str(outcome.accuracy)
                 name = point.budget if i == 0 else ""
                 words = cost_in_words(cost, outcome.costs[cost])
-                rows.append([name, outcome.name, words, share, f"{outcome.score:.4g}", accuracy])
+                speed = [f"{rate:.0f}" for rate in outcome.rates.values()]
+                rows.append([name, outcome.name, words, share, f"{outcome.score:.4g}", accuracy, *speed])
         made = [f"{point.budget}: {describe(point.best.candidate)}{_added(point)}" for point in self.points]
         spent = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.seconds.items())
         about = f"{self.base}; {self.images} images, {self.held_out} of them held out for {self.measure}; {spent}"

@@ -20,7 +20,7 @@ from ..fit.result import Compressed, Outcome, Point
 __all__ = ["joined", "point_values", "read_results", "values_of"]
 
 RESULTS = "results.json"
-FORMAT = 1
+FORMAT = 2
 
 
 def values_of(found: Compressed, blocks: Sequence[str], **about: Any) -> dict[str, Any]:
@@ -40,6 +40,7 @@ def values_of(found: Compressed, blocks: Sequence[str], **about: Any) -> dict[st
         **about,
         "base_costs": dict(found.base_costs),
         "base_test_top1": _accuracy(found.base_accuracy),
+        "base_rates": _rates(found.base_rates),
         "score": found.measure,
         "images": found.images,
         "held_out": found.held_out,
@@ -111,6 +112,7 @@ def _outcome(outcome: Outcome, point: Point, found: Compressed) -> dict[str, Any
         "distilled_epochs": outcome.epochs,
         "test_top1": _accuracy(own),
         "over_base": None if own is None or of_base is None else _accuracy(own.over(of_base)),
+        "rates": _rates(outcome.rates),
         "before_distillation": None
         if before is None
         else {"divergence": before.score, "test_top1": _accuracy(before.accuracy)},
@@ -119,6 +121,11 @@ def _outcome(outcome: Outcome, point: Point, found: Compressed) -> dict[str, Any
 
 def _accuracy(accuracy: Accuracy | None) -> dict[str, float | None] | None:
     return None if accuracy is None else {"value": accuracy.value, "error": accuracy.error}
+
+
+def _rates(rates: Mapping[int, float]) -> dict[str, float]:
+    """Images a second by batch size."""
+    return {str(size): rate for size, rate in rates.items()}
 
 
 def _option(option: Option) -> dict[str, Any]:

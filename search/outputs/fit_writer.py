@@ -40,17 +40,21 @@ def _front(values: Mapping[str, Any]) -> Iterable[Sequence[Any]]:
     """A row for the base, and for each budget the best and its counterparts."""
     yield (
         *("budget", "form", "macs", "params", "latency_ms", "share_of_base", values["score"], "test_top1", "error"),
-        *("over_base", "error_over_base", "refitted", "distilled_epochs", "made_of"),
+        *("over_base", "error_over_base", "refitted", "distilled_epochs"),
+        *(f"images_per_second_at_{size}" for size in values["base_rates"]),
+        "made_of",
     )
     own, costs = values["base_test_top1"] or {}, values["base_costs"]
-    yield "", "base", *_costs(costs), 1, 0, own.get("value"), own.get("error"), 0, 0, False, 0, ""
+    rates = values["base_rates"].values()
+    yield "", "base", *_costs(costs), 1, 0, own.get("value"), own.get("error"), 0, 0, False, 0, *rates, ""
     for point in values["points"]:
         for form, outcome in (("best", point), *point["counterparts"].items()):
             top1, over = outcome["test_top1"] or {}, outcome["over_base"] or {}
             yield (
                 *(point["budget"], form, *_costs(outcome["costs"]), outcome["share_of_base"], outcome["divergence"]),
                 *(top1.get("value"), top1.get("error"), over.get("value"), over.get("error"), outcome["refitted"]),
-                *(outcome["distilled_epochs"], outcome["made_of"]),
+                *(outcome["distilled_epochs"], *(outcome["rates"].get(size) for size in values["base_rates"])),
+                outcome["made_of"],
             )
 
 

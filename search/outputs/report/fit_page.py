@@ -14,7 +14,7 @@ from .page import file_text, template
 __all__ = ["render_fit_report"]
 
 # Of kinds without pools the class of their cells.
-_STATES = {"linear": "m", "units": "u"}
+_STATES = {"linear": "m", "units": "u", "heads": "u"}
 
 # Of each form the class of its line and of its marks.
 CLASSES = {"best": ("front", "winner"), "no pools": ("maps", "pooled"), "drop only": ("plain", "drops")}
@@ -80,6 +80,7 @@ def _rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "pools": _pools_add(point) if form == "best" else "",
                     "before": "" if before is None else f"{percent(before['test_top1'])}, {before['divergence']:.3g}",
                     "epochs": outcome["distilled_epochs"],
+                    "rates": [f"{outcome['rates'][size]:.0f}" for size in values["base_rates"]],
                 }
             )
     return rows

@@ -140,7 +140,7 @@ def test_heads_are_chosen_for_what_they_add():
 
 VIT = {"img_size": 32, "depth": 3, "class_token": True, "reg_tokens": 1, "global_pool": "token"}
 CASES = {
-    "mlp": ("test_vit", VIT, "blocks.1.mlp", "narrow_mlp", "units", (64, 128)),
+    "mlp": ("test_vit", VIT, "blocks.1.mlp", "narrow_mlp", "units", (32, 96)),
     "swin": (
         "swin_tiny_patch4_window7_224",
         {"img_size": 32, "window_size": 4, "embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2)},

@@ -39,7 +39,6 @@ LIGHT = [
     (["test_vit", "--trial-seconds", "0"], ["--trial-seconds", "0"]),
     (["test_vit", "--supernet-epochs", "2"], ["--supernet-epochs", "2", "supernet", "train"]),
     (["test_vit", "--fit-images", "64"], ["--fit-images", "64", "fit", "train"]),
-    (["test_vit", "--evaluator", "fit"], ["--evaluator", "fit", "--weights"]),
     (["test_vit", "--finalists", "0"], ["--finalists", "0"]),
     (["test_vit", "--budget", "params=0.7x,params=0.8x"], ["budget", "'params=0.7x,params=0.8x'", "two"]),
     (["test_vit", "--evaluator", "supernet", "--finalists", "0"], ["--finalists", "0"]),

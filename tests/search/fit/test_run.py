@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -115,6 +116,32 @@ def test_a_finished_search_is_looked_at_and_gone_on_with(found, capsys):
     assert main(["test_vit", "--budget", "0.6x", "--output", str(found)]) == 2
 
 
+def test_a_base_without_weights_is_trained_once(tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["test_vit", *MODEL_KWARGS, "--evaluator", "fit", "--fit-images", "128", "--set", "epochs=4"]
+    words += ["--set", "opt=adamw", "--set", "lr=0.003", "--output", str(out), "--budget"]
+    # A budget that can't be met is told before the base is trained.
+    assert main([*words, "0.01x"]) == 2
+    assert not out.exists()
+    assert main([*words, "0.7x"]) == 0
+    base = out / "base" / "last" / "model.safetensors"
+    trained = base.stat().st_mtime_ns
+    results = json.loads((out / "results.json").read_text())
+    summary = json.loads((out / "base" / "summary.json").read_text())
+    assert results["base_test_top1"]["value"] == pytest.approx(summary["top1"])
+    assert set(results["base_rates"]) == set(results["points"][0]["rates"]) == {"1", "32"}
+    assert main([*words, "0.8x"]) == 0
+    assert base.stat().st_mtime_ns == trained
+    # Of another training it is another search.
+    assert main([*words, "0.8x", "--set", "epochs=5"]) == 2
+    (out / "results.json").unlink()
+    shutil.rmtree(out / "library")
+    (out / "base" / "summary.json").unlink()
+    capsys.readouterr()
+    assert main(["status", str(out)]) == 0
+    assert "4 epochs" in capsys.readouterr().out
+
+
 def test_a_plan_says_what_can_be_reached_and_writes_nothing(weights, tmp_path, capsys):
     words = ["test_vit", *MODEL_KWARGS, "--weights", str(weights), "--fit-images", "32", "--output"]
     assert main([*words, str(tmp_path / "new"), "--plan", "--budget", "0.9x"]) == 0
@@ -128,7 +155,7 @@ def test_a_plan_says_what_can_be_reached_and_writes_nothing(weights, tmp_path, c
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--budget", "0.5x"], ["--weights"]),
+        (["--budget", "0.01x"], ["0.01x"]),
         (["--weights", "none.safetensors"], ["none.safetensors"]),
         (["--weights", "WEIGHTS", "--budget", "0.5x,0.5x"], ["0.5x"]),
         (["--weights", "WEIGHTS", "--budget", "0.01x"], ["0.01x"]),
@@ -198,5 +225,8 @@ def test_killed_again_and_again_it_ends_in_the_same_models(weights, tmp_path):
         assert fitted.items() <= now.items()
         fitted = now
     assert start(killed).wait() == 0
-    for name in ("front.csv", "options.csv", "0.5x/model.safetensors", "0.8x/model.safetensors"):
+    for name in ("options.csv", "0.5x/model.safetensors", "0.8x/model.safetensors"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    rows, wanted = (list(csv.DictReader((tmp_path / name / "front.csv").open())) for name in ("killed", "whole"))
+    for row, own in zip(rows, wanted, strict=True):
+        assert {**row, **{key: own[key] for key in own if key.startswith("images_per_second")}} == own
