@@ -104,6 +104,8 @@ def _needs_optuna() -> Iterator[None]:
 
 def _fit(config: SearchConfig, plan_only: bool, command: str, quiet: bool) -> None:
     with _needs_optuna():
+        from ..outputs.fit_results import read_results
+        from ..outputs.report.fit_page import headline
         from ..run_fit import FitSearch
         from .fit_display import FitProgress, show_fit_forecast
 
@@ -120,6 +122,7 @@ def _fit(config: SearchConfig, plan_only: bool, command: str, quiet: bool) -> No
     finally:
         progress.close()
     print(found)
+    print(f"\n{headline(read_results(search.output) or {})}")
     for point in found.points:
         print(f'Load it:  timm.create_model("local-dir:{search.output / point.budget}", pretrained=True)')
     print(f"Report:   {search.output / 'report.html'}")
