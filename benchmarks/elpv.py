@@ -7,6 +7,7 @@ research, not for sale, and nothing of it lies in this project.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from benchmarks.package_files import package_file
 
-__all__ = ["COUNT", "elpv_images", "elpv_labels", "elpv_split"]
+__all__ = ["COUNT", "elpv_files", "elpv_images", "elpv_labels", "elpv_split"]
 
 COUNT = 2624
 _TEST, _VAL = 656, 328
@@ -26,6 +27,16 @@ def _table() -> list[tuple[str, float]]:
     """File names and defect probabilities, in the package's order."""
     lines = package_file("elpv_dataset", "data/labels.csv").read_text().splitlines()
     return [(name, float(probability)) for name, probability, _ in map(str.split, lines)]
+
+
+def elpv_files() -> list[Path]:
+    """Paths of all images, in the package's order.
+
+    Raises:
+        UserError: the package is missing.
+    """
+    folder = package_file("elpv_dataset", "data")
+    return [folder / name for name, _ in _table()]
 
 
 def elpv_images(size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -42,10 +53,9 @@ def elpv_images(size: int, mean: Sequence[float], std: Sequence[float]) -> Tenso
     Raises:
         UserError: the package is missing.
     """
-    folder = package_file("elpv_dataset", "data")
     grey = torch.empty(COUNT, 1, size, size)
-    for i, (name, _) in enumerate(_table()):
-        with Image.open(folder / name) as image:
+    for i, path in enumerate(elpv_files()):
+        with Image.open(path) as image:
             pixels = torch.from_numpy(np.array(image))[None, None].float() / 255
         grey[i] = F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)[0].clamp(0, 1)
     return (grey - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]

@@ -101,8 +101,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, epilog=INSTALL, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--only", choices=MODELS, help="this model alone")
     arguments = parser.parse_args(argv)
     for name, case in MODELS.items():
+        if arguments.only not in (None, name):
+            continue
         model: Any = finetuned_on_elpv(name, arguments.data_dir)
         part = elpv_split()[2]
         images = elpv_images(case.size, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])[part]

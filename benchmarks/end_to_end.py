@@ -3,7 +3,7 @@
     python benchmarks/end_to_end.py [FOLDER ...]
 
 A folder is ``best/`` of a search, or any other that ``cp-search`` wrote. Without one: models as a search finds them at
-the sizes that people use, and the demo's winner where ``make demo`` was run. Forward passes in evaluation, both models
+the sizes that people use, and the winner where ``make demo-search`` was run. Forward passes in evaluation, both models
 of a pair in turn in one process, medians; writes ``end_to_end.md`` to ``--output``. Weights don't change the time, so
 none are loaded.
 """
@@ -29,7 +29,7 @@ from benchmarks.measure import median_times
 from cp_vision import Architecture, UserError
 
 BATCH = 8
-DEMO = Path("runs/digits/best")
+DEMO = Path("runs/digits-search/best")
 # A third of the blocks gone, two pools; a ConvNet loses blocks of its third stage, where it has most.
 EXAMPLES = {
     "ViT-S/16, 224 px": (

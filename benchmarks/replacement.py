@@ -51,7 +51,8 @@ from cp_vision.shared.command_line import run_command
 
 RESULTS = Path(__file__).parent / "results"
 PLAIN = ("lite0", "dinov2_blocks", "dinov2_attn", "dinov2_mlp", "dinov2_runs", "fashion")
-PARTS = (*PLAIN, "learned", "whole", "cost")
+KEPT = ("lite0_kept", "dinov2_kept")
+PARTS = (*PLAIN, *KEPT, "learned", "whole", "cost")
 _LITE0 = tuple(f"blocks.{name}" for name in ("1.1", "2.1", "3.1", "3.2", "4.1", "4.2", "5.1", "5.2", "5.3"))
 _STEPS = 200
 
@@ -65,6 +66,11 @@ left unexplained on the held-out images; of grids, without class tokens. "of fir
 that share divided by the first row's, ± its standard error over places.
 
 ![Share left unexplained, by place](replacement.svg)
+"""
+_KEPT = """\
+## With a part of the block beside the map
+
+Some hidden units, heads or expanded channels stay as they are; the map that reads them is fitted with them.
 """
 _LEARNED = f"""\
 ## Do predicted weights and supports pay?
@@ -162,6 +168,34 @@ def _two(channels: int) -> dict[str, dict[str, Any]]:
     return {name: forms[name] for name in ("map", "Gaussian and map, rank C/3")}
 
 
+def _kept_channels(channels: int) -> dict[str, dict[str, Any]]:
+    forms = _two(channels)
+    for share in (0.25, 0.5, 1, 2):
+        own = {"kind": "narrow_conv", "channels": max(8, round(share * channels / 8) * 8)}
+        forms[f"map and {share:g} C channels"] = own
+        forms[f"Gaussian and map, rank C/2, and {share:g} C channels"] = {**own, **_beside(channels)}
+    return forms
+
+
+def _kept_units(channels: int) -> dict[str, dict[str, Any]]:
+    units = {share: {"kind": "narrow_mlp", "units": round(share * channels)} for share in (0.25, 0.5, 1, 2)}
+    return {"map": _plain(channels)["map"], **{f"map and {s:g} C units": own for s, own in units.items()}}
+
+
+def _kept_heads(channels: int) -> dict[str, dict[str, Any]]:
+    """Of attention with heads of 64 channels."""
+    forms = _two(channels)
+    for divisor in (6, 3, 2):
+        own = {"kind": "narrow_attention", "heads": max(1, channels // 64 // divisor)}
+        forms[f"map and 1/{divisor} of the heads"] = own
+        forms[f"Gaussian and map, rank C/2, and 1/{divisor} of the heads"] = {**own, **_beside(channels)}
+    return forms
+
+
+def _beside(channels: int) -> dict[str, Any]:
+    return {"pool": True, "rank": max(1, channels // 2)}
+
+
 _WITHOUT_PREFIX = ("filters of 3 x 3, then map",)
 
 
@@ -179,7 +213,7 @@ def measure(
     make = make or _plain
     chosen = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))][:count]
     found = {place.name: place for place in find_places(teacher, names)}
-    for form in make(8):
+    for form in make(64):
         if form in _WITHOUT_PREFIX and any(place.prefix for place in found.values()):
             continue
         # Not all blocks of a model can be replaced at once.
@@ -248,6 +282,22 @@ def dinov2(places: str) -> Iterator[Left]:
     model: Any = dinov2_vit_small(112)
     images = elpv_images(112, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
     yield from TRANSFORMER[places]("dinov2", model, images, 256)
+
+
+def lite0_kept() -> Iterator[Left]:
+    """The same with some expanded channels beside the map."""
+    model: Any = efficientnet_lite0()
+    images = elpv_images(160, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+    yield from measure("lite0", model, images, "blocks", _LITE0, 512, _kept_channels)
+
+
+def dinov2_kept() -> Iterator[Left]:
+    """The same with some heads or hidden units beside the map."""
+    model: Any = dinov2_vit_small(112)
+    images = elpv_images(112, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+    for half, make in (("attn", _kept_heads), ("mlp", _kept_units)):
+        names = [f"{block.name}.{half}" for block in list_blocks(model)]
+        yield from measure("dinov2", model, images, f"{half} halves", names, 256, make)
 
 
 def fashion(data_dir: Path) -> Iterator[Left]:
@@ -346,6 +396,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(*tables(rows), sep="\n")
         return
     parts: dict[str, Any] = {"lite0": lite0, "learned": learned, "cost": fitting_cost}
+    parts |= {"lite0_kept": lite0_kept, "dinov2_kept": dinov2_kept}
     parts |= {f"dinov2_{places}": partial(dinov2, places) for places in TRANSFORMER}
     parts |= {"fashion": lambda: fashion(data_dir), "whole": lambda: whole(data_dir)}
     for part in arguments.only:
@@ -365,6 +416,8 @@ def report() -> None:
         f"# What fitted stand-ins leave unexplained ({datetime.datetime.now(datetime.UTC):%d %B %Y})\n",
         _ABOUT.format(torch=torch.__version__, timm=timm.__version__),
         *tables(plain),
+        _KEPT,
+        *tables([row for part in KEPT for row in rows[part]]),
         _LEARNED,
         *tables(rows["learned"]),
         _WHOLE,

@@ -25,7 +25,7 @@ List ContextPool models, show the sites and stand-ins of one, or draw the suppor
   cp-models                                  every name, with parameters, MACs and sites
   cp-models 'cp_resnet*'                     those that match
   cp-models cp_resnet50                      the sites of one model
-  cp-models local-dir:runs/digits/best       those of a trained one
+  cp-models local-dir:runs/digits-train/best  those of a trained one
   cp-models local-dir:runs/digits-train/last --image cat.jpg --plot supports.png
 """
 

@@ -193,9 +193,26 @@ def test_the_error_of_a_difference_is_that_of_its_pairs():
     first, second = (evaluated(lambda _, values=values: values, torch.nn.Identity()) for values in (one, other))
     found = first.over(second)
     assert found.value == pytest.approx(100 / 6)
-    assert found.error == pytest.approx(100 * float((one - other).std()) / 6**0.5)
+    # One image in six, and half an image more for either.
+    assert found.error == pytest.approx(100 * (2 - 1 / 8) ** 0.5 / 8)
     assert found.error < second.error
+    # Nobody is sure of what no image shows.
+    assert 0 < first.over(first).error < found.error
+    assert evaluated(lambda _: torch.ones(6), torch.nn.Identity()).error > 0
     assert evaluated(lambda _: 70.0, torch.nn.Identity()).over(second).error is None
+
+
+def test_the_error_of_a_difference_covers_it():
+    """Of two models that differ by chance alone in one of a hundred images, 95 % intervals hold the truth as often."""
+    draw = torch.Generator().manual_seed(0)
+    held = 0
+    for _ in range(400):
+        kinds = torch.rand(100, generator=draw)
+        one, other = (kinds > 0.1).double(), ((kinds > 0.1) ^ (kinds > 0.99)).double()
+        found, rest = (evaluated(lambda _, values=values: values, torch.nn.Identity()) for values in (one, other))
+        gain = found.over(rest)
+        held += abs(gain.value - 1.0) <= 1.96 * gain.error
+    assert held >= 0.95 * 400
 
 
 KILLS = 20
