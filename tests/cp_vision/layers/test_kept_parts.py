@@ -10,7 +10,7 @@ from timm.layers import Attention, GluMlp, Mlp, SwiGLU, SwiGLUPacked
 from timm.models._efficientnet_blocks import InvertedResidual
 from torch import nn
 from torchvision.models.mobilenetv2 import InvertedResidual as TorchvisionInvertedResidual
-from torchvision.models.vision_transformer import MLPBlock
+from torchvision.models.vision_transformer import MLPBlock, VisionTransformer
 
 from cp_vision import UserError, count_macs, fit_blocks, replace_blocks
 from cp_vision.anatomy.hidden import hidden_of
@@ -179,6 +179,20 @@ def test_the_more_stays_the_less_is_left(case):
     (fit,) = fit_blocks(plain, teacher, x).blocks
     assert left[1] < left[0] < min(fit.unexplained, 1)
     assert costs[1] < costs[2] < costs[0]
+
+
+def test_halves_of_torchvision():
+    """Its attention gives a tuple."""
+    torch.manual_seed(0)
+    layers = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "mlp_dim": 64}
+    teacher = VisionTransformer(**layers).eval()
+    teacher.pretrained_cfg = {"input_size": (3, 32, 32)}
+    student, x = copy.deepcopy(teacher), images(32, size=(32, 32))
+    half = "encoder.layers.encoder_layer_1."
+    options = {f"{half}self_attention": {"kind": "narrow_attention", "heads": 2, "rank": 8}}
+    replace_blocks(student, {**options, f"{half}mlp": {"kind": "narrow_mlp", "units": 24, "rank": 8}})
+    assert all(block.unexplained < 1 for block in fit_blocks(student, teacher, x).blocks)
+    assert student(x).shape == teacher(x).shape
 
 
 @pytest.mark.parametrize(

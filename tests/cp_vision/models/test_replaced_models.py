@@ -162,11 +162,14 @@ def test_checkpoint_files(name, runs, tmp_path):
         timm.create_model(name, replaces={run: {"rank": 1} for run in runs}, **args, **of_file(weights, tmp_path))
 
 
+HEADS = {"kind": "narrow_attention", "heads": 1, "rank": 16}
 ARCHITECTURES = [
     ("test_vit", {"img_size": 64}, {"blocks.1:blocks.2": {"rank": 5}, "blocks.4.attn": {}}),
     ("test_vit", {"img_size": 64}, {"blocks.3": {"share": 0.2, "learned_support": True}}),
     ("resnet18", {}, {"layer3.1": {"pool": False}}),
     ("swin_tiny_patch4_window7_224", {}, {"layers.2.blocks.2.attn": {}, "layers.2.blocks.3.mlp": {}}),
+    ("test_vit", {"img_size": 64}, {"blocks.1.mlp": {"kind": "narrow_mlp", "units": 16}, "blocks.3.attn": HEADS}),
+    ("efficientnet_lite0", {}, {"blocks.2.1": {"kind": "narrow_conv", "channels": 8, "pool": True}}),
 ]
 
 
@@ -355,6 +358,7 @@ class TestGraphs:
 # One of tokens, NCHW and windows.
 GRAPHS = [
     ("cp_vit_small_patch16_224", ["blocks.0", "blocks.1.attn"]),
+    ("cp_vit_small_patch16_224", {"blocks.0.mlp": {"kind": "narrow_mlp", "units": 16}, "blocks.1.attn": HEADS}),
     ("cp_resnet18", ["layer3.1"]),
     (SWIN, ["layers.0.blocks.0.attn", "layers.0.blocks.1.mlp", "layers.1.blocks.0"]),
 ]
@@ -375,7 +379,7 @@ def test_onnx_of_open_batch(name, runs, tmp_path):
 @pytest.mark.parametrize(
     ("name", "runs", "backend"),
     # The compiler's own backend takes a minute each.
-    [(*case, backend) for case, backend in zip(GRAPHS, ("inductor", "aot_eager", "aot_eager"), strict=True)],
+    [(*case, backend) for case, backend in zip(GRAPHS, ("inductor", *["aot_eager"] * 3), strict=True)],
 )
 def test_the_compiler_trains_them(name, runs, backend):
     model = for_graphs(name, runs)
