@@ -33,7 +33,7 @@ Train a model by a recipe, or score a trained one. Stopped in any way, the same 
   cp-train cp_resnet50_a3 --data-dir ~/imagenet
   torchrun --nproc-per-node 8 --no-python cp-train cp_resnet50_a2 --data-dir ~/imagenet
   cp-train cp_vit_small_deit --dry-run
-  cp-train digits --eval runs/digits/best
+  cp-train digits --eval runs/digits/0.5x
   cp-train --recipes
   cp-train --keys
 """

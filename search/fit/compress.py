@@ -18,11 +18,12 @@ from .accuracy import Evaluate, evaluated
 from .budget import check_reachable, read_sweep
 from .build import sized
 from .choose import Chooser
+from .explore import TRIES
 from .images import FitImages, Images
 from .kinds import DEFAULT_KINDS, kinds_of
 from .library import Library, Tell, base_costs
 from .offers import offered
-from .places import find_spots
+from .places import MAX_RUN, find_spots
 from .result import Compressed
 from .stopwatch import Stopwatch
 from .throughput import Throughput
@@ -39,9 +40,9 @@ def compress(
     score: Score | None = None,
     evaluate: Evaluate | None = None,
     kinds: Iterable[str] = DEFAULT_KINDS,
-    max_run: int = 3,
+    max_run: int = MAX_RUN,
     limit: int = 512,
-    tries: int = 12,
+    tries: int = TRIES,
     steps: int = 0,
     epochs: int = 0,
     training: Any = None,

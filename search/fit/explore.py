@@ -15,7 +15,10 @@ from ..types import Measure
 from .front import Front, all_candidates
 from .option import Candidate, Option, saved_by
 
-__all__ = ["Explored", "explore"]
+__all__ = ["TRIES", "Explored", "explore"]
+
+# Candidates with real scores, where nobody says otherwise.
+TRIES = 12
 
 # How far factors are drawn towards that of all, beside errors of 100 %.
 _RIDGE = 0.1

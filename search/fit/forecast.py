@@ -16,17 +16,18 @@ from cp_vision.fitting.fit_places import fit_places
 
 from .budget import Budget, check_reachable, least_cost
 from .build import sized
+from .explore import TRIES
 from .images import FitImages, Images
 from .kinds import DEFAULT_KINDS, kinds_of
 from .library import base_costs, fitted_block
 from .offers import offered, offers
-from .places import find_spots
+from .places import MAX_RUN, find_spots
 from .workbench import Workbench
 
 __all__ = ["Forecast", "forecast"]
 
 # Passes over the held-out images for each budget: tries of three choices, of which the first half is not run again.
-_MAX_RUN, _TRIES, _CHOICES = 3, 12, 3
+_CHOICES = 3
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def forecast(model: nn.Module, images: Any, budgets: Sequence[Budget], limit: in
     kinds, measure = kinds_of(DEFAULT_KINDS), budgets[0].measure
     of_images = Images(images, model, limit)
     bench = Workbench(sized(model, of_images), of_images)
-    spots = find_spots(bench.model, _MAX_RUN)
+    spots = find_spots(bench.model, MAX_RUN)
     costs, options, blocks = base_costs(bench.model), offered(bench.model, spots, kinds), len(bench.blocks)
     least = None
     if measure != "latency":
@@ -93,7 +94,7 @@ def forecast(model: nn.Module, images: Any, budgets: Sequence[Budget], limit: in
     recalibration = 128 if bench.has_norms else 0
     of_score = image * (min(32, held_out) + recalibration) / 2
     stand_ins = sum(option.kind != "drop" for option in options)
-    of_choice = image * (_TRIES * (held_out + recalibration) / 2 + 3 * fitted + test_images)
+    of_choice = image * (TRIES * (held_out + recalibration) / 2 + 3 * fitted + test_images)
     return Forecast(
         base_macs=costs["macs"],
         base_params=costs["params"],

@@ -13,7 +13,10 @@ from cp_vision.anatomy.known_families import list_blocks
 from cp_vision.anatomy.places import HALVES, Place, find_places
 from cp_vision.shared.errors import UserError
 
-__all__ = ["Spot", "find_spots"]
+__all__ = ["MAX_RUN", "Spot", "find_spots"]
+
+# Blocks of a run that one stand-in replaces, at most, where nobody says otherwise.
+MAX_RUN = 3
 
 
 @dataclass(frozen=True)

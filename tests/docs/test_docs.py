@@ -65,6 +65,7 @@ def desk(tmp_path_factory):
     assert search_cli.main(words) == 0
     for place in (*(desk / "runs" / name for name in SEARCHES), desk / "nfs" / "runs" / "pets"):
         shutil.copytree(found, place)
+    shutil.copytree(found / "best", desk / "runs" / "digits" / "0.5x")
     for data in ("pets", "imagenet"):
         (desk / "nfs" / data).symlink_to(desk / data)
     for name in ("vit_small_patch16_224", "vit_tiny_patch16_224", "resnet50.a1_in1k"):
