@@ -32,6 +32,9 @@ class Kind:
 
 _KINDS: dict[str, Kind] = {}
 
+# Shares of the heads that may stay: a sixth, a third, half.
+_HEADS = (6, 3, 2)
+
 
 def register_option(
     name: str, options: Mapping[str, Any] | Callable[[Place], Mapping[str, Any] | None], *, plain: bool = False
@@ -95,15 +98,15 @@ def _of_units(share: float) -> Callable[[Place], Mapping[str, Any] | None]:
     return options
 
 
-def _of_heads(divisor: int, pool: bool = False) -> Callable[[Place], Mapping[str, Any] | None]:
-    """A share of the heads of an attention half; of fewer heads than that a single one, once."""
+def _of_heads(divisor: int) -> Callable[[Place], Mapping[str, Any] | None]:
+    """A share of the heads of an attention half, unless a smaller share comes to as many."""
+    smaller = [other for other in _HEADS if other > divisor]
 
     def options(place: Place) -> Mapping[str, Any] | None:
-        count = max(1, round(place.parts / divisor))
-        if not place.parts or not _is_attention(place) or count == max(1, round(place.parts / (2 * divisor))):
+        counts = [max(1, round(place.parts / each)) for each in (divisor, *smaller)]
+        if not _is_attention(place) or counts[0] >= place.parts or counts[0] in counts[1:]:
             return None
-        of_pool = {"pool": True, "rank": max(1, place.channels // 2)} if pool else {}
-        return {"kind": "narrow_attention", "heads": count, **of_pool}
+        return {"kind": "narrow_attention", "heads": counts[0]}
 
     return options
 
@@ -122,7 +125,7 @@ register_option("pool", _of_rank(1, pool=True))
 # What stays of the middle of a block beside a map.
 for _share in (0.25, 0.5, 1, 2):
     register_option(f"units {_share:g}C", _of_units(_share), plain=True)
-for _divisor in (6, 3, 2):
+for _divisor in _HEADS:
     register_option(f"heads/{_divisor}", _of_heads(_divisor), plain=True)
 
 DEFAULT_KINDS = tuple(_KINDS)

@@ -1,0 +1,37 @@
+"""What is offered for a place: by what it is, and how much of its middle could stay."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from cp_vision.search.fit.kinds import DEFAULT_KINDS, kinds_of
+
+# Name, whether it adds to its input itself, parts of its middle, and of which kinds how many parts may stay.
+CASES = [
+    ("blocks.0.attn", False, 0, {}),
+    ("blocks.0.attn", False, 1, {}),
+    ("blocks.0.attn", False, 2, {"heads/6": 1}),
+    ("blocks.0.attn", False, 3, {"heads/6": 1, "heads/2": 2}),
+    ("blocks.0.attn", False, 6, {"heads/6": 1, "heads/3": 2, "heads/2": 3}),
+    ("encoder.layers.encoder_layer_0.self_attention", False, 12, {"heads/6": 2, "heads/3": 4, "heads/2": 6}),
+    ("blocks.0.mlp", False, 256, {"units 0.25C": 16, "units 0.5C": 32, "units 1C": 64, "units 2C": 128}),
+    ("blocks.0.mlp", False, 64, {"units 0.25C": 16, "units 0.5C": 32}),
+    ("blocks.3.1", True, 384, {"units 0.25C": 16, "units 0.5C": 32, "units 1C": 64, "units 2C": 128}),
+    ("blocks.3.1", True, 0, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "residual", "parts", "kept"), CASES)
+def test_how_much_may_stay(name, residual, parts, kept):
+    place = SimpleNamespace(name=name, residual=residual, parts=parts, channels=64)
+    options = {kind.name: kind.options(place) for kind in kinds_of(DEFAULT_KINDS)}
+    found = {
+        kind: value
+        for kind, own in options.items()
+        for part, value in (own or {}).items()
+        if part in ("heads", "units", "channels")
+    }
+    assert found == kept
+    half = name.rpartition(".")[2]
+    # A pool explains nothing of an MLP half that a map doesn't.
+    assert (options["pool/3"] is None) == (half == "mlp")
