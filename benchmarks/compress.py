@@ -47,6 +47,7 @@ from cp_vision.search import Compressed, compress
 from cp_vision.search.fit.accuracy import evaluated
 from cp_vision.search.fit.build import sized
 from cp_vision.search.fit.images import FitImages, Images
+from cp_vision.search.fit.kinds import DEFAULT_KINDS
 from cp_vision.search.fit.workbench import Workbench
 from cp_vision.shared.command_line import run_command
 
@@ -91,6 +92,7 @@ class Row(NamedTuple):
         test: how many these are.
         refitted: whether the stand-ins are those fitted front to back.
         made: what was changed.
+        pools: of the best, what it has over that without pools in points, with the error of pairs of images.
     """
 
     base: str
@@ -104,6 +106,7 @@ class Row(NamedTuple):
     test: int
     refitted: bool
     made: str
+    pools: str = ""
 
 
 def _of_elpv(name: str, count: int) -> Callable[[Path], Case]:
@@ -145,9 +148,17 @@ def measure(name: str, case: Case, budgets: Sequence[str], **options: Any) -> tu
             accuracy: Any = outcome.accuracy
             share = outcome.macs / result.base_macs
             made = " ".join(option.key.replace("|", "=") for option in outcome.candidate)
-            own = (share, outcome.score, accuracy.value, accuracy.error, count, outcome.refitted, made)
+            pools = "" if outcome is not point.best or point.pools_add is None else str(point.pools_add)
+            own = (share, outcome.score, accuracy.value, accuracy.error, count, outcome.refitted, made, pools)
             rows.append(Row(name, result.images, point.budget, outcome.name, *own))
     return rows, result
+
+
+def without_parts(name: str, case: Case, budgets: Sequence[str], tries: int) -> list[Row]:
+    """The best of maps and pools, where no hidden unit, head or channel stays beside them."""
+    kinds = [kind for kind in DEFAULT_KINDS if kind.startswith(("linear", "pool"))]
+    rows, _ = measure(name, case, budgets, kinds=kinds, tries=tries, counterparts=False)
+    return [row._replace(form="no parts") for row in rows if row.form == "best"]
 
 
 def measure_pruning(name: str, case: Case, budgets: Sequence[str]) -> list[Row]:
@@ -180,7 +191,7 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
     """Write rows; those of a file's other budgets stay in it."""
     new = [[f"{value:.5g}" if isinstance(value, float) else str(value) for value in row] for row in rows]
     budgets = {row.budget for row in rows}
-    old = [list(row.values()) for row in read_csv(path) if row["budget"] not in budgets]
+    old = [[row.get(name, "") for name in Row._fields] for row in read_csv(path) if row["budget"] not in budgets]
     base, *others = new
     column = Row._fields.index("budget")
     with path.open("w", newline="") as file:
@@ -198,6 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--base", choices=CASES, required=True)
     parser.add_argument("--budgets", nargs="+", help="of these alone; what was measured of others stays")
     parser.add_argument("--tries", type=int, default=12, help="candidates with real scores for each choice")
+    parser.add_argument("--without-parts", action="store_true", help="maps and pools alone as well, no part kept")
     parser.add_argument("--pruning", action="store_true", help="Torch-Pruning as well")
     parser.add_argument("--library", type=Path, help="keep the fitted stand-ins in this folder")
     arguments = parser.parse_args(argv)
@@ -211,6 +223,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     budgets = arguments.budgets or BUDGETS[name]
     rows, result = measure(name, case, budgets, folder=arguments.library, tries=arguments.tries, progress=tell)
     print(result, result.table(), sep="\n\n", flush=True)
+    if arguments.without_parts:
+        rows += without_parts(name, case, budgets, arguments.tries)
     if arguments.pruning:
         rows += measure_pruning(name, case, budgets)
     spent = time.process_time() - begin, time.perf_counter() - wall

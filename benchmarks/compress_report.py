@@ -13,6 +13,7 @@ _FORMS = {
     "Torch-Pruning": "channels, Torch-Pruning",
     "drop only": "blocks dropped",
     "no pools": "without pools",
+    "no parts": "maps and pools, no part kept",
     "best": "with pools as well",
 }
 _ABOUT = """\
@@ -21,9 +22,10 @@ _ABOUT = """\
 `python benchmarks/compress.py --data-dir DIR --base BASE`; {versions}, CPU, float32.
 
 For each budget the best that was found of dropped blocks alone, of all kinds without pools (linear maps of tokens, some
-hidden units of MLPs beside these), and of all kinds: MACs as a share of the base's, KL divergence from the base on the
-held-out quarter of the unlabelled images (by which it was chosen), accuracy on test images with its standard error. A
-\\* where the stand-ins are those that were fitted again front to back.
+hidden units, heads or channels beside these), and of all kinds: MACs as a share of the base's, KL divergence from the
+base on the held-out quarter of the unlabelled images (by which it was chosen), accuracy on test images with its
+standard error. A \\* where the stand-ins are those that were fitted again front to back. What pools add is the
+difference of the accuracies with pools and without, in points, with the error of pairs of images.
 """
 
 
@@ -46,8 +48,9 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     cells = []
     for budget in dict.fromkeys(row["budget"] for row in rows[1:]):
         of_form = {row["form"]: row for row in rows if row["budget"] == budget}
-        cells.append([budget, *(_cell(of_form.get(form)) for form in forms)])
-    yield from table(["budget", *forms.values()], cells)
+        pools = of_form["best"].get("pools", "") if "best" in of_form else ""
+        cells.append([budget, *(_cell(of_form.get(form)) for form in forms), pools])
+    yield from table(["budget", *forms.values(), "pools add"], cells)
 
 
 def _cell(row: Row | None) -> str:
@@ -55,7 +58,7 @@ def _cell(row: Row | None) -> str:
         # Not reached, or not measured.
         return ""
     star = r"\*" if row["refitted"] == "True" else ""
-    return f"{float(row['macs']):.2f}x, KL {float(row['score']):.4f}{star}, {_accuracy(row)}"
+    return f"{float(row['macs']):.2f}x, KL {float(row['score']):.2g}{star}, {_accuracy(row)}"
 
 
 def _accuracy(row: Row) -> str:
