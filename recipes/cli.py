@@ -147,6 +147,9 @@ def _fit(recipe: Recipe, output: Path, processes: Processes, args: argparse.Name
     from .run.stop_signals import stop_signals
     from .run.training_run import Training
 
+    if args.quiet:
+        # What wandb tells of a run.
+        os.environ.setdefault("WANDB_SILENT", "true")
     training = Training(recipe, output, processes, args.max_unreadable, args.resume)
     if processes.primary:
         _notice(recipe)

@@ -44,6 +44,7 @@ class Recipe(BaseModel):
 
     ``img_size`` is the side of an image in pixels. The schedule's lengths, ``mixup_off_epoch`` and ``val_interval``
     are in epochs; ``log_interval`` and ``recovery_interval`` are in updates, 0 for no checkpoint within an epoch.
+    With ``checkpoint_hist`` above 1 the models of so many best epochs are kept.
     Probabilities and shares are fractions, not percent; ``mean`` and ``std`` are of pixels from 0 to 1.
 
     Raises:
@@ -103,6 +104,7 @@ class Recipe(BaseModel):
     amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
     channels_last: bool = False
     torchcompile: str | None = None
+    torchcompile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = None
     grad_checkpointing: bool = False
     sync_bn: bool = False
     dist_bn: Literal["", "broadcast", "reduce"] = "reduce"
@@ -161,6 +163,11 @@ class Recipe(BaseModel):
     eval_metric: Literal["top1", "top5", "loss"] = "top1"
     log_interval: Count = 50
     recovery_interval: Natural = 500
+    checkpoint_hist: Count = 1
+    log_wandb: bool = False
+    wandb_project: str | None = None
+    wandb_tags: list[str] = []
+    wandb_resume_id: str | None = None
 
     seed: Annotated[int, Field(ge=0, lt=2**32), _WHOLE] = 42
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,9 +29,10 @@ from ..recipe.keys import Recipe
 from ..training.first_step import rehearse
 from ..training.trainer import Trainer, TrainingError
 from .checkpoints import load_state, read_state, save_state, writing
-from .logs import Logs, Row, best_row
+from .logs import Logs, Row, best_row, best_rows
 from .output_folder import alone_in, check_folder, has_checkpoint
 from .stop_signals import StopSignals
+from .wandb_run import check_wandb, wandb_run
 
 __all__ = ["Training"]
 
@@ -38,7 +40,8 @@ __all__ = ["Training"]
 class Training:
     """A training by a recipe that is set up and checked, with nothing written yet.
 
-    ``output`` gets ``last/``, ``best/`` and with ``model_ema`` ``ema/`` (``local-dir:`` folders), the checkpoint
+    ``output`` gets ``last/``, ``best/``, with ``model_ema`` ``ema/``, and with ``checkpoint_hist`` above 1 the so many
+    best epochs as ``history/EPOCH/`` (``local-dir:`` folders), the checkpoint
     from which the same training goes on, ``recipe.yaml``, logs, and at the end ``summary.json``. With ``model_ema``
     scores and ``best/`` are those of the averaged weights; ``last/`` has the plain weights, those that were not
     averaged, whose scores stand beside the others.
@@ -78,6 +81,7 @@ class Training:
     ) -> None:
         self.recipe, self.output = recipe, output.absolute()
         self.processes = processes or single_process()
+        self.processes.told(lambda: check_wandb(recipe))
         self.finished = self.processes.told(lambda: check_folder(self.output, recipe))
         self.problems: list[str] = []
         train_set, test_set = self.processes.in_turn(lambda: open_splits(recipe))
@@ -168,12 +172,14 @@ class Training:
         if self.finished is not None:
             return dict(self.finished)
         with contextlib.ExitStack() as held:
+            self.logs: Logs | None = None
             self.processes.told(lambda: self._begin(held))
             if on_begin is not None:
                 on_begin()
             return self._run(on_update, on_epoch, stop or StopSignals())
 
     def _begin(self, held: contextlib.ExitStack) -> None:
+        """Take the folder, and begin what is logged; on the primary process alone."""
         make_folder(self.output)
         with writing(self.output):
             held.enter_context(alone_in(self.output))
@@ -183,6 +189,9 @@ class Training:
                 raise UserError(f"{where}: another process has trained there meanwhile; run the same command again")
             remove_unfinished(self.output)
             write_text(self.output / "recipe.yaml", self.recipe.to_yaml())
+            run = held.enter_context(wandb_run(self.recipe, self.output))
+            self.logs = Logs(self.output, self._step, self.recipe.model_ema, run)
+            held.callback(self.logs.close)
 
     def _run(
         self,
@@ -190,8 +199,7 @@ class Training:
         on_epoch: Callable[[Row], None] | None,
         stop: StopSignals,
     ) -> dict[str, Any]:
-        primary, trainer = self.processes.primary, self.trainer
-        logs = Logs(self.output, self._step, self.recipe.model_ema) if primary else None
+        primary, trainer, logs = self.processes.primary, self.trainer, self.logs
         began, first = time.monotonic(), self._step
 
         def after_update(loss: float) -> None:
@@ -213,12 +221,12 @@ class Training:
         try:
             if trainer.epoch == trainer.epochs:
                 # It was killed right before.
-                self._write_logs(logs)
+                self._write_logs()
             while trainer.epoch < trainer.epochs:
                 self._end_epoch(trainer.train_epoch(after_update))
                 if on_epoch is not None:
                     on_epoch(self.rows[-1])
-                self._write_logs(logs)
+                self._write_logs()
                 if trainer.epoch < trainer.epochs:
                     stop.check()
         except (CommandError, UserError):
@@ -226,9 +234,6 @@ class Training:
         except Exception as error:
             # Whatever an augmentation, a driver or the system raises after the first step was tried.
             raise CommandError(f"{self._why(error)}{self._kept()}") from error
-        finally:
-            if logs is not None:
-                logs.close()
         summary = self._summary()
         if primary:
             with writing(self.output):
@@ -245,10 +250,10 @@ class Training:
             return ""
         return f"; {str(self.output)!r} keeps the last good checkpoint, from which the same command goes on"
 
-    def _write_logs(self, logs: Logs | None) -> None:
-        if logs is not None:
+    def _write_logs(self) -> None:
+        if self.logs is not None:
             with writing(self.output):
-                logs.epoch(self.rows, self._step)
+                self.logs.epoch(self.rows, self._step)
 
     @property
     def _step(self) -> int:
@@ -277,10 +282,26 @@ class Training:
             with writing(self.output):
                 if row is best_row(self.rows, recipe.eval_metric):
                     self._save_model(scored, "best")
+                self._keep_history(scored, row)
                 self._save_model(trainer.model, "last")
                 if trainer.averaged is not None:
                     self._save_model(trainer.averaged, "ema")
             self._save()
+
+    def _keep_history(self, model: Any, row: Row) -> None:
+        """Keep the model of this epoch if it is among the best, and no longer those that are not."""
+        history = self.output / "history"
+        count = self.recipe.checkpoint_hist
+        kept = best_rows(self.rows, self.recipe.eval_metric)[:count] if count > 1 else []
+        if any(row is one for one in kept):
+            history.mkdir(exist_ok=True)
+            self._save_model(model, f"history/{row['epoch']}")
+        names = {str(one["epoch"]) for one in kept}
+        for folder in history.iterdir() if history.is_dir() else ():
+            if folder.name not in names:
+                shutil.rmtree(folder)
+        if history.is_dir() and not names:
+            history.rmdir()
 
     def _unreadable(self) -> list[Unreadable]:
         """The unreadable images of both splits; data that is streamed has no such table."""

@@ -54,6 +54,8 @@ def nothing(path):
                 ("initial_checkpoint=nope.pth", ["'nope.pth'", ".safetensors"]),
                 ("kd_model_name=nope", ["'nope'"]),
                 ("torchcompile=nope", ["torchcompile 'nope'"]),
+                ("torchcompile_mode=max-autotune", ["torchcompile_mode 'max-autotune'", "torchcompile: inductor"]),
+                ("torchcompile_mode=fast", ["torchcompile_mode", "'fast'", "max-autotune"]),
                 ("drop_path_uniform=true", ["drop_path_uniform", "drop_path: 0.05"]),
                 ("grad_accum_steps=50", ["grad_accum_steps 50", "1437"]),
             ]
