@@ -109,7 +109,9 @@ def test_a_finished_search_is_looked_at_and_gone_on_with(found, capsys):
     assert "0.6x: " in capsys.readouterr().out
     assert main(["export", str(found), "0"]) == 2
     before = (found / "0.6x" / "model.safetensors").read_bytes()
-    assert main(["resume", str(found)]) == 0
+    for quiet in ([], ["--quiet"]):
+        assert main(["resume", str(found), *quiet]) == 0
+        assert bool(capsys.readouterr().err) != bool(quiet)
     assert (found / "0.6x" / "model.safetensors").read_bytes() == before
     # Of another evaluator it is another search.
     assert main(["test_vit", "--budget", "0.6x", "--output", str(found)]) == 2
