@@ -61,7 +61,11 @@ OUTSIDE = {
 
 
 # The extras of setup.cfg that a package may import from, where it asks for them in one line.
-EXTRAS = {"cp_vision": ("plot",), "cp_vision.recipes": ("plot", "track", "data"), "cp_vision.search": ("search", "plot")}
+EXTRAS = {
+    "cp_vision": ("plot",),
+    "cp_vision.recipes": ("plot", "track", "data"),
+    "cp_vision.search": ("search", "plot"),
+}
 
 
 @cache

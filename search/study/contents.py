@@ -24,7 +24,8 @@ __all__ = ["StudyContents"]
 _KEYS = ("settings", "recipe", "recipe_source", "space", "data", "version")
 # Values of a recipe that change no result, or stand in the settings in another form.
 _FREE = {"model", "model_kwargs", "workers", "dataset_download", "validation_batch_size", "data_dir", "seed"}
-_FREE |= {"log_interval", "recovery_interval", "val_interval", "eval_metric"}
+_FREE |= {"log_interval", "recovery_interval", "val_interval", "eval_metric", "checkpoint_hist"}
+_FREE |= {"log_wandb", "wandb_project", "wandb_tags", "wandb_resume_id"}
 # Settings that hold one value for each of their keys, and how these are called.
 _GROUPS = {"limits": "budget in", "model_args": "model argument"}
 _DATA = "what tells the images and classes from others"

@@ -122,3 +122,19 @@ assert not slow, slow
 def test_a_training_that_only_warms_up_says_so(settings, warns, capsys):
     assert main(["digits", "--dry-run", *sets([*SMALL, "opt=adamw", *settings])]) == 0
     assert ("warmup_epochs 1" in capsys.readouterr().err) == warns
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["model=cp_test_resnet"], ["'init_values': 1.0", "cp_test_vit2", "cp_test_resnet"]),
+        (["model=cp_test_resnet", "model_kwargs={}"], []),
+        (["model=cp_test_vit2"], []),
+        ([], []),
+    ],
+)
+def test_what_is_left_out_for_another_model_is_told(settings, told, capsys):
+    assert main(["digits", "--dry-run", *sets([*settings, "opt=adamw", "img_size=32"])]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == bool(told)
+    assert all(word in lines[0] for word in told)

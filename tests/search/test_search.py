@@ -18,7 +18,7 @@ import cp_vision
 from cp_vision import Architecture, UserError
 from cp_vision.cost.macs import format_macs
 from cp_vision.search import Search, SearchConfig, measure_space, parse_budgets
-from cp_vision.search.cli.display import summary
+from cp_vision.search.cli.display import plan, summary
 from cp_vision.search.cli.main import main
 from cp_vision.search.cli.plan import at_a_time, forecast
 from cp_vision.search.config.files import load_config
@@ -499,6 +499,15 @@ def test_with_a_recipe_that_compiles_every_candidate_is_compiled(tmp_path):
             before = backend.runs
             search.trainer(search.space.architecture(search.space.choice(drops=drops)), None, lambda *_: None)
             assert backend.runs > before, drops
+
+
+@pytest.mark.parametrize(
+    ("base", "model_kwargs", "told"),
+    [("test_vit2", None, False), ("test_vit", None, True), ("test_vit", {"patch_size": 16}, False)],
+)
+def test_a_plan_says_which_arguments_are_another_models(base, model_kwargs, told, tmp_path):
+    search = Search(config(tmp_path, base=base, model_kwargs=model_kwargs, recipe="digits"))
+    assert ("'init_values': 1.0" in plan(search)) == told
 
 
 def test_a_plan_divides_by_what_runs_at_a_time(tmp_path, monkeypatch):
