@@ -55,11 +55,8 @@ def problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("drop_path_uniform", "drop_path"), "drop_path_uniform: set the rate too, for example drop_path: 0.05"
     if recipe.torchcompile_mode is not None and recipe.torchcompile != "inductor":
         # Other compilers take no mode, and torch doesn't say so.
-        compiling = ("torchcompile_mode", "torchcompile")
-        yield (
-            compiling,
-            f"torchcompile_mode {recipe.torchcompile_mode!r} is one of inductor's; set torchcompile: inductor",
-        )
+        text = f"torchcompile_mode {recipe.torchcompile_mode!r} is one of inductor's; set torchcompile: inductor"
+        yield ("torchcompile_mode",), text
     # Takes seconds to import, and most mistakes are found without.
     from timm.optim import list_optimizers
 
