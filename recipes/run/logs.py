@@ -12,6 +12,8 @@ from typing import Any
 
 from cp_vision.shared.files import write_text
 
+from .events import EventFile
+
 __all__ = ["Logs", "Row", "best_row", "best_rows"]
 
 Row = dict[str, float | int | None]
@@ -55,11 +57,8 @@ class Logs:
     def __init__(self, folder: Path, step: int, averaged: bool, run: Any = None) -> None:
         self.folder, self.run = folder, run
         self.scores = (*SCORES, *(f"plain_{name}" for name in SCORES if averaged))
-        self.events: Any = None
-        if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        has_tensorboard = importlib.util.find_spec("tensorboard") is not None
+        self.events = EventFile(folder / "tensorboard", step + 1) if has_tensorboard else None
 
     def update(self, step: int, **values: float) -> None:
         """Note an update: the table doesn't keep those."""
@@ -75,13 +74,10 @@ class Logs:
         row = rows[-1]
         scores = {f"validation/{name}": value for name in self.scores if (value := row.get(name)) is not None}
         self._note(step, {"epoch": row["epoch"], "train/epoch_loss": row["train_loss"], **scores})
-        if self.events is not None:
-            self.events.flush()
 
     def _note(self, step: int, values: dict[str, Any]) -> None:
         if self.events is not None:
-            for name, value in values.items():
-                self.events.add_scalar(name, value, step)
+            self.events.add(values, step)
         if self.run is not None:
             self.run.log(values, step=step)
 

@@ -205,7 +205,8 @@ class Training:
         def after_update(loss: float) -> None:
             if logs is not None and self._step % self.recipe.log_interval == 0:
                 rate = (self._step - first) * self.recipe.update_size / (time.monotonic() - began)
-                logs.update(self._step, loss=loss, lr=trainer.lr, images_per_second=rate)
+                with writing(self.output):
+                    logs.update(self._step, loss=loss, lr=trainer.lr, images_per_second=rate)
             # At an epoch's end there is more to come before a checkpoint.
             interval = self.recipe.recovery_interval
             within = trainer.update < self.loader.updates
