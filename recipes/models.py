@@ -16,7 +16,7 @@ from torch import nn
 
 from cp_vision.models.build import STORED, check_base
 from cp_vision.shared.errors import UserError, one_line
-from cp_vision.shared.files import replace_folder
+from cp_vision.shared.files import whole_folder
 from cp_vision.shared.on_meta import on_meta
 
 from .recipe.checks import NOT_MODEL_KWARGS
@@ -233,22 +233,16 @@ def save_model(
         safetensors.SafetensorError: the weights can't be written.
         ValueError: pools with options that differ among them, which the arguments of a model can't say.
     """
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     labels = {"label_names": label_names(classes)} if classes else {}
     if not all(parameter.is_contiguous() for parameter in model.parameters()):
         # Channels last is for computing; the file format takes no such strides.
         model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    try:
+    with whole_folder(folder) as unfinished:
         save_for_hf(model, unfinished, labels, safe_serialization=True, data_config=config)
         # safetensors makes files that their owner alone can read.
         shutil.copymode(unfinished / "config.json", unfinished / "model.safetensors")
         for name, text in (files or {}).items():
             (unfinished / name).write_text(text, encoding="utf-8")
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    replace_folder(unfinished, folder)
 
 
 def label_names(classes: Mapping[str, int]) -> dict[str, str]:

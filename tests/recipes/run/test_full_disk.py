@@ -1,26 +1,13 @@
-"""What a training does where its files can't grow: a limit of the process stands in for a disk that is full."""
-
-import contextlib
-import resource
+"""What a training does on a full disk."""
 
 import pytest
 import torch
 from digits_folder import FOLDER, sets
+from full_disk import no_file_above
 
 from cp_vision.recipes import Training, load_recipe
 from cp_vision.recipes.cli import main
 from cp_vision.recipes.run.events import EventFile
-
-
-@contextlib.contextmanager
-def no_file_above(size):
-    """No file of this process may have more bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="module")
