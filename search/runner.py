@@ -66,6 +66,7 @@ class Search(SearchContext):
 
     Args:
         config: what to search for.
+        planned: only tell of it: what the output folder holds is no matter.
 
     Attributes:
         exhausted: whether no new candidate within the budgets was found.
@@ -80,17 +81,18 @@ class Search(SearchContext):
         UserError: anything in the config that can't be used, or a study that is another search's.
     """
 
-    def __init__(self, config: SearchConfig) -> None:
+    def __init__(self, config: SearchConfig, planned: bool = False) -> None:
         check_path(Path(config.output))
         check_evaluator(config)
         self.place = StudyDatabase(Path(config.output), config.storage, config.study)
-        held = self.place.contents()
+        held = None if planned else self.place.contents()
         self._kept_recipe = None if held is None else held.recipe_if_gone(config)
         super().__init__(config, self._kept_recipe, None if held is None else held.space)
         self.trainer = TrainEvaluator.of(self)
         self.exhausted = False
         self._make_sampler()
-        self.place.check(self.contents())
+        if not planned:
+            self.place.check(self.contents())
         self._asking = ExitStack()
         self._asked: tuple[TrialQueue, ResultsWriter] | None = None
         self._leases: dict[int, Lease] = {}

@@ -132,7 +132,7 @@ def _search(config: SearchConfig, plan_only: bool, command: str, quiet: bool = F
         from .display import Progress, plan, show_forecast, summary
         from .plan import forecast
 
-    search = Search(config)
+    search = Search(config, planned=plan_only)
     print(plan(search), flush=True)
     if plan_only:
         print(show_forecast(forecast(search), search))

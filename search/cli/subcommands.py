@@ -93,6 +93,8 @@ def _look(config: SearchConfig) -> ResultsWriter:
     output = Path(config.output)
     place = StudyDatabase(output, config.storage, config.study)
     contents = place.contents()
+    if contents is None and place.is_gone():
+        raise UserError(f"{place.gone()}; models that it wrote can still be loaded")
     if contents is None:
         raise UserError(
             f"{str(output)!r} holds no study yet; begin it with {hide_password(config.command) or 'cp-search'}"

@@ -82,6 +82,8 @@ class StudyDatabase:
             raise UserError(f"output {str(self.folder)!r} is a file; choose another --output")
         held = self.held()
         others = self._others(held is not None)
+        if others and self.is_gone():
+            raise UserError(f"{self.gone()}; move it away, or choose another --output")
         if others:
             raise UserError(f"output {str(self.folder)!r} holds other files ({others[0]}); choose another --output")
         for name in _FOLDERS:
@@ -96,6 +98,15 @@ class StudyDatabase:
                 f"{self.folder} holds another study: {name} is {json.dumps(there)} there, not {json.dumps(here)}; "
                 "choose another --output"
             )
+
+    def is_gone(self) -> bool:
+        """Whether a search was begun in the folder, and the study that it kept there is no more."""
+        files = {path: (self.folder / path).exists() for path in (CONFIG_FILE, STUDY_FILE)}
+        return self.address is None and files[CONFIG_FILE] and not files[STUDY_FILE]
+
+    def gone(self) -> str:
+        """What is to be said of a study that is no more."""
+        return f"{str(self.folder)!r} held a search, whose {STUDY_FILE} is gone, so it can't be shown or gone on with"
 
     def _noted(self) -> str | None:
         """The name of the study that ``search.json`` in the folder says, where it says the same storage."""

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from fake_evaluator import FakeEvaluator, journal
+from mistakes import assert_one_line_mistake
 
 import cp_vision
 from cp_vision import Architecture, UserError
@@ -366,6 +367,23 @@ def test_what_is_in_the_output_folder_stays(prepare, message, tmp_path):
         Search(config(tmp_path, budget="0.5x"))
     assert "choose another --output" in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_plan_takes_no_notice_of_another_search_there(another, capsys):
+    before = {path: path.read_bytes() for path in another.rglob("*") if path.is_file()}
+    assert main(["test_vit2", "--budget", "0.5x", "--plan", "--output", str(another)]) == 0
+    assert "budget 0.5x" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in another.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("command", ["status", "report", "resume", "export"])
+def test_a_study_that_is_gone_is_named(command, another, tmp_path, capsys):
+    output = tmp_path / "x"
+    shutil.copytree(another, output)
+    (output / "study.db").unlink()
+    number = ["0"] if command == "export" else []
+    line = assert_one_line_mistake(main, [command, str(output), *number], capsys, [str(output), "study.db"])
+    assert "begin it" not in line
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["new study", "study begun in another folder"])
