@@ -75,7 +75,7 @@ class StudyContents:
             UserError: no study of a search, or one of a version that kept it in another form.
         """
         if "settings" not in attrs:
-            raise UserError(f"{place} is no study of cp-search; choose another --output")
+            raise UserError(f"{place} is no study of cp-search; choose another output folder")
         version = attrs.get("version", "0.1.0")
         missing = [key for key in _KEYS if key not in attrs]
         advice = "read it with that one, or search again into another --output; its report and tables stay"

@@ -96,7 +96,7 @@ class StudyDatabase:
         for name, there, here in StudyContents.from_attrs(held[0], str(self)).differences(wanted):
             raise UserError(
                 f"{self.folder} holds another study: {name} is {json.dumps(there)} there, not {json.dumps(here)}; "
-                "choose another --output"
+                "choose another output folder"
             )
 
     def is_gone(self) -> bool:
@@ -275,7 +275,7 @@ class StudyDatabase:
         except sqlite3.Error as error:
             # The last byte is the kind of the error, what is before it says more of it.
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _FOREIGN:
-                raise UserError(f"{path} is no study of cp-search ({error}); choose another --output") from error
+                raise UserError(f"{path} is no study of cp-search ({error}); choose another output folder") from error
             raise CommandError(
                 f"the study {path} can't be read: {error}; another program may hold it, so try again"
             ) from error

@@ -365,7 +365,7 @@ def test_what_is_in_the_output_folder_stays(prepare, message, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=message) as caught:
         Search(config(tmp_path, budget="0.5x"))
-    assert "choose another --output" in str(caught.value)
+    assert "choose another" in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -427,7 +427,7 @@ def test_with_a_storage_too_the_output_folder_is_ours_or_empty(elsewhere, anothe
 )
 def test_another_search_is_told_what_differs(change, key, another):
     before = {path: path.read_bytes() for path in another.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=f"holds another study: ({key}) is .*; choose another --output"):
+    with pytest.raises(UserError, match=f"holds another study: ({key}) is .*; choose another output folder"):
         Search(config(another, **{"trials": 2, **change}))
     assert {path: path.read_bytes() for path in another.rglob("*") if path.is_file()} == before
 
