@@ -93,7 +93,8 @@ class Training:
             self._check_data(self.finished.get("data"))
             return
         state, self.problems = self.processes.told(lambda: load_state(self.output))
-        if state is None and resume is not None:
+        others = state is None and resume is not None
+        if others and resume is not None:
             state = self.processes.told(lambda: read_state(Path(resume)))
         args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
         self._goes_on = state is not None
@@ -116,7 +117,7 @@ class Training:
             self.processes.agreed(lambda: rehearse(trial, recipe, self.loader, self.test_loader, self.processes))
         self.trainer = Trainer(model, recipe, self.loader, self.processes)
         if state is not None:
-            self._go_on(state)
+            self._go_on(state, others)
 
     def _check_data(self, theirs: str | None) -> None:
         if theirs != self.data:
@@ -125,7 +126,7 @@ class Training:
                 f"{self.recipe.data_dir or self.recipe.dataset!r}; choose another --output"
             )
 
-    def _go_on(self, state: dict[str, Any]) -> None:
+    def _go_on(self, state: dict[str, Any], others: bool) -> None:
         for key, value in self.identity.items():
             if state["identity"].get(key) != value:
                 raise UserError(
@@ -134,7 +135,7 @@ class Training:
                 )
         self._check_data(state.get("data"))
         try:
-            self.trainer.load_state_dict(state)
+            self.trainer.load_state_dict(state, own_values=others)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint in {str(self.output)!r} is one of another model: {one_line(error)[:200]}; choose "
