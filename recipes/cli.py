@@ -16,7 +16,7 @@ from cp_vision.shared.errors import UserError
 from .data import MAX_UNREADABLE
 from .recipe.allowed import allowed
 from .recipe.checks import notice
-from .recipe.keys import Recipe, bundled_recipes, load_recipe
+from .recipe.keys import Recipe, bundled_recipes, read_recipe
 
 # Torch and timm take seconds to import: what needs them is imported where it is called, so that --help and mistakes
 # answer at once.
@@ -108,7 +108,7 @@ def _is_primary() -> bool:
 def _read(args: argparse.Namespace) -> Recipe:
     """The recipe as the arguments change it."""
     try:
-        recipe = load_recipe(args.recipe, args.set)
+        recipe, note = read_recipe(args.recipe, args.set)
         if args.data_dir is not None:
             recipe = recipe.with_values(data_dir=args.data_dir)
         if args.max_unreadable < 0:
@@ -116,6 +116,8 @@ def _read(args: argparse.Namespace) -> Recipe:
     except UserError as error:
         error.told_elsewhere = not _is_primary()
         raise
+    if note is not None and _is_primary():
+        print(f"cp-train: {note}", file=sys.stderr)
     return recipe
 
 
@@ -147,6 +149,9 @@ def _fit(recipe: Recipe, output: Path, processes: Processes, args: argparse.Name
     from .run.stop_signals import stop_signals
     from .run.training_run import Training
 
+    if args.quiet:
+        # What wandb tells of a run.
+        os.environ.setdefault("WANDB_SILENT", "true")
     training = Training(recipe, output, processes, args.max_unreadable, args.resume)
     if processes.primary:
         _notice(recipe)

@@ -16,11 +16,12 @@ from torch import nn
 
 from cp_vision.models.build import STORED, check_base
 from cp_vision.shared.errors import UserError, one_line
-from cp_vision.shared.files import replace_folder
+from cp_vision.shared.files import whole_folder
 from cp_vision.shared.on_meta import on_meta
 
 from .recipe.checks import NOT_MODEL_KWARGS
 from .recipe.keys import Recipe
+from .stored import StoredModel, read_stored
 from .weights import classes_in, read_weights
 
 __all__ = [
@@ -79,7 +80,8 @@ def build_model(
         name: timm name, ``local-dir:`` folder or ``hf-hub:`` repository.
         args: arguments of the model.
         pretrained: load the weights that belong to the name.
-        checkpoint: weights to load in place of those, a .safetensors or .pth file, see :func:`read_weights`.
+        checkpoint: weights to load in place of those: a .safetensors or .pth file, see :func:`read_weights`, or a
+            ``local-dir:`` folder or ``hf-hub:`` repository, see :func:`read_stored`.
         new_head: give the model a new head where the file's is for another number of classes.
 
     Raises:
@@ -88,14 +90,17 @@ def build_model(
     if not name.startswith(STORED):
         check_base(name)
     args = dict(args)
-    if checkpoint is not None:
-        args["pretrained_cfg_overlay"] = _overlay(name, args, checkpoint, new_head)
-        pretrained = True
-    model: Any = _create(name, pretrained, args)
-    if checkpoint is not None:
-        # What is saved of a model says where its weights came from, and doesn't hold them.
-        kept = {key: value for key, value in model.pretrained_cfg.items() if key != "state_dict"}
-        model.pretrained_cfg = model.default_cfg = kept
+    if checkpoint is None:
+        return _create(name, pretrained, args)
+    args["pretrained_cfg_overlay"], architecture = _overlay(name, args, checkpoint, new_head)
+    try:
+        model: Any = _create(name, True, args)
+    except UserError as error:
+        holds = f"{checkpoint!r} holds {architecture}: " if architecture else ""
+        raise UserError(f"{holds}{error}") from error
+    # What is saved of a model says where its weights came from, and doesn't hold them.
+    kept = {key: value for key, value in model.pretrained_cfg.items() if key != "state_dict"}
+    model.pretrained_cfg = model.default_cfg = kept
     return model
 
 
@@ -111,29 +116,35 @@ def _create(name: str, pretrained: bool, args: Mapping[str, Any]) -> nn.Module:
         raise UserError(f"can't build {name} with {shown}, pretrained={pretrained}: {reason}") from error
 
 
-def _overlay(name: str, args: Mapping[str, Any], checkpoint: str, new_head: bool) -> dict[str, Any]:
+def _overlay(name: str, args: Mapping[str, Any], checkpoint: str, new_head: bool) -> tuple[dict[str, Any], str]:
     """What makes timm load a file as it loads weights of its own, so that plain weights fit a model with pools.
+
+    Beside it, of which model the weights are where they say so.
 
     Raises:
         UserError: the file can't be read, or is for other classes and there is to be no new head.
     """
     with on_meta():
         plain: Any = _create(name, False, args)
-    weights = read_weights(checkpoint, plain.state_dict())
-    classes = classes_in(weights, plain.pretrained_cfg.get("classifier"))
+    if checkpoint.startswith(STORED):
+        stored = read_stored(checkpoint)
+    else:
+        stored = StoredModel(read_weights(checkpoint, plain.state_dict()), "", {})
+    classes = classes_in(stored.weights, plain.pretrained_cfg.get("classifier"))
     if classes is None:
         classes = plain.num_classes
     if classes != plain.num_classes and not new_head:
         raise UserError(f"checkpoint {checkpoint!r} tells {classes} classes apart, the model {plain.num_classes}")
     # Where the numbers differ timm leaves the head out.
-    return {"state_dict": weights, "source": None, "file": None, "num_classes": classes}
+    overlay = {"state_dict": stored.weights, "source": None, "file": None, "num_classes": classes, **stored.images}
+    return overlay, stored.architecture
 
 
 def new_head(name: str, args: Mapping[str, Any], checkpoint: str | None) -> str | None:
     """What is to be said where a file of weights is for other classes than a model; None where that is nothing."""
     if checkpoint is None:
         return None
-    classes = _overlay(name, args, checkpoint, True)["num_classes"]
+    classes = _overlay(name, args, checkpoint, True)[0]["num_classes"]
     if classes == args["num_classes"]:
         return None
     return f"{checkpoint} is for {classes} classes, so the head for {args['num_classes']} begins untrained"
@@ -222,22 +233,16 @@ def save_model(
         safetensors.SafetensorError: the weights can't be written.
         ValueError: pools with options that differ among them, which the arguments of a model can't say.
     """
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     labels = {"label_names": label_names(classes)} if classes else {}
     if not all(parameter.is_contiguous() for parameter in model.parameters()):
         # Channels last is for computing; the file format takes no such strides.
         model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    try:
+    with whole_folder(folder) as unfinished:
         save_for_hf(model, unfinished, labels, safe_serialization=True, data_config=config)
         # safetensors makes files that their owner alone can read.
         shutil.copymode(unfinished / "config.json", unfinished / "model.safetensors")
         for name, text in (files or {}).items():
             (unfinished / name).write_text(text, encoding="utf-8")
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    replace_folder(unfinished, folder)
 
 
 def label_names(classes: Mapping[str, int]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from .space.space import Space
 from .study.contents import StudyContents
 from .types import Limit
 
-__all__ = ["SearchContext", "base_architecture", "base_kwargs"]
+__all__ = ["SearchContext", "base_architecture", "base_kwargs", "kwargs_left_out"]
 
 # Values of the config that decide results as they stand there.
 _DECIDING = ("base", "early_stop", "evaluator", "keep_accuracy", "objective", "sampler", "seed", "val_fraction")
@@ -130,8 +130,7 @@ def base_kwargs(config: SearchConfig, recipe: Recipe) -> dict[str, Any]:
     """The base's arguments from the config, or of the recipe where that is of the same model."""
     kwargs = config.model_kwargs
     if kwargs is None:
-        own = recipe.model.removeprefix("cp_") == split_model_name_tag(config.base)[0]
-        kwargs = recipe.model_kwargs if own else {}
+        kwargs = recipe.model_kwargs if _is_for(recipe, config.base) else {}
     # Where the bare recipe's model pools, drops or replaces is no argument of the base's.
     return {key: value for key, value in kwargs.items() if key not in CHANGES}
 
@@ -149,3 +148,15 @@ def base_architecture(config: SearchConfig, recipe: Recipe, num_classes: int) ->
     """
     args = model_args(config.base, recipe, num_classes, base_kwargs(config, recipe))
     return Architecture(config.base, pool_options=config.pool_options, model_args=args)
+
+
+def _is_for(recipe: Recipe, base: str) -> bool:
+    """Whether a recipe is one for this base."""
+    return recipe.model.removeprefix("cp_") == split_model_name_tag(base)[0]
+
+
+def kwargs_left_out(config: SearchConfig, recipe: Recipe) -> dict[str, Any]:
+    """Model arguments of a recipe that a search leaves out since the recipe is for another base."""
+    if config.model_kwargs is not None or _is_for(recipe, config.base):
+        return {}
+    return {key: value for key, value in recipe.model_kwargs.items() if key not in CHANGES}

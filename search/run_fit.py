@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cp_vision.models.build import check_base
 from cp_vision.shared.command_line import CommandError
-from cp_vision.shared.errors import UserError, one_line
+from cp_vision.shared.errors import UserError, one_line, system_reason
 from cp_vision.shared.files import check_path, make_folder, remove_unfinished
 
 from ..recipes.data.evaluation_loader import ScoringLoader
@@ -109,7 +109,7 @@ class FitSearch:
             try:
                 return self._run(tell)
             except (OSError, SafetensorError) as error:
-                reason = getattr(error, "strerror", None) or one_line(error)
+                reason = system_reason(error) or one_line(error)
                 raise CommandError(
                     f"output {str(self.output)!r} can't be written: {reason}; make room, and the same command goes on "
                     "from its library"

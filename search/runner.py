@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 
 from cp_vision import Architecture
 from cp_vision.shared.errors import UserError
-from cp_vision.shared.files import check_path, make_folder, remove_unfinished
+from cp_vision.shared.files import check_path, make_folder, needs_room, remove_unfinished
 
 from .config.files import check_evaluator, write_config
 from .config.schema import CONFIG_FILE, SearchConfig
@@ -66,6 +66,7 @@ class Search(SearchContext):
 
     Args:
         config: what to search for.
+        planned: only tell of it: what the output folder holds is no matter.
 
     Attributes:
         exhausted: whether no new candidate within the budgets was found.
@@ -80,17 +81,18 @@ class Search(SearchContext):
         UserError: anything in the config that can't be used, or a study that is another search's.
     """
 
-    def __init__(self, config: SearchConfig) -> None:
+    def __init__(self, config: SearchConfig, planned: bool = False) -> None:
         check_path(Path(config.output))
         check_evaluator(config)
         self.place = StudyDatabase(Path(config.output), config.storage, config.study)
-        held = self.place.contents()
+        held = None if planned else self.place.contents()
         self._kept_recipe = None if held is None else held.recipe_if_gone(config)
         super().__init__(config, self._kept_recipe, None if held is None else held.space)
         self.trainer = TrainEvaluator.of(self)
         self.exhausted = False
         self._make_sampler()
-        self.place.check(self.contents())
+        if not planned:
+            self.place.check(self.contents())
         self._asking = ExitStack()
         self._asked: tuple[TrialQueue, ResultsWriter] | None = None
         self._leases: dict[int, Lease] = {}
@@ -123,7 +125,7 @@ class Search(SearchContext):
             check_cluster(self.config)
         if evaluator is None and self.place.held() is None and self.config.evaluator != "sensitivity":
             self.trainer.rehearse(self.space.base)
-        with self.place.errors(), self._opened() as store:
+        with self._errors_told(), self._opened() as store:
             return self._run(store, observer, evaluator)
 
     def _run(self, store: TrialStore, observer: Observer, own: Evaluator | None) -> Results:
@@ -179,7 +181,7 @@ class Search(SearchContext):
                 while (proposal := search.ask()) is not None:
                     search.tell(proposal.number, my_accuracy(proposal.architecture.build()))
         """
-        with self.place.errors():
+        with self._errors_told():
             queue, _ = self._asking_session()
             lease = take_next(queue.store, queue)
             self.exhausted = queue.exhausted
@@ -209,7 +211,7 @@ class Search(SearchContext):
             raise UserError(f"candidate {number}: tell either its accuracy or why it failed")
         if accuracy is not None and not math.isfinite(accuracy):
             raise UserError(f"candidate {number}: accuracy {accuracy} must be a finite number, in percent")
-        with self.place.errors():
+        with self._errors_told():
             queue, writer = self._asking_session()
             store = queue.store
             store.sync()
@@ -253,6 +255,12 @@ class Search(SearchContext):
         config = self.config
         finalists, seeds = (config.finalists, config.further_seeds) if repeats else (1, ())
         return TrialQueue(store, config.candidates, config.keep_accuracy, finalists, seeds)
+
+    @contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        """Say in one line that the study can't be read or written, or that there is no room for other files."""
+        with needs_room(self.output), self.place.errors():
+            yield
 
     @contextmanager
     def _opened(self) -> Iterator[TrialStore]:

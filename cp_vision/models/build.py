@@ -210,7 +210,8 @@ def check_base(base: str) -> None:
     if base.startswith(STORED):
         raise UserError(
             f"base {base!r} is a stored model; name the timm architecture in its config.json, and its weights by "
-            "initial_checkpoint (recipes), --weights (cp-search) or pretrained_cfg_overlay={'file': ...} (create_model)"
+            f"initial_checkpoint={base} (recipes), --weights {base} (cp-search) or "
+            "pretrained_cfg_overlay={'file': ...} (create_model)"
         )
     if not is_model(base):
         arch = split_model_name_tag(base)[0]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -35,3 +38,21 @@ def listed(names: Iterable[str], limit: int = 8) -> str:
 def one_line(error: BaseException) -> str:
     """The message of an exception on one line, or the name of its type where it has none."""
     return " ".join(str(error).split())[:400] or type(error).__name__
+
+
+def system_reason(error: BaseException | None) -> str | None:
+    """Why the system refused a file, in its words ("No space left on device"), where that lies behind an error.
+
+    Torch raises another error while it ends a file that couldn't be written, safetensors and SQLite say it in a text,
+    and Optuna in neither.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is not None:
+            return os.strerror(int(number[1]))
+        if "database or disk is full" in str(error):
+            return os.strerror(errno.ENOSPC)
+        error = error.__cause__ or error.__context__
+    return None

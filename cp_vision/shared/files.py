@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from .command_line import CommandError
 from .errors import UserError
 
-__all__ = ["check_path", "make_folder", "remove_unfinished", "replace_folder", "write_text"]
+__all__ = ["check_path", "make_folder", "needs_room", "remove_unfinished", "whole_file", "whole_folder", "write_text"]
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def make_folder(folder: Path) -> None:
@@ -35,7 +41,51 @@ def check_path(path: Path) -> None:
         raise UserError(f"output {str(path)[:80]!r} can't be used: {reason}; choose another --output") from error
 
 
-def replace_folder(finished: Path, folder: Path) -> None:
+@contextmanager
+def needs_room(folder: Path) -> Iterator[None]:
+    """Say in one line that a disk is full, or a quota used up, where files are written into a folder.
+
+    Raises:
+        CommandError: in place of the system's error, which names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise CommandError(
+            f"can't write into {str(folder)!r}: {error.strerror}; make room and run the same command again: nothing "
+            "that was finished is lost"
+        ) from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write, which then takes the place of ``path``; after an error it is removed."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which then takes the place of ``folder``; after an error it is removed."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    _replace_folder(unfinished, folder)
+
+
+def _replace_folder(finished: Path, folder: Path) -> None:
     """Give a finished folder its name, in place of an older folder of that name."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)

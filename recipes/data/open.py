@@ -18,6 +18,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from cp_vision.shared.errors import UserError, listed, one_line
 
+from ..recipe.checks import check_splits
 from ..recipe.keys import Recipe
 from .digits import SPLIT_SEED, Digits
 from .folders import FolderReader, split_folder
@@ -68,7 +69,8 @@ def open_split(recipe: Recipe, split: str, class_map: Mapping[str, int] | None =
                 recipe.dataset,
                 root=recipe.data_dir,
                 split=split,
-                is_training=is_training,
+                # What is scored alone is read in order, and once.
+                is_training=is_training and recipe.val_split != split,
                 class_map=class_map or recipe.class_map,
                 download=recipe.dataset_download,
                 batch_size=recipe.batch_size,
@@ -106,8 +108,9 @@ def open_splits(recipe: Recipe) -> tuple[Any, Any]:
         The training split and the test split (``val_split``), with the same numbering of classes.
 
     Raises:
-        UserError: as :func:`open_split`; the same images in both; classes that differ.
+        UserError: as :func:`open_split`; the same split or images in both; classes that differ.
     """
+    check_splits(recipe)
     train, test = open_split(recipe, recipe.train_split), open_split(recipe, recipe.val_split)
     if not (isinstance(train, Images) and isinstance(test, Images)):
         return train, test

@@ -81,7 +81,8 @@ def score_model(
 def _as_trained(recipe: Recipe) -> Any:
     """The validation split for a file of weights, which names no classes: numbered as the training split, if any."""
     has_training = recipe.data_dir and (Path(recipe.data_dir) / recipe.train_split).is_dir()
-    return open_splits(recipe)[1] if has_training else open_split(recipe, recipe.val_split)
+    both = has_training and recipe.val_split != recipe.train_split
+    return open_splits(recipe)[1] if both else open_split(recipe, recipe.val_split)
 
 
 def _numbered_as(labels: Any, recipe: Recipe, dataset: Any) -> Any:

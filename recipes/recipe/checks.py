@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cp_vision.shared.errors import closest
+from cp_vision.shared.errors import UserError, closest
 
 if TYPE_CHECKING:
     from .keys import Recipe
 
-__all__ = ["NOT_MODEL_KWARGS", "notice", "problems"]
+__all__ = ["NOT_MODEL_KWARGS", "check_splits", "notice", "problems"]
 
 # What the recipe has keys of its own for.
 NOT_MODEL_KWARGS = {
@@ -40,9 +40,6 @@ def problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     for key, instead in NOT_MODEL_KWARGS.items():
         if key in recipe.model_kwargs:
             yield ("model_kwargs",), f"model_kwargs: set {instead} of the recipe in place of {key}"
-    if recipe.train_split == recipe.val_split:
-        both = ("train_split", "val_split")
-        yield both, f"{' and '.join(both)} are both {recipe.train_split!r}; they must differ"
     if "/" not in recipe.dataset and recipe.dataset not in _PLAIN:
         # timm would take it for a folder.
         text = f"dataset: no data set {recipe.dataset!r}{closest(recipe.dataset.lower(), _PLAIN)}"
@@ -56,6 +53,10 @@ def problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (key,), f"data set 'digits' is bundled and takes no {key}, got {value!r}; name a dataset too"
     if recipe.drop_path_uniform and not recipe.drop_path:
         yield ("drop_path_uniform", "drop_path"), "drop_path_uniform: set the rate too, for example drop_path: 0.05"
+    if recipe.torchcompile_mode is not None and recipe.torchcompile != "inductor":
+        # Other compilers take no mode, and torch doesn't say so.
+        text = f"torchcompile_mode {recipe.torchcompile_mode!r} is one of inductor's; set torchcompile: inductor"
+        yield ("torchcompile_mode",), text
     # Takes seconds to import, and most mistakes are found without.
     from timm.optim import list_optimizers
 
@@ -63,6 +64,12 @@ def problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("opt",), "opt: adahessian needs second derivatives, which a training here doesn't make; take adamw"
     if recipe.opt.removeprefix("lookahead_") not in list_optimizers():
         yield ("opt",), f"opt: timm has no optimiser {recipe.opt!r}{closest(recipe.opt, list_optimizers())}"
+
+
+def check_splits(recipe: Recipe) -> None:
+    """Raise a UserError where a training would be scored on what it learns from; any split alone may be scored."""
+    if recipe.train_split == recipe.val_split:
+        raise UserError(f"train_split and val_split are both {recipe.train_split!r}; they must differ")
 
 
 def notice(recipe: Recipe) -> str | None:

@@ -16,7 +16,7 @@ from .allowed import allowed
 from .checks import problems
 from .yaml_text import parse_yaml
 
-__all__ = ["Recipe", "bundled_recipes", "load_recipe", "parse_overrides"]
+__all__ = ["Recipe", "bundled_recipes", "load_recipe", "parse_overrides", "read_recipe"]
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
@@ -44,6 +44,7 @@ class Recipe(BaseModel):
 
     ``img_size`` is the side of an image in pixels. The schedule's lengths, ``mixup_off_epoch`` and ``val_interval``
     are in epochs; ``log_interval`` and ``recovery_interval`` are in updates, 0 for no checkpoint within an epoch.
+    With ``checkpoint_hist`` above 1 the models of so many best epochs are kept.
     Probabilities and shares are fractions, not percent; ``mean`` and ``std`` are of pixels from 0 to 1.
 
     Raises:
@@ -103,6 +104,7 @@ class Recipe(BaseModel):
     amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
     channels_last: bool = False
     torchcompile: str | None = None
+    torchcompile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = None
     grad_checkpointing: bool = False
     sync_bn: bool = False
     dist_bn: Literal["", "broadcast", "reduce"] = "reduce"
@@ -161,6 +163,11 @@ class Recipe(BaseModel):
     eval_metric: Literal["top1", "top5", "loss"] = "top1"
     log_interval: Count = 50
     recovery_interval: Natural = 500
+    checkpoint_hist: Count = 1
+    log_wandb: bool = False
+    wandb_project: str | None = None
+    wandb_tags: list[str] = []
+    wandb_resume_id: str | None = None
 
     seed: Annotated[int, Field(ge=0, lt=2**32), _WHOLE] = 42
 
@@ -212,12 +219,20 @@ def bundled_recipes() -> list[Path]:
 
 
 def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe, as :func:`read_recipe`."""
+    return read_recipe(recipe, overrides)[0]
+
+
+def read_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> tuple[Recipe, str | None]:
     """Read a recipe.
 
     Args:
         recipe: path of a YAML file, or the name of a bundled recipe (``digits``).
         overrides: ``key=value`` texts, the value in YAML. Another ``model`` leaves the
             file's ``model_kwargs`` out.
+
+    Returns:
+        The recipe, and what is to be said of values that were left out; None where none was.
 
     Raises:
         UserError: no such file, not YAML, an override without ``=``, an unknown key, a wrong type or value.
@@ -234,9 +249,15 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise UserError(f"recipe {path} must be a mapping of keys to values")
     own, replaced = (values.get("model"), values.get("model_kwargs")), parse_overrides(overrides)
     values |= replaced
+    note = None
     if values.get("model") != own[0] and values.get("model_kwargs") is own[1]:
-        values.pop("model_kwargs", None)
-    return _checked(values, f"recipe {path}", replaced)
+        left_out = values.pop("model_kwargs", None)
+        if left_out:
+            note = (
+                f"model_kwargs {left_out} of the recipe are {own[0]}'s and left out for {values['model']}; "
+                "--set model_kwargs=... sets them"
+            )
+    return _checked(values, f"recipe {path}", replaced), note
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import pickle
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from cp_vision.shared.command_line import CommandError
-from cp_vision.shared.errors import UserError, one_line
+from cp_vision.shared.errors import UserError, one_line, system_reason
 from cp_vision.shared.files import remove_unfinished
 
 from ..data.failures import is_killed_worker
@@ -62,20 +60,11 @@ def writing(folder: Path) -> Iterator[None]:
         if is_killed_worker(error):
             # It struck while this was written.
             raise
+        reason = system_reason(error) or one_line(error)
         raise CommandError(
-            f"can't write into {str(folder)!r}: {_reason(folder, error)}; make room and run the same command again"
+            f"can't write into {str(folder)!r}: {reason}; make room and run the same command again"
             f"{': it goes on from the last checkpoint' if any(folder.glob('checkpoint*.pt')) else ''}"
         ) from error
-
-
-def _reason(folder: Path, error: Exception) -> str:
-    """Why a file can't be written; torch and safetensors say on a full disk how many bytes are missing somewhere."""
-    text = getattr(error, "strerror", None)
-    with contextlib.suppress(OSError):
-        # Less than a file system needs for itself and a small file.
-        if text is None and shutil.disk_usage(folder).free < 2**20:
-            return os.strerror(errno.ENOSPC)
-    return text or one_line(error)
 
 
 def load_state(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:

@@ -1,4 +1,4 @@
-"""What a training tells as it goes: a table of epochs, and TensorBoard events."""
+"""What a training tells as it goes: a table of epochs, TensorBoard events, a run of Weights & Biases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 
 from cp_vision.shared.files import write_text
 
-__all__ = ["Logs", "Row", "best_row"]
+from .events import EventFile
+
+__all__ = ["Logs", "Row", "best_row", "best_rows"]
 
 Row = dict[str, float | int | None]
 """One epoch: ``epoch`` (from 1), ``train_loss``, ``loss``, ``top1``, ``top5``, ``lr``, ``skipped``; where weights are
@@ -21,21 +23,26 @@ averaged, ``loss`` to ``top5`` are theirs, and ``plain_loss``, ``plain_top1``, `
 SCORES = ("loss", "top1", "top5")
 
 
-def best_row(rows: Sequence[Row], metric: str) -> Row | None:
-    """The best of the epochs that were scored, of several the first; what is not finite is best where all is not.
+def best_rows(rows: Sequence[Row], metric: str) -> list[Row]:
+    """The epochs that were scored, the best first, of equals the earlier; what is not finite only where all is not.
 
     Args:
         rows: the epochs.
         metric: ``loss``, whose least is best, or another score.
     """
-    sign = -1 if metric == "loss" else 1
+    sign = 1 if metric == "loss" else -1
     scored = [(row, float(score)) for row in rows if (score := row[metric]) is not None]
-    scored = [(row, score) for row, score in scored if math.isfinite(score)] or scored
-    return max(scored, key=lambda one: sign * one[1])[0] if scored else None
+    finite = [(row, score) for row, score in scored if math.isfinite(score)]
+    return [row for row, _ in sorted(finite, key=lambda one: sign * one[1])] or [row for row, _ in scored]
+
+
+def best_row(rows: Sequence[Row], metric: str) -> Row | None:
+    """The first of :func:`best_rows`."""
+    return next(iter(best_rows(rows, metric)), None)
 
 
 class Logs:
-    """Writes ``log.csv`` and TensorBoard events.
+    """Writes ``log.csv``, TensorBoard events, and the same values into a run of wandb.
 
     The table is written whole every time, from rows that are part of a training's state; so a training that goes
     on after a kill has the table of one that was never killed. Without tensorboard there are no events.
@@ -44,22 +51,18 @@ class Logs:
         folder: where to write.
         step: updates done so far; events of later ones, from before a kill, are taken back.
         averaged: whether there are scores of averaged weights and of plain ones.
+        run: of wandb, or None.
     """
 
-    def __init__(self, folder: Path, step: int, averaged: bool) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, step: int, averaged: bool, run: Any = None) -> None:
+        self.folder, self.run = folder, run
         self.scores = (*SCORES, *(f"plain_{name}" for name in SCORES if averaged))
-        self.events: Any = None
-        if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        has_tensorboard = importlib.util.find_spec("tensorboard") is not None
+        self.events = EventFile(folder / "tensorboard", step + 1) if has_tensorboard else None
 
     def update(self, step: int, **values: float) -> None:
-        """Note an update: TensorBoard alone keeps those."""
-        if self.events is not None:
-            for name, value in values.items():
-                self.events.add_scalar(f"train/{name}", value, step)
+        """Note an update: the table doesn't keep those."""
+        self._note(step, {f"train/{name}": value for name, value in values.items()})
 
     def epoch(self, rows: Sequence[Row], step: int) -> None:
         """Write all epochs so far."""
@@ -68,12 +71,15 @@ class Logs:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.folder / "log.csv", text.getvalue())
+        row = rows[-1]
+        scores = {f"validation/{name}": value for name in self.scores if (value := row.get(name)) is not None}
+        self._note(step, {"epoch": row["epoch"], "train/epoch_loss": row["train_loss"], **scores})
+
+    def _note(self, step: int, values: dict[str, Any]) -> None:
         if self.events is not None:
-            for name in self.scores:
-                value = rows[-1].get(name)
-                if value is not None:
-                    self.events.add_scalar(f"validation/{name}", value, step)
-            self.events.flush()
+            self.events.add(values, step)
+        if self.run is not None:
+            self.run.log(values, step=step)
 
     def close(self) -> None:
         """End the events' file."""

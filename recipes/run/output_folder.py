@@ -20,7 +20,10 @@ __all__ = ["FREE_KEYS", "alone_in", "check_folder", "has_checkpoint"]
 LOCK = ".lock"
 
 # What may differ when a training goes on: it changes nothing in the weights.
-FREE_KEYS = {"workers", "log_interval", "recovery_interval", "validation_batch_size", "data_dir", "dataset_download"}
+FREE_KEYS = {
+    *("workers", "log_interval", "recovery_interval", "validation_batch_size", "data_dir", "dataset_download"),
+    *("checkpoint_hist", "log_wandb", "wandb_project", "wandb_tags", "wandb_resume_id"),
+}
 
 
 def has_checkpoint(output: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,9 +29,10 @@ from ..recipe.keys import Recipe
 from ..training.first_step import rehearse
 from ..training.trainer import Trainer, TrainingError
 from .checkpoints import load_state, read_state, save_state, writing
-from .logs import Logs, Row, best_row
+from .logs import Logs, Row, best_row, best_rows
 from .output_folder import alone_in, check_folder, has_checkpoint
 from .stop_signals import StopSignals
+from .wandb_run import check_wandb, wandb_run
 
 __all__ = ["Training"]
 
@@ -38,7 +40,8 @@ __all__ = ["Training"]
 class Training:
     """A training by a recipe that is set up and checked, with nothing written yet.
 
-    ``output`` gets ``last/``, ``best/`` and with ``model_ema`` ``ema/`` (``local-dir:`` folders), the checkpoint
+    ``output`` gets ``last/``, ``best/``, with ``model_ema`` ``ema/``, and with ``checkpoint_hist`` above 1 the so many
+    best epochs as ``history/EPOCH/`` (``local-dir:`` folders), the checkpoint
     from which the same training goes on, ``recipe.yaml``, logs, and at the end ``summary.json``. With ``model_ema``
     scores and ``best/`` are those of the averaged weights; ``last/`` has the plain weights, those that were not
     averaged, whose scores stand beside the others.
@@ -78,6 +81,7 @@ class Training:
     ) -> None:
         self.recipe, self.output = recipe, output.absolute()
         self.processes = processes or single_process()
+        self.processes.told(lambda: check_wandb(recipe))
         self.finished = self.processes.told(lambda: check_folder(self.output, recipe))
         self.problems: list[str] = []
         train_set, test_set = self.processes.in_turn(lambda: open_splits(recipe))
@@ -89,7 +93,8 @@ class Training:
             self._check_data(self.finished.get("data"))
             return
         state, self.problems = self.processes.told(lambda: load_state(self.output))
-        if state is None and resume is not None:
+        others = state is None and resume is not None
+        if others and resume is not None:
             state = self.processes.told(lambda: read_state(Path(resume)))
         args = model_args(recipe.model, recipe, num_classes, recipe.model_kwargs)
         self._goes_on = state is not None
@@ -112,7 +117,7 @@ class Training:
             self.processes.agreed(lambda: rehearse(trial, recipe, self.loader, self.test_loader, self.processes))
         self.trainer = Trainer(model, recipe, self.loader, self.processes)
         if state is not None:
-            self._go_on(state)
+            self._go_on(state, others)
 
     def _check_data(self, theirs: str | None) -> None:
         if theirs != self.data:
@@ -121,7 +126,7 @@ class Training:
                 f"{self.recipe.data_dir or self.recipe.dataset!r}; choose another --output"
             )
 
-    def _go_on(self, state: dict[str, Any]) -> None:
+    def _go_on(self, state: dict[str, Any], others: bool) -> None:
         for key, value in self.identity.items():
             if state["identity"].get(key) != value:
                 raise UserError(
@@ -130,7 +135,7 @@ class Training:
                 )
         self._check_data(state.get("data"))
         try:
-            self.trainer.load_state_dict(state)
+            self.trainer.load_state_dict(state, own_values=others)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint in {str(self.output)!r} is one of another model: {one_line(error)[:200]}; choose "
@@ -168,12 +173,14 @@ class Training:
         if self.finished is not None:
             return dict(self.finished)
         with contextlib.ExitStack() as held:
+            self.logs: Logs | None = None
             self.processes.told(lambda: self._begin(held))
             if on_begin is not None:
                 on_begin()
             return self._run(on_update, on_epoch, stop or StopSignals())
 
     def _begin(self, held: contextlib.ExitStack) -> None:
+        """Take the folder, and begin what is logged; on the primary process alone."""
         make_folder(self.output)
         with writing(self.output):
             held.enter_context(alone_in(self.output))
@@ -183,6 +190,9 @@ class Training:
                 raise UserError(f"{where}: another process has trained there meanwhile; run the same command again")
             remove_unfinished(self.output)
             write_text(self.output / "recipe.yaml", self.recipe.to_yaml())
+            run = held.enter_context(wandb_run(self.recipe, self.output))
+            self.logs = Logs(self.output, self._step, self.recipe.model_ema, run)
+            held.callback(self.logs.close)
 
     def _run(
         self,
@@ -190,14 +200,14 @@ class Training:
         on_epoch: Callable[[Row], None] | None,
         stop: StopSignals,
     ) -> dict[str, Any]:
-        primary, trainer = self.processes.primary, self.trainer
-        logs = Logs(self.output, self._step, self.recipe.model_ema) if primary else None
+        primary, trainer, logs = self.processes.primary, self.trainer, self.logs
         began, first = time.monotonic(), self._step
 
         def after_update(loss: float) -> None:
             if logs is not None and self._step % self.recipe.log_interval == 0:
                 rate = (self._step - first) * self.recipe.update_size / (time.monotonic() - began)
-                logs.update(self._step, loss=loss, lr=trainer.lr, images_per_second=rate)
+                with writing(self.output):
+                    logs.update(self._step, loss=loss, lr=trainer.lr, images_per_second=rate)
             # At an epoch's end there is more to come before a checkpoint.
             interval = self.recipe.recovery_interval
             within = trainer.update < self.loader.updates
@@ -213,12 +223,12 @@ class Training:
         try:
             if trainer.epoch == trainer.epochs:
                 # It was killed right before.
-                self._write_logs(logs)
+                self._write_logs()
             while trainer.epoch < trainer.epochs:
                 self._end_epoch(trainer.train_epoch(after_update))
                 if on_epoch is not None:
                     on_epoch(self.rows[-1])
-                self._write_logs(logs)
+                self._write_logs()
                 if trainer.epoch < trainer.epochs:
                     stop.check()
         except (CommandError, UserError):
@@ -226,9 +236,6 @@ class Training:
         except Exception as error:
             # Whatever an augmentation, a driver or the system raises after the first step was tried.
             raise CommandError(f"{self._why(error)}{self._kept()}") from error
-        finally:
-            if logs is not None:
-                logs.close()
         summary = self._summary()
         if primary:
             with writing(self.output):
@@ -245,10 +252,10 @@ class Training:
             return ""
         return f"; {str(self.output)!r} keeps the last good checkpoint, from which the same command goes on"
 
-    def _write_logs(self, logs: Logs | None) -> None:
-        if logs is not None:
+    def _write_logs(self) -> None:
+        if self.logs is not None:
             with writing(self.output):
-                logs.epoch(self.rows, self._step)
+                self.logs.epoch(self.rows, self._step)
 
     @property
     def _step(self) -> int:
@@ -277,10 +284,26 @@ class Training:
             with writing(self.output):
                 if row is best_row(self.rows, recipe.eval_metric):
                     self._save_model(scored, "best")
+                self._keep_history(scored, row)
                 self._save_model(trainer.model, "last")
                 if trainer.averaged is not None:
                     self._save_model(trainer.averaged, "ema")
             self._save()
+
+    def _keep_history(self, model: Any, row: Row) -> None:
+        """Keep the model of this epoch if it is among the best, and no longer those that are not."""
+        history = self.output / "history"
+        count = self.recipe.checkpoint_hist
+        kept = best_rows(self.rows, self.recipe.eval_metric)[:count] if count > 1 else []
+        if any(row is one for one in kept):
+            history.mkdir(exist_ok=True)
+            self._save_model(model, f"history/{row['epoch']}")
+        names = {str(one["epoch"]) for one in kept}
+        for folder in history.iterdir() if history.is_dir() else ():
+            if folder.name not in names:
+                shutil.rmtree(folder)
+        if history.is_dir() and not names:
+            history.rmdir()
 
     def _unreadable(self) -> list[Unreadable]:
         """The unreadable images of both splits; data that is streamed has no such table."""

@@ -18,6 +18,7 @@ from ..data.open import count_classes, open_split
 from ..data.sampler import Share
 from ..models import build_model, data_config, model_args
 from ..processes import Processes, single_process
+from ..recipe.checks import check_splits
 from ..recipe.keys import Recipe
 from .first_step import first_step
 from .trainer import Trainer
@@ -74,6 +75,7 @@ def dry_run(recipe: Recipe) -> DryRun:
     Raises:
         UserError: the model or the data set can't be had, the data set's folder is not told, or the step fails.
     """
+    check_splits(recipe)
     processes = single_process()
     images, classes = IMAGES, recipe.num_classes or CLASSES
     assumed = not recipe.dataset and recipe.data_dir is None

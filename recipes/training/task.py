@@ -79,7 +79,7 @@ def make_task(
                 setattr(module, name, torch.tensor(config[key], device=processes.device).view(1, -1, 1, 1))
     if recipe.torchcompile is not None:
         try:
-            task.compile(backend=recipe.torchcompile)
+            task.compile(backend=recipe.torchcompile, mode=recipe.torchcompile_mode)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"torchcompile {recipe.torchcompile!r}: {one_line(error)}") from error
     if processes.count > 1:

@@ -215,8 +215,14 @@ class Trainer:
             "progress": {name: getattr(self, name) for name in _PROGRESS},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of a training with the same recipe."""
+    def load_state_dict(self, state: dict[str, Any], own_values: bool = False) -> None:
+        """Go on from a state of a training.
+
+        Args:
+            state: of :meth:`state_dict`.
+            own_values: it may be one with another recipe, whose learning rate, weight decay and the like are not taken.
+        """
+        values = [{key: group[key] for key in _VALUES if key in group} for group in self.optimizer.param_groups]
         self.model.load_state_dict(state["model"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
@@ -224,6 +230,12 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         for name in _PROGRESS:
             setattr(self, name, state["progress"][name])
+        if own_values:
+            for group, own in zip(self.optimizer.param_groups, values, strict=True):
+                group.update(own)
+            if self.scheduler is not None:
+                self.scheduler.step(self.epoch)
+                self.scheduler.step_update(num_updates=self.epoch * self.loader.updates + self.update)
 
 
 @contextlib.contextmanager
@@ -242,6 +254,8 @@ def _dropped_places_count(model: nn.Module) -> Iterator[None]:
             del module.place
 
 
+# What a recipe says of an optimiser; others of its values are part of where it is.
+_VALUES = ("lr", "initial_lr", "lr_scale", "weight_decay", "momentum", "betas", "eps")
 _PROGRESS = ("epoch", "update", "skipped", "skipped_in_row", "counted", "losses")
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from cp_vision.cost.macs import format_macs
 
 from ...recipes.recipe.checks import notice
+from ..context import kwargs_left_out
 from ..observer import Observer
 from ..outputs.report.figures import find
 from ..outputs.report.headline import against_base, pooling
@@ -60,6 +61,11 @@ def plan(search: Search) -> str:
     )
     if search.place.address is not None:
         lines.append(f"study: {search.place.name} in {search.place}")
+    left_out = kwargs_left_out(search.config, search.recipe)
+    if left_out:
+        lines.append(
+            f"recipe: model_kwargs {left_out} are {search.recipe.model}'s and left out; --model-kwargs sets them"
+        )
     text = notice(search.recipe)
     if text is not None:
         lines.append(f"recipe: {text}")

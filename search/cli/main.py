@@ -17,7 +17,7 @@ from ..config.addresses import hide_password
 from ..config.files import read_values
 from ..config.schema import CONFIG_FILE, SearchConfig
 from .arguments import add_options, given_values, spelled
-from .subcommand_arguments import COMMANDS, subcommand_parser
+from .subcommand_arguments import COMMANDS, QUIET, subcommand_parser
 
 __all__ = ["main"]
 
@@ -49,9 +49,7 @@ def parser() -> CommandParser:
         metavar="FILE",
         help="YAML file of any of these, the base too, by the names of SearchConfig; what stands here wins",
     )
-    made.add_argument(
-        "--quiet", action="store_true", help="show no progress; what is planned, mistakes and results alone"
-    )
+    made.add_argument("--quiet", action="store_true", help=QUIET)
     made.add_argument("--plan", action="store_true", help="tell what the search takes, and search nothing")
     add_options(made)
     return made
@@ -72,7 +70,7 @@ def _run(arguments: Sequence[str] | None) -> None:
             from .subcommands import run_subcommand
         config = run_subcommand(words[0], args)
         if config is not None:
-            _search(config, plan_only=False, command=command)
+            _search(config, plan_only=False, command=command, quiet=args.quiet)
         return
     args = parser().parse_args(words)
     _search(_config(args, command), args.plan, command, args.quiet)
@@ -137,7 +135,7 @@ def _search(config: SearchConfig, plan_only: bool, command: str, quiet: bool = F
         from .display import Progress, plan, show_forecast, summary
         from .plan import forecast
 
-    search = Search(config)
+    search = Search(config, planned=plan_only)
     print(plan(search), flush=True)
     if plan_only:
         print(show_forecast(forecast(search), search))

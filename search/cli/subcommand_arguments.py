@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cp_vision.shared.command_line import CommandParser
 
-__all__ = ["COMMANDS", "subcommand_parser"]
+__all__ = ["COMMANDS", "QUIET", "subcommand_parser"]
 
+QUIET = "show no progress; what is planned, mistakes and results alone"
 COMMANDS = {
     "status": "what was tried, what runs, who leads",
     "report": "write the report and the table again",
@@ -31,4 +32,5 @@ def subcommand_parser(command: str) -> CommandParser:
         made.add_argument("--output", type=Path, help="folder to write; default FOLDER/exported/NUMBER")
     if command == "resume":
         made.add_argument("--trials", type=int, help="candidates to try, the base included; default as before")
+        made.add_argument("--quiet", action="store_true", help=QUIET)
     return made

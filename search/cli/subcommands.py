@@ -10,6 +10,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from cp_vision.shared.errors import UserError
+from cp_vision.shared.files import needs_room
 
 from ..config.addresses import hide_password
 from ..config.files import load_config
@@ -83,7 +84,8 @@ def _of_fit(command: str, config: SearchConfig) -> None:
             raise UserError(f"{str(output)!r}: {text}; go on with: cp-search resume {output}")
         print(f"{text}; go on with: cp-search resume {output}")
     elif command == "report":
-        write_fit_results(found, output)
+        with needs_room(output):
+            write_fit_results(found, output)
         print(f"Report:   {output / 'report.html'}")
         print(f"Table:    {output / 'front.csv'}")
     else:
@@ -95,6 +97,8 @@ def _look(config: SearchConfig) -> ResultsWriter:
     output = Path(config.output)
     place = StudyDatabase(output, config.storage, config.study)
     contents = place.contents()
+    if contents is None and place.is_gone():
+        raise UserError(f"{place.gone()}; models that it wrote can still be loaded")
     if contents is None:
         raise UserError(
             f"{str(output)!r} holds no study yet; begin it with {hide_password(config.command) or 'cp-search'}"

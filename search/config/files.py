@@ -11,7 +11,7 @@ from cp_vision.shared.errors import UserError, listed
 from cp_vision.shared.files import write_text
 
 from .addresses import absolute_address, hide_password, hide_password_in_address
-from .paths import whole_paths
+from .paths import whole_path, whole_paths
 from .recipe import recipe_source
 from .schema import CONFIG_FILE, SearchConfig
 
@@ -54,7 +54,9 @@ def absolute(config: SearchConfig, recipe: Recipe | None = None) -> SearchConfig
     changes: dict[str, Any] = {}
     if config.storage is not None:
         changes["storage"] = absolute_address(config.storage)
-    for key, kind in (("data_dir", Path.exists), ("recipe", Path.is_file), ("weights", Path.is_file)):
+    if config.weights not in (None, "pretrained"):
+        changes["weights"] = whole_path("initial_checkpoint", config.weights)
+    for key, kind in (("data_dir", Path.exists), ("recipe", Path.is_file)):
         value = getattr(config, key)
         if value is not None and kind(Path(value)):
             changes[key] = str(Path(value).resolve())

@@ -10,14 +10,17 @@ if TYPE_CHECKING:
 
 __all__ = ["whole_path", "whole_paths"]
 
-# Keys of a recipe that name files or folders, with what stands before a path.
-_FILES = {"data_dir": "", "class_map": "", "initial_checkpoint": "", "kd_model_name": "local-dir:"}
+# Keys of a recipe that name files or folders, with what may stand before a path: nothing, or the name of timm's for it.
+_FOLDER = "local-dir:"
+_FILES = {"data_dir": ("",), "class_map": ("",), "initial_checkpoint": (_FOLDER, ""), "kd_model_name": (_FOLDER,)}
 
 
 def whole_path(key: str, value: Any) -> Any:
     """The value of a recipe's key, with a whole path where it names a file or folder as seen from this folder."""
-    before = _FILES.get(key)
-    if before is None or not isinstance(value, str) or not value.startswith(before) or value == before:
+    if not isinstance(value, str):
+        return value
+    before = next((before for before in _FILES.get(key, ()) if value.startswith(before)), None)
+    if before is None or value == before:
         return value
     path = Path(value.removeprefix(before))
     return f"{before}{path.resolve()}" if path.exists() else value

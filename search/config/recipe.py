@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cp_vision.shared.errors import UserError
+
 from .paths import whole_paths
 from .space_options import load_space_options
 
@@ -30,6 +32,8 @@ def search_recipe(config: SearchConfig) -> Recipe:
     from ...recipes.recipe.keys import load_recipe
 
     recipe = load_recipe(recipe_source(config), config.overrides)
+    if recipe.log_wandb:
+        raise UserError("log_wandb is for cp-train: a search's record is its study; --set log_wandb=false")
     values = {**whole_paths(recipe), "data_dir": recipe.data_dir, "seed": config.seed}
     if config.dataset is not None:
         values["dataset"] = config.dataset

@@ -113,8 +113,9 @@ class SearchConfig(CheckedModel):
     weights: Annotated[str | None, Option(DATA, "FILE")] = Field(
         default=None,
         min_length=1,
-        description="trained weights of the base: a .safetensors or .pth file, or the word pretrained for those of its "
-        "name; default none, and the evaluator fit trains the base by the recipe first",
+        description="trained weights of the base: a .safetensors or .pth file, a local-dir: folder or hf-hub: name of "
+        "the same architecture, or the word pretrained for those of its name; default none, and the evaluator fit "
+        "trains the base by the recipe first",
     )
     overrides: Annotated[tuple[_Override, ...], Field(strict=False), Option(DATA, "KEY=VALUE", "--set")] = Field(
         default=(), description="replace a recipe's value; may be given several times"

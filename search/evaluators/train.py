@@ -13,7 +13,7 @@ from timm.utils import random_seed
 
 from cp_vision import Architecture
 from cp_vision.shared.command_line import CommandError
-from cp_vision.shared.errors import UserError, one_line
+from cp_vision.shared.errors import UserError, one_line, system_reason
 
 from ...recipes.data.evaluation_loader import ScoringLoader
 from ...recipes.data.training_loader import TrainingLoader, worker_count
@@ -138,7 +138,7 @@ class TrainEvaluator:
             save_model(model, folder, data_config(model, recipe), self.train_set.classes)
         except (OSError, SafetensorError) as error:
             raise NotKeptError(
-                f"can't write into {str(folder.parent)!r}: {getattr(error, 'strerror', None) or one_line(error)}; make "
+                f"can't write into {str(folder.parent)!r}: {system_reason(error) or one_line(error)}; make "
                 "room and run the same command again: nothing that was finished is lost"
             ) from error
 

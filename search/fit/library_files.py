@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cp_vision.shared.errors import UserError
-from cp_vision.shared.files import check_path, make_folder, remove_unfinished, write_text
+from cp_vision.shared.files import check_path, make_folder, remove_unfinished, whole_file, write_text
 
 from .option import Option
 
@@ -71,9 +70,8 @@ class LibraryFiles:
             for name, tensor in stand_in.state_dict().items()
         }
         target = self._path(block, "safetensors")
-        unfinished = target.with_name(f".{target.name}.unfinished")
-        save_file(tensors, unfinished)
-        os.replace(unfinished, target)
+        with whole_file(target) as unfinished:
+            save_file(tensors, unfinished)
         # Last: it says that both are there.
         values = [dataclasses.asdict(option) for option in options]
         write_text(self._path(block, "json"), json.dumps({"options": values}, indent=1) + "\n")

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from cp_vision import Architecture
-from cp_vision.shared.files import replace_folder
+from cp_vision.shared.files import whole_folder
 
 from ...recipes.recipe.checks import NOT_MODEL_KWARGS
 from ...recipes.recipe.keys import Recipe
@@ -39,13 +39,6 @@ def write_member(
         weights: folder with its weights.
         folder: the folder to write; one of that name is replaced.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    for path in weights.iterdir():
-        # Without its permissions, by which nothing may be added perhaps.
-        shutil.copyfile(path, unfinished / path.name)
     args = {key: value for key, value in architecture.create_args.items() if key not in NOT_MODEL_KWARGS}
     data_dir = str(Path(recipe.data_dir).resolve()) if recipe.data_dir else None
     own = recipe.with_values(model=architecture.model_name, model_kwargs=args, data_dir=data_dir)
@@ -78,9 +71,12 @@ def write_member(
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
         "README.md": _model_card(results, candidate, folder, recipe.seed, train, score),
     }
-    for name, text in files.items():
-        (unfinished / name).write_text(text, encoding="utf-8")
-    replace_folder(unfinished, folder)
+    with whole_folder(folder) as unfinished:
+        for path in weights.iterdir():
+            # Without its permissions, by which nothing may be added perhaps.
+            shutil.copyfile(path, unfinished / path.name)
+        for name, text in files.items():
+            (unfinished / name).write_text(text, encoding="utf-8")
 
 
 def _model_card(results: Results, candidate: Candidate, folder: Path, seed: int, train: str, score: str) -> str:

@@ -24,7 +24,8 @@ __all__ = ["StudyContents"]
 _KEYS = ("settings", "recipe", "recipe_source", "space", "data", "version")
 # Values of a recipe that change no result, or stand in the settings in another form.
 _FREE = {"model", "model_kwargs", "workers", "dataset_download", "validation_batch_size", "data_dir", "seed"}
-_FREE |= {"log_interval", "recovery_interval", "val_interval", "eval_metric"}
+_FREE |= {"log_interval", "recovery_interval", "val_interval", "eval_metric", "checkpoint_hist"}
+_FREE |= {"log_wandb", "wandb_project", "wandb_tags", "wandb_resume_id"}
 # Settings that hold one value for each of their keys, and how these are called.
 _GROUPS = {"limits": "budget in", "model_args": "model argument"}
 _DATA = "what tells the images and classes from others"
@@ -74,7 +75,7 @@ class StudyContents:
             UserError: no study of a search, or one of a version that kept it in another form.
         """
         if "settings" not in attrs:
-            raise UserError(f"{place} is no study of cp-search; choose another --output")
+            raise UserError(f"{place} is no study of cp-search; choose another output folder")
         version = attrs.get("version", "0.1.0")
         missing = [key for key in _KEYS if key not in attrs]
         advice = "read it with that one, or search again into another --output; its report and tables stay"

@@ -82,6 +82,8 @@ class StudyDatabase:
             raise UserError(f"output {str(self.folder)!r} is a file; choose another --output")
         held = self.held()
         others = self._others(held is not None)
+        if others and self.is_gone():
+            raise UserError(f"{self.gone()}; move it away, or choose another --output")
         if others:
             raise UserError(f"output {str(self.folder)!r} holds other files ({others[0]}); choose another --output")
         for name in _FOLDERS:
@@ -94,8 +96,17 @@ class StudyDatabase:
         for name, there, here in StudyContents.from_attrs(held[0], str(self)).differences(wanted):
             raise UserError(
                 f"{self.folder} holds another study: {name} is {json.dumps(there)} there, not {json.dumps(here)}; "
-                "choose another --output"
+                "choose another output folder"
             )
+
+    def is_gone(self) -> bool:
+        """Whether a search was begun in the folder, and the study that it kept there is no more."""
+        files = {path: (self.folder / path).exists() for path in (CONFIG_FILE, STUDY_FILE)}
+        return self.address is None and files[CONFIG_FILE] and not files[STUDY_FILE]
+
+    def gone(self) -> str:
+        """What is to be said of a study that is no more."""
+        return f"{str(self.folder)!r} held a search, whose {STUDY_FILE} is gone, so it can't be shown or gone on with"
 
     def _noted(self) -> str | None:
         """The name of the study that ``search.json`` in the folder says, where it says the same storage."""
@@ -264,7 +275,7 @@ class StudyDatabase:
         except sqlite3.Error as error:
             # The last byte is the kind of the error, what is before it says more of it.
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _FOREIGN:
-                raise UserError(f"{path} is no study of cp-search ({error}); choose another --output") from error
+                raise UserError(f"{path} is no study of cp-search ({error}); choose another output folder") from error
             raise CommandError(
                 f"the study {path} can't be read: {error}; another program may hold it, so try again"
             ) from error

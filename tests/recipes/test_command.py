@@ -54,6 +54,8 @@ def nothing(path):
                 ("initial_checkpoint=nope.pth", ["'nope.pth'", ".safetensors"]),
                 ("kd_model_name=nope", ["'nope'"]),
                 ("torchcompile=nope", ["torchcompile 'nope'"]),
+                ("torchcompile_mode=max-autotune", ["torchcompile_mode 'max-autotune'", "torchcompile: inductor"]),
+                ("torchcompile_mode=fast", ["torchcompile_mode", "'fast'", "max-autotune"]),
                 ("drop_path_uniform=true", ["drop_path_uniform", "drop_path: 0.05"]),
                 ("grad_accum_steps=50", ["grad_accum_steps 50", "1437"]),
             ]
@@ -120,3 +122,19 @@ assert not slow, slow
 def test_a_training_that_only_warms_up_says_so(settings, warns, capsys):
     assert main(["digits", "--dry-run", *sets([*SMALL, "opt=adamw", *settings])]) == 0
     assert ("warmup_epochs 1" in capsys.readouterr().err) == warns
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["model=cp_test_resnet"], ["'init_values': 1.0", "cp_test_vit2", "cp_test_resnet"]),
+        (["model=cp_test_resnet", "model_kwargs={}"], []),
+        (["model=cp_test_vit2"], []),
+        ([], []),
+    ],
+)
+def test_what_is_left_out_for_another_model_is_told(settings, told, capsys):
+    assert main(["digits", "--dry-run", *sets([*settings, "opt=adamw", "img_size=32"])]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == bool(told)
+    assert all(word in lines[0] for word in told)

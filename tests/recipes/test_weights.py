@@ -1,6 +1,8 @@
 """Files of weights from anywhere: loaded as a user of timm expects, or named in one line."""
 
 import argparse
+import re
+from pathlib import Path
 
 import pytest
 import timm
@@ -8,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from cp_vision import UserError
-from cp_vision.recipes.models import build_model, new_head
+from cp_vision.recipes import Recipe
+from cp_vision.recipes.models import build_model, data_config, new_head, save_model
 from cp_vision.recipes.weights import read_weights
 
 ARGS = {"num_classes": 5, "img_size": 32}
@@ -92,3 +95,46 @@ def test_what_is_no_weights_is_one_short_line(kind, ending, plain, tmp_path):
 def test_no_such_file():
     with pytest.raises(UserError, match="none"):
         build_model("test_vit", {}, checkpoint="none.pth")
+
+
+STORED_CFG = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bilinear", "crop_pct": 0.8}
+
+
+@pytest.fixture
+def stored(plain, tmp_path):
+    """A model as a folder, with statistics of its own."""
+    save_model(plain, tmp_path / "stored", {"input_size": (3, 32, 32), **STORED_CFG})
+    return f"local-dir:{tmp_path / 'stored'}"
+
+
+@pytest.mark.parametrize(("name", "more"), [("test_vit", {}), ("cp_test_vit", {"pools": ["blocks.1"]})])
+@torch.inference_mode()
+def test_a_folder_gives_weights_and_says_how_images_are_prepared(name, more, plain, stored):
+    model = build_model(name, ARGS | more, checkpoint=stored).eval()
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(model(x), plain(x))
+    config = data_config(model, Recipe(img_size=32))
+    assert {key: config[key] for key in STORED_CFG} == STORED_CFG
+    # The recipe's own win.
+    assert data_config(model, Recipe(img_size=32, crop_pct=0.5))["crop_pct"] == 0.5
+
+
+def test_what_a_folder_lacks_is_one_line(stored, tmp_path, monkeypatch):
+    folder = Path(stored.removeprefix("local-dir:"))
+    with pytest.raises(UserError, match=r"holds test_vit with .*test_resnet"):
+        build_model("test_resnet", {"num_classes": 5}, checkpoint=stored)
+    with pytest.raises(UserError, match="tells 5 classes apart"):
+        build_model("test_vit", ARGS | {"num_classes": 3}, checkpoint=stored)
+    for name, damage in (("model.safetensors", b"x" * 100), ("config.json", b"{")):
+        kept = (folder / name).read_bytes()
+        for content in (damage, None):
+            (folder / name).unlink()
+            if content is not None:
+                (folder / name).write_bytes(content)
+            with pytest.raises(UserError, match=re.escape(stored)) as error:
+                build_model("test_vit", ARGS, checkpoint=stored)
+            assert "\n" not in str(error.value)
+            (folder / name).write_bytes(kept)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"hf-hub:nobody/nothing.*local-dir:"):
+        build_model("test_vit", ARGS, checkpoint="hf-hub:nobody/nothing")

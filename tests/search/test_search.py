@@ -13,12 +13,13 @@ import pytest
 import timm
 import torch
 from fake_evaluator import FakeEvaluator, journal
+from mistakes import assert_one_line_mistake
 
 import cp_vision
 from cp_vision import Architecture, UserError
 from cp_vision.cost.macs import format_macs
 from cp_vision.search import Search, SearchConfig, measure_space, parse_budgets
-from cp_vision.search.cli.display import summary
+from cp_vision.search.cli.display import plan, summary
 from cp_vision.search.cli.main import main
 from cp_vision.search.cli.plan import at_a_time, forecast
 from cp_vision.search.config.files import load_config
@@ -364,8 +365,25 @@ def test_what_is_in_the_output_folder_stays(prepare, message, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=message) as caught:
         Search(config(tmp_path, budget="0.5x"))
-    assert "choose another --output" in str(caught.value)
+    assert "choose another" in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_plan_takes_no_notice_of_another_search_there(another, capsys):
+    before = {path: path.read_bytes() for path in another.rglob("*") if path.is_file()}
+    assert main(["test_vit2", "--budget", "0.5x", "--plan", "--output", str(another)]) == 0
+    assert "budget 0.5x" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in another.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("command", ["status", "report", "resume", "export"])
+def test_a_study_that_is_gone_is_named(command, another, tmp_path, capsys):
+    output = tmp_path / "x"
+    shutil.copytree(another, output)
+    (output / "study.db").unlink()
+    number = ["0"] if command == "export" else []
+    line = assert_one_line_mistake(main, [command, str(output), *number], capsys, [str(output), "study.db"])
+    assert "begin it" not in line
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["new study", "study begun in another folder"])
@@ -409,7 +427,7 @@ def test_with_a_storage_too_the_output_folder_is_ours_or_empty(elsewhere, anothe
 )
 def test_another_search_is_told_what_differs(change, key, another):
     before = {path: path.read_bytes() for path in another.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=f"holds another study: ({key}) is .*; choose another --output"):
+    with pytest.raises(UserError, match=f"holds another study: ({key}) is .*; choose another output folder"):
         Search(config(another, **{"trials": 2, **change}))
     assert {path: path.read_bytes() for path in another.rglob("*") if path.is_file()} == before
 
@@ -499,6 +517,15 @@ def test_with_a_recipe_that_compiles_every_candidate_is_compiled(tmp_path):
             before = backend.runs
             search.trainer(search.space.architecture(search.space.choice(drops=drops)), None, lambda *_: None)
             assert backend.runs > before, drops
+
+
+@pytest.mark.parametrize(
+    ("base", "model_kwargs", "told"),
+    [("test_vit2", None, False), ("test_vit", None, True), ("test_vit", {"patch_size": 16}, False)],
+)
+def test_a_plan_says_which_arguments_are_another_models(base, model_kwargs, told, tmp_path):
+    search = Search(config(tmp_path, base=base, model_kwargs=model_kwargs, recipe="digits"))
+    assert ("'init_values': 1.0" in plan(search)) == told
 
 
 def test_a_plan_divides_by_what_runs_at_a_time(tmp_path, monkeypatch):

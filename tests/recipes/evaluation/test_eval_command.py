@@ -71,3 +71,18 @@ def test_a_model_of_other_classes_is_not_scored(folder_training, tmp_path, capsy
     (tmp_path / "last" / "model.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(UserError, match="last"):
         load_model(tmp_path / "last")
+
+
+def test_any_split_is_scored_also_the_training_split(folder_training, image_folder, capsys):
+    output, recipe, _ = folder_training
+    # The right ones counted on the same images as a validation split of their own.
+    swapped = recipe.with_values(train_split="validation", val_split="train")
+    model = load_model(output / "last").eval()
+    expected = f"top-1 {right_of(model, swapped, {0, 1, 2}):.2f} %"
+    arguments = ["default", "--data-dir", str(image_folder), *sets(FOLDER), "--set", "val_split=train"]
+    for what in ("last", "last/model.safetensors"):
+        assert main([*arguments, "--eval", str(output / what)]) == 0
+        assert expected in capsys.readouterr().out
+    named = ["train_split", "val_split", "'train'"]
+    for command in (["--dry-run"], ["--output", str(output.parent / "same")]):
+        assert_one_line_mistake(main, [*arguments, *command], capsys, named)

@@ -12,6 +12,7 @@ import datasets
 import pytest
 import torch
 from digits_folder import write_folder
+from recorded import recorded_wandb
 from timm.layers import DropPath
 from timm.task import LogitDistillationTask
 from torch import distributed
@@ -180,6 +181,13 @@ class Built:
             [event.step for event in events.Scalars("train/loss")] if "train/loss" in events.Tags()["scalars"] else []
         )
 
+    @functools.cached_property
+    def wandb(self):
+        """What a run of wandb is begun with, or nothing."""
+        with recorded_wandb() as runs:
+            self.training.run()
+        return runs[0].arguments if runs else {"tags": []}
+
     @property
     def first_weight(self):
         return next(self.training.trainer.model.parameters()).detach()
@@ -197,6 +205,7 @@ STEPS = {"sched": "step", "decay_epochs": 1.0, "decay_rate": 0.5}
 WARM = {"sched": "constant", "warmup_epochs": 2, "warmup_lr": 0.2}
 TEACHER = {"kd_model_name": "test_vit"}
 AVERAGES = {"model_ema": True}
+LOGGED = {"log_wandb": True, **TRAINED}
 
 
 def close(found, expected):
@@ -359,6 +368,12 @@ EFFECTS = [
         ),
     ),
     ("torchcompile", "eager", {}, lambda b: isinstance(b.trainer.task.trainable_module, torch._dynamo.OptimizedModule)),
+    (
+        "torchcompile_mode",
+        "max-autotune-no-cudagraphs",
+        {"torchcompile": "inductor"},
+        lambda b: b.trainer.task.trainable_module.dynamo_ctx.compiler_config["max_autotune"],
+    ),
     ("grad_checkpointing", True, {}, lambda b: b.trainer.model.grad_checkpointing),
     ("sync_bn", True, NORMS, lambda b: synchronises(b)),
     ("dist_bn", "", NORMS, lambda b: keeps_statistics(b)),
@@ -412,6 +427,11 @@ EFFECTS = [
     ("eval_metric", "loss", TRAINED, lambda b: best_of_two(b) == "lowest loss"),
     ("log_interval", 2, TRAINED, lambda b: b.events == [2, 4, 6]),
     ("recovery_interval", 2, TRAINED, lambda b: reserve(b)["update"] == 1),
+    ("checkpoint_hist", 2, TRAINED, lambda b: {folder.name for folder in b.run.glob("history/*")} == {"1", "2"}),
+    ("log_wandb", True, TRAINED, lambda b: b.wandb.get("name") == "with"),
+    ("wandb_project", "pets", LOGGED, lambda b: b.wandb["project"] == "pets"),
+    ("wandb_tags", ["a"], LOGGED, lambda b: b.wandb["tags"] == ["a"]),
+    ("wandb_resume_id", "abc", LOGGED, lambda b: (b.wandb["id"], b.wandb["resume"]) == ("abc", "must")),
     ("seed", 7, TRAINED, lambda b: begins_from(b, 7)),
 ]
 

@@ -1,5 +1,6 @@
 """What a training leaves and tells."""
 
+import csv
 import json
 import math
 import re
@@ -11,8 +12,9 @@ import torch
 from digits_folder import FOLDER, sets
 from mistakes import assert_one_line_mistake
 
+from cp_vision.recipes import Training, score_model
 from cp_vision.recipes.cli import main
-from cp_vision.recipes.run.logs import best_row
+from cp_vision.recipes.run.logs import best_row, best_rows
 
 
 def test_a_training_leaves_models_logs_and_a_summary(trained, capsys):
@@ -88,3 +90,30 @@ def test_without_averaged_weights_there_is_one_kind_of_scores(folder_training):
 def test_the_best_epoch(metric, scores, best):
     row = best_row([{"epoch": epoch, metric: score} for epoch, score in enumerate(scores, 1)], metric)
     assert (row and row["epoch"]) == best
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "order"),
+    [
+        ("top1", [1.0, 3.0, None, 3.0, 2.0], [2, 4, 5, 1]),
+        ("loss", [2.0, 1.0, math.nan, 1.0], [2, 4, 1]),
+        ("loss", [math.nan, None, math.inf], [1, 3]),
+    ],
+)
+def test_the_best_epochs(metric, scores, order):
+    rows = [{"epoch": epoch, metric: score} for epoch, score in enumerate(scores, 1)]
+    assert [row["epoch"] for row in best_rows(rows, metric)] == order
+
+
+def test_the_models_of_the_best_epochs_are_kept(folder_training, tmp_path):
+    output, recipe, _ = folder_training
+    recipe = recipe.with_values(checkpoint_hist=2)
+    with (output / "log.csv").open() as file:
+        scores = {row["epoch"]: float(row["top1"]) for row in csv.DictReader(file)}
+    best = set(sorted(scores, key=lambda epoch: (-scores[epoch], int(epoch)))[:2])
+    Training(recipe, tmp_path / "run").run()
+    history = tmp_path / "run" / "history"
+    assert {folder.name for folder in history.iterdir()} == best
+    for epoch in best:
+        told = score_model(recipe, str(history / epoch))
+        assert told["top1"] == scores[epoch]

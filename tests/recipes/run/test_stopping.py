@@ -118,6 +118,26 @@ def test_another_training_s_checkpoint_is_gone_on_from_with_other_values(tmp_pat
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
+@pytest.mark.parametrize("by_updates", ["sched_on_updates=false", "sched_on_updates=true"])
+def test_values_of_the_new_recipe_count_not_those_in_the_checkpoint(by_updates, folder_training, tmp_path):
+    # Of a cosine that has come to its end.
+    old = folder_training[1].with_values(epochs=1, opt="adamw", min_lr=0.0)
+    Training(old, tmp_path / "shorter").run()
+    new = old.with_values(epochs=3, weight_decay=0.3, sched_on_updates=by_updates.endswith("true"))
+    resumed = Training(new, tmp_path / "longer", resume=str(tmp_path / "shorter" / "checkpoint.pt"))
+    fresh = Training(new, tmp_path / "whole")
+    groups = [[group["weight_decay"] for group in one.trainer.optimizer.param_groups] for one in (resumed, fresh)]
+    assert groups[0] == groups[1]
+    assert 0.3 in groups[0]
+    assert resumed.trainer.epoch == 1
+    rates = {}
+    for training in (resumed, fresh):
+        rates[training] = []
+        training.run(lambda trainer, loss, rates=rates[training]: rates.append(trainer.lr))
+    assert rates[resumed] == rates[fresh][-len(rates[resumed]) :]
+    assert min(rates[resumed][:-1]) > 0
+
+
 @pytest.mark.parametrize("content", [None, b"", b"model: resnet50"])
 def test_what_is_no_checkpoint_is_named(content, tmp_path, capsys):
     file = tmp_path / "other.pt"

@@ -94,6 +94,7 @@ HEAVY = [
     (["test_resnet", "--model-kwargs", "block=nope"], ["test_resnet"]),
     (["test_vit", "--model-kwargs", "depth=0"], ["test_vit", "blocks"]),
     (["test_vit", "--set", "val_split=train"], ["train_split", "val_split", "'train'"]),
+    (["test_vit", "--set", "log_wandb=true"], ["log_wandb", "--set log_wandb=false"]),
     (["test_vit", "--set", "epoch=3"], ["--set", "epoch ", "did you mean 'epochs'"]),
     (["test_vit", "--set", "epochs=few"], ["--set", "epochs", "'few'"]),
     (["test_vit", "--dataset", "foo"], ["foo", "--data-dir"]),

@@ -81,7 +81,8 @@ def test_a_folder_for_each_budget(weights, tmp_path, capsys):
 def found(weights, tmp_path_factory):
     """The folder of a finished search, distilled."""
     out = tmp_path_factory.mktemp("found") / "<b>out & more"
-    words = ["test_vit", *MODEL_KWARGS, "--weights", str(weights), "--fit-images", "32", "--budget", "0.6x"]
+    folder = f"local-dir:{weights.parent}"
+    words = ["test_vit", *MODEL_KWARGS, "--weights", folder, "--fit-images", "32", "--budget", "0.6x"]
     assert main([*words, "--distil-epochs", "1", "--output", str(out)]) == 0
     return out
 
@@ -110,7 +111,9 @@ def test_a_finished_search_is_looked_at_and_gone_on_with(found, capsys):
     assert "0.6x: " in capsys.readouterr().out
     assert main(["export", str(found), "0"]) == 2
     before = (found / "0.6x" / "model.safetensors").read_bytes()
-    assert main(["resume", str(found)]) == 0
+    for quiet in ([], ["--quiet"]):
+        assert main(["resume", str(found), *quiet]) == 0
+        assert bool(capsys.readouterr().err) != bool(quiet)
     assert (found / "0.6x" / "model.safetensors").read_bytes() == before
     # Of another evaluator it is another search.
     assert main(["test_vit", "--budget", "0.6x", "--output", str(found)]) == 2
@@ -157,6 +160,7 @@ def test_a_plan_says_what_can_be_reached_and_writes_nothing(weights, tmp_path, c
     [
         (["--budget", "0.01x"], ["0.01x"]),
         (["--weights", "none.safetensors"], ["none.safetensors"]),
+        (["--weights", "local-dir:none"], ["local-dir:none", "config.json"]),
         (["--weights", "WEIGHTS", "--budget", "0.5x,0.5x"], ["0.5x"]),
         (["--weights", "WEIGHTS", "--budget", "0.01x"], ["0.01x"]),
         (["--weights", "WEIGHTS", "--budget", "params=0.5x,0.5x"], ["one measure"]),

@@ -154,6 +154,25 @@ def test_a_full_disk_at_the_beginning_is_one_line_with_its_cause(size, tmp_path,
         subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
+@pytest.mark.skipif(not MAY_MOUNT, reason="needs the right to mount a file system")
+def test_a_disk_that_fills_up_later_is_one_line_and_the_search_goes_on(tmp_path):
+    output = tmp_path / "x"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], check=True)
+    try:
+        search(output)
+        page = (output / "report.html").read_bytes()
+        with pytest.raises(OSError, match="No space"):
+            (tmp_path / "others").write_bytes(bytes(2**22))
+        with pytest.raises(CommandError, match=f"{output}.*No space left on device"):
+            search(output, trials=3)
+        assert (output / "report.html").read_bytes() == page
+        assert not list(output.glob(".*unfinished"))
+        (tmp_path / "others").unlink()
+        assert len(search(output, trials=3).candidates) >= 3
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
 @pytest.mark.parametrize("text", ["", "not a database" * 100])
 def test_another_file_in_its_place_is_left_alone(text, tmp_path):
     (tmp_path / "study.db").write_text(text)
