@@ -45,7 +45,7 @@ from cp_vision.shared.command_line import run_command
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = (0.75, 0.5, 0.3)
 COUNTS = (12, 48, 192)
-SEEDS = range(5)
+SEEDS = range(3)
 
 Score = Callable[[Candidate], float]
 
@@ -122,7 +122,8 @@ def tpe(options: Sequence[Option], blocks: int, saved: int, scores: Counted, mos
     starting = {first: [None, *(o for o in options if o.first == first)] for first in range(blocks)}
     draw = random.Random(seed)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, most // 2)))
-    for _ in range(20 * most):
+    # What it proposes again counts once.
+    for _ in range(2 * most):
         if scores.done:
             return
         trial = study.ask()

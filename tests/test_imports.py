@@ -46,7 +46,7 @@ ORDER = {
             "evaluators.base",
             "context",
         ),
-        *("samplers", "evaluators", "executors", "fit", "outputs", "runner", "run_fit", "cli"),
+        *("samplers", "evaluators", "executors", "fit", "outputs", "runner", "fit_base", "run_fit", "cli"),
     ),
 }
 BELOW = {
