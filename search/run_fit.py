@@ -74,9 +74,9 @@ class FitSearch:
         if not isinstance(self.train, Images):
             raise UserError("the data set is streamed, so images can't be taken from it by number; use a folder")
         classes = count_classes(self.train, self.recipe)
-        base = base_architecture(config, self.recipe, classes)
+        self._architecture = base_architecture(config, self.recipe, classes)
         seed_all(self.recipe.seed)
-        self.base = FitBase(config, base, self.recipe, self.output / BASE)
+        self.base = self._open_base()
         self.model: Any = self.base.model()
         count = min(config.fit_images, len(self.train))
         self._fitted = [i * len(self.train) // count for i in range(count)]
@@ -119,6 +119,8 @@ class FitSearch:
         config, old = self.config, read_results(self.output)
         if not self.base.is_trained:
             write_config(config, self.output / CONFIG_FILE, recipe=self.recipe)
+            # Another process may have trained it while this one waited.
+            self.base = self._open_base()
             self.base.train(tell)
             self.model = self.base.model()
             self._refuse_guessing()
@@ -164,6 +166,9 @@ class FitSearch:
         )
         write_fit_results(joined(old, values), self.output)
         return found
+
+    def _open_base(self) -> FitBase:
+        return FitBase(self.config, self._architecture, self.recipe, self.output / BASE)
 
     def _refuse_guessing(self) -> None:
         accuracy = 100 * float(_right(self.model, self.images.loader).mean())
