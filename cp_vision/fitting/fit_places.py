@@ -73,9 +73,9 @@ def _choose(
     teacher: nn.Module, fitted: Sequence[FittedBlock], batches: Batches, grids: dict[str, tuple[int, int]]
 ) -> None:
     alike: dict[tuple[str, type, int], list[FittedBlock]] = {}
-    narrow = [one for one in fitted if getattr(one.stand_in, "kept", None) is not None]
+    narrow = [one for one in fitted if one.keeps]
     for one in fitted:
-        if (pools := len(getattr(one.stand_in, "pools", ()))) and one not in narrow:
+        if (pools := len(getattr(one.stand_in, "pools", ()))) and not one.keeps:
             alike.setdefault((one.path, type(one.stand_in), pools), []).append(one)
     if not alike and not narrow:
         return

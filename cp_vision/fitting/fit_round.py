@@ -51,7 +51,7 @@ class FitRound:
 
     def choose(self) -> None:
         """Choose, on a few images, the parts of blocks that stay and the supports that pools start from."""
-        self._choose_kept([one for one in self.fitted if getattr(one.stand_in, "kept", None) is not None])
+        self._choose_kept([one for one in self.fitted if one.keeps])
         self._choose_supports([one for one in self.fitted if getattr(one.stand_in, "pools", ())])
 
     def _choose_kept(self, fitted: Sequence[FittedBlock]) -> None:
@@ -62,8 +62,8 @@ class FitRound:
             given = {one.path: one.replacement.as_maps(x) for one, (x, _) in zip(self.fitted, maps, strict=True)}
             for path, of_path in sums.items():
                 of_path.add(given[path])
-        for one in fitted:
-            keep_best(one.stand_in, sums[one.path])
+        for path, of_path in sums.items():
+            keep_best([one.stand_in for one in fitted if one.path == path], of_path)
 
     def _choose_supports(self, fitted: Sequence[FittedBlock]) -> None:
         if not fitted:
@@ -100,7 +100,7 @@ class FitRound:
                 if left < 0:
                     break
         for one, pairs in zip(self.fitted, kept, strict=True):
-            if not getattr(one.stand_in, "pools", ()) and getattr(one.stand_in, "kept", None) is None:
+            if not getattr(one.stand_in, "pools", ()) and not one.keeps:
                 # The closed form of a plain map can't be improved on.
                 continue
             x, y = (torch.cat(maps) for maps in zip(*pairs, strict=True))

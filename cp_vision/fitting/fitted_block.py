@@ -33,6 +33,11 @@ class FittedBlock:
         self.supports: tuple[float, ...] = ()
         self.result: BlockFit | None = None
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it keeps a part of what it stands in for."""
+        return getattr(self.stand_in, "kept", None) is not None
+
     def parts(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Features (B, n, F) and targets (B, n, C) of each part: the grid, then each prefix token."""
         return list(zip(self.features(x), self.targets(x, y), strict=True))

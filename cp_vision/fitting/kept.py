@@ -5,6 +5,7 @@ Shapes: M tokens, C channels, H hidden features, Z = C + 1 of a token and a cons
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,11 +60,14 @@ class KeptSums:
         return _greedy(left_HH, self.hidden.out.to(left_HH), self.hidden.parts, count)
 
 
-def keep_best(stand_in: Any, sums: KeptSums) -> None:
-    """Let a stand-in keep the most worthwhile parts, as many as it has."""
-    kept, all_of_it = stand_in.kept, sums.hidden
-    which = sums.best(kept.size * all_of_it.parts // all_of_it.kept.size)
-    kept.load_state_dict(all_of_it.kept.some(which.to(all_of_it.out.device)).state_dict())
+def keep_best(stand_ins: Sequence[Any], sums: KeptSums) -> None:
+    """Let stand-ins of one module keep the most worthwhile parts, each as many as it has."""
+    hidden = sums.hidden
+    counts = [one.kept.size * hidden.parts // hidden.kept.size for one in stand_ins]
+    # Of fewer they are the first.
+    best = sums.best(max(counts)).to(hidden.out.device)
+    for one, count in zip(stand_ins, counts, strict=True):
+        one.kept.load_state_dict(hidden.kept.some(best[:count]).state_dict())
 
 
 def _greedy(left_HH: Tensor, out_CH: Tensor, parts: int, count: int) -> Tensor:

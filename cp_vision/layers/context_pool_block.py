@@ -126,7 +126,8 @@ class ContextPoolBlock(nn.Module):
         if (0 if x_BPC is None else x_BPC.shape[1]) != self.prefix:
             raise ValueError(f"expected {self.prefix} prefix tokens, got {None if x_BPC is None else x_BPC.shape[1]}")
         n_BCHW, read_out, pools = self._norm(x_BCHW, 1), self.read_out, self._pools()
-        h_BmHW, h_BPm = self._kept(n_BCHW, x_BPC)
+        n_BPC = None if x_BPC is None else self._norm(x_BPC, 2)
+        h_BmHW, h_BPm = self._kept(n_BCHW, n_BPC)
         sizes = [self.channels] * (1 + len(pools))
         down_0, *down, down_h = read_out.down.tensor_split(list(accumulate(sizes)), 1)
         y_BCHW = pointwise(n_BCHW, down_0, read_out.bias if read_out.up is None else None)
@@ -138,10 +139,9 @@ class ContextPoolBlock(nn.Module):
             y_BCHW = pointwise(y_BCHW, read_out.up, read_out.bias)
         if self.residual:
             y_BCHW = x_BCHW + y_BCHW
-        if x_BPC is None:
+        if x_BPC is None or n_BPC is None:
             return y_BCHW
-        parts = zip(self.prefix_read_outs, self._prefix_features(n_BCHW, x_BPC, h_BPm), strict=True)
-        y_BPC = torch.cat([one(features) for one, features in parts], 1)
+        y_BPC = self._map_prefix(_prefix_features(n_BPC, n_BCHW.mean((2, 3))[:, None], h_BPm))
         return y_BCHW, x_BPC + y_BPC if self.residual else y_BPC
 
     @property
@@ -154,23 +154,21 @@ class ContextPoolBlock(nn.Module):
     def of_tokens(self, x_BNC: Tensor) -> Tensor:
         """The same of tokens in a row, the prefix tokens first: (B, N, C) to (B, N, C), in fewer steps."""
         n_BNC = self._norm(x_BNC, 2)
-        kept = [] if self.kept is None else [cast("Any", self.kept).of_tokens(n_BNC)]
-        y_BNC: Tensor = self.read_out(torch.cat([n_BNC, *kept], 2) if kept else n_BNC)
-        if self.prefix:
-            mean_B1C = n_BNC[:, self.prefix :].mean(1, keepdim=True)
-            parts = [part[:, : self.prefix].split(1, 1) for part in (n_BNC, *kept)]
-            each = zip(self.prefix_read_outs, *parts, strict=True)
-            y_B1C = [one(torch.cat([token, mean_B1C, *more], 2)) for one, token, *more in each]
-            y_BNC = torch.cat([*y_B1C, y_BNC[:, self.prefix :]], 1)
+        h_BNm = None if self.kept is None else cast("Any", self.kept).of_tokens(n_BNC)
+        y_BNC: Tensor = self.read_out(n_BNC if h_BNm is None else torch.cat([n_BNC, h_BNm], 2))
+        if prefix := self.prefix:
+            mean_B1C = n_BNC[:, prefix:].mean(1, keepdim=True)
+            features = _prefix_features(n_BNC[:, :prefix], mean_B1C, None if h_BNm is None else h_BNm[:, :prefix])
+            y_BNC = torch.cat([self._map_prefix(features), y_BNC[:, prefix:]], 1)
         return x_BNC + y_BNC if self.residual else y_BNC
 
     def features(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> list[Tensor]:
         """What the linear maps read: (B, H W, F) for the grid, then (B, 1, 2 C + m) for each prefix token."""
-        n_BCHW = self._norm(x_BCHW, 1)
-        h_BmHW, h_BPm = self._kept(n_BCHW, x_BPC)
+        n_BCHW, n_BPC = self._norm(x_BCHW, 1), None if x_BPC is None else self._norm(x_BPC, 2)
+        h_BmHW, h_BPm = self._kept(n_BCHW, n_BPC)
         parts = [n_BCHW, *(_pooled(pool, n_BCHW, n_BCHW) for pool in self._pools())]
         of_grid = torch.cat([part.flatten(2).mT for part in (*parts, *([] if h_BmHW is None else [h_BmHW]))], 2)
-        return [of_grid, *([] if x_BPC is None else self._prefix_features(n_BCHW, x_BPC, h_BPm))]
+        return [of_grid, *([] if n_BPC is None else _prefix_features(n_BPC, n_BCHW.mean((2, 3))[:, None], h_BPm))]
 
     def read_outs(self) -> list[ReadOut]:
         """The linear maps, in the order of :meth:`features`."""
@@ -194,10 +192,11 @@ class ContextPoolBlock(nn.Module):
     def _pools(self) -> list[Any]:
         return list(self.pools)
 
-    def _kept(self, n_BCHW: Tensor, x_BPC: Tensor | None) -> Any:
-        if self.kept is None:
-            return None, None
-        return self.kept(n_BCHW, None if x_BPC is None else self._norm(x_BPC, 2))
+    def _kept(self, n_BCHW: Tensor, n_BPC: Tensor | None) -> Any:
+        return (None, None) if self.kept is None else self.kept(n_BCHW, n_BPC)
+
+    def _map_prefix(self, features: Iterable[Tensor]) -> Tensor:
+        return torch.cat([one(of_token) for one, of_token in zip(self.prefix_read_outs, features, strict=True)], 1)
 
     def _norm(self, x: Tensor, dim: int) -> Tensor:
         if not self.norm:
@@ -206,17 +205,17 @@ class ContextPoolBlock(nn.Module):
             return F.layer_norm(x, (self.channels,), eps=_EPS)
         return F.layer_norm(x.movedim(dim, -1), (self.channels,), eps=_EPS).movedim(-1, dim)
 
-    def _prefix_features(self, n_BCHW: Tensor, x_BPC: Tensor, h_BPm: Tensor | None) -> list[Tensor]:
-        mean_B1C = n_BCHW.mean((2, 3))[:, None]
-        tokens = [self._norm(x_BPC, 2), *([] if h_BPm is None else [h_BPm])]
-        each = zip(*(part.split(1, 1) for part in tokens), strict=True)
-        return [torch.cat([token, mean_B1C, *kept], 2) for token, *kept in each]
-
     def extra_repr(self) -> str:
         """Show what tells this block from another."""
         return (
             f"{self.channels}, rank={self.rank}, supports={len(self.pools)}, residual={self.residual}, norm={self.norm}"
         )
+
+
+def _prefix_features(n_BPC: Tensor, mean_B1C: Tensor, h_BPm: Tensor | None) -> list[Tensor]:
+    """What the map of each prefix token reads: the token, the mean of the patches, and what is kept of it."""
+    each = zip(*(part.split(1, 1) for part in (n_BPC, *([] if h_BPm is None else [h_BPm]))), strict=True)
+    return [torch.cat([token, mean_B1C, *kept], 2) for token, *kept in each]
 
 
 def _pooled(pool: Any, x_BCHW: Tensor, n_BCHW: Tensor) -> Tensor:
