@@ -166,7 +166,7 @@ class Library:
     def _about(self) -> dict[str, Any]:
         """What tells this library from others; a change of what is computed needs another format."""
         return {
-            "format": 3,
+            "format": 4,
             "weights": fingerprint_of(self.bench.model),
             "images": self.bench.images.fingerprint,
             "blocks": sorted({spot.first for spot in self._spots.values()}),

@@ -25,7 +25,14 @@ from cp_vision.search.fit.workbench import Workbench
 
 BASES = {
     "test_vit": {"img_size": 32, "depth": 3, "num_classes": 5},
-    "resnet18": {"layers": [4, 1, 1, 1], "channels": 4 * [16], "stem_type": "deep", "stem_width": 4, "num_classes": 5},
+    "resnet18": {
+        "layers": [4, 1, 1, 1],
+        "channels": 4 * [16],
+        "stem_type": "deep",
+        "stem_width": 4,
+        "num_classes": 5,
+        "zero_init_last": False,
+    },
 }
 QUICK = {"kinds": ["linear", "pool/3"], "max_run": 2, "tries": 3}
 
