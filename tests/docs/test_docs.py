@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from doc_blocks import (
 )
 from PIL import Image
 
+from benchmarks import imagenet
 from cp_vision import Architecture, count_macs
 from cp_vision.commands import cp_models_command as models_cli
 from cp_vision.recipes import build_model, load_recipe
@@ -158,6 +160,24 @@ def make(words, desk):
     return 0
 
 
+def python(words, desk):
+    script, *rest = words
+    assert script == "benchmarks/imagenet.py"
+    if {"--hours", "--report"} & {*rest}:
+        imagenet.main(rest)
+    else:
+        # tests/test_imagenet_benchmark.py runs it.
+        assert imagenet.parser().parse_args(rest).data_dir.is_dir()
+    return 0
+
+
+def sbatch(words, desk):
+    script, data_dir, _ = words
+    assert (ROOT / script).is_file()
+    assert Path(data_dir).is_dir()
+    return 0
+
+
 def pip(words, desk):
     assert words[0] == "install"
     setup = configparser.ConfigParser()
@@ -172,7 +192,7 @@ def pip(words, desk):
 
 RUNNERS = {
     **{"cp-search": search, "cp-train": train, "cp-models": models},
-    **{"torchrun": torchrun, "ray": ray, "make": make, "pip": pip},
+    **{"torchrun": torchrun, "ray": ray, "make": make, "pip": pip, "python": python, "sbatch": sbatch},
 }
 
 
