@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .surgery.snapshot import Snapshot
     from .surgery.stand_ins import register_stand_in
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Architecture",

@@ -120,6 +120,11 @@ class Training:
             self._go_on(state, others)
 
     def _check_data(self, theirs: str | None) -> None:
+        if theirs is None:
+            raise UserError(
+                f"output {str(self.output)!r} holds a training of cp-vision 0.1, which didn't note its images; go on "
+                "with that version, or choose another --output"
+            )
         if theirs != self.data:
             raise UserError(
                 f"output {str(self.output)!r} holds a training on other images or classes than those of "

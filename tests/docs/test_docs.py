@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from doc_blocks import (
 )
 from PIL import Image
 
+from benchmarks import imagenet
 from cp_vision import Architecture, count_macs
 from cp_vision.commands import cp_models_command as models_cli
 from cp_vision.recipes import build_model, load_recipe
@@ -68,7 +70,7 @@ def desk(tmp_path_factory):
     shutil.copytree(found / "best", desk / "runs" / "digits" / "0.5x")
     for data in ("pets", "imagenet"):
         (desk / "nfs" / data).symlink_to(desk / data)
-    for name in ("vit_small_patch16_224", "vit_tiny_patch16_224", "resnet50.a1_in1k"):
+    for name in ("vit_small_patch16_224", "vit_tiny_patch16_224", "resnet50.a1_in1k", "resnet18.a1_in1k"):
         torch.save(timm.create_model(name).state_dict(), desk / f"{name}.pth")
     torch.save(timm.create_model("resnet50", num_classes=10).state_dict(), desk / "tuned.pth")
     # The winner of so short a search may pool nowhere.
@@ -158,6 +160,24 @@ def make(words, desk):
     return 0
 
 
+def python(words, desk):
+    script, *rest = words
+    assert script == "benchmarks/imagenet.py"
+    if {"--hours", "--report"} & {*rest}:
+        imagenet.main(rest)
+    else:
+        # tests/test_imagenet_benchmark.py runs it.
+        assert imagenet.parser().parse_args(rest).data_dir.is_dir()
+    return 0
+
+
+def sbatch(words, desk):
+    script, data_dir, _ = words
+    assert (ROOT / script).is_file()
+    assert Path(data_dir).is_dir()
+    return 0
+
+
 def pip(words, desk):
     assert words[0] == "install"
     setup = configparser.ConfigParser()
@@ -172,12 +192,13 @@ def pip(words, desk):
 
 RUNNERS = {
     **{"cp-search": search, "cp-train": train, "cp-models": models},
-    **{"torchrun": torchrun, "ray": ray, "make": make, "pip": pip},
+    **{"torchrun": torchrun, "ray": ray, "make": make, "pip": pip, "python": python, "sbatch": sbatch},
 }
 
 
 def test_every_block_is_run_or_says_why_not():
-    assert {block.page for block in BLOCKS} >= {page.name for page in PAGES} - {"architecture.md", "limits.md"}
+    without = {"architecture.md", "how-it-works.md", "limits.md"}
+    assert {block.page for block in BLOCKS} >= {page.name for page in PAGES} - without
     shown = {(block.page, block.first) for block in BLOCKS if (block.page, block.first) in SHOWN}
     assert shown == set(SHOWN), "these are no longer in any page"
     for block in BLOCKS:

@@ -59,7 +59,7 @@ CODE = {
     r'model = timm.create_model\("vit_tiny_patch16_224", pretrained=True, img_size=80\)': (
         'model = timm.create_model("vit_tiny_patch16_224", depth=4, img_size=80)'
     ),
-    r'(create_model\("(?:cp_)?(vit_small_patch16_224|vit_tiny_patch16_224|resnet50\.a1_in1k)", pretrained=True)': (
+    r'(create_model\("(?:cp_)?(vit_(?:small|tiny)_patch16_224|resnet(?:18|50)\.a1_in1k)", pretrained=True)': (
         r'\1, pretrained_cfg_overlay={"file": "\2.pth"}'
     ),
     r"\.build\(pretrained=True": '.build(pretrained=True, pretrained_cfg_overlay={"file": "resnet50.a1_in1k.pth"}',

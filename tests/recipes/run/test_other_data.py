@@ -1,5 +1,6 @@
 """A training's folder belongs to its data: it answers for no other, and for the same wherever that lies."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from mistakes import assert_one_line_mistake
 
 from cp_vision.recipes import Training
 from cp_vision.recipes.cli import main
+from cp_vision.recipes.run.checkpoints import load_state, save_state
 from cp_vision.shared.command_line import default_output
 
 
@@ -34,6 +36,21 @@ def test_other_data_is_refused(change, unfinished, folder_training, image_folder
         (copy / "summary.json").unlink()
     command = ["default", *sets(FOLDER), "--data-dir", str(data), "--output", str(copy)]
     assert_one_line_mistake(main, command, capsys, [str(copy), "--output"])
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_a_training_of_a_version_that_noted_no_data_is_named_as_that(unfinished, folder_training, tmp_path, capsys):
+    folder, recipe, _ = folder_training
+    old = shutil.copytree(folder, tmp_path / "old")
+    state, _ = load_state(old)
+    save_state({key: value for key, value in state.items() if key != "data"}, old)
+    summary = json.loads((old / "summary.json").read_text())
+    (old / "summary.json").unlink()
+    if not unfinished:
+        del summary["data"]
+        (old / "summary.json").write_text(json.dumps(summary))
+    command = ["default", "--data-dir", recipe.data_dir, *sets(FOLDER), "--output", str(old)]
+    assert_one_line_mistake(main, command, capsys, ["cp-vision 0.1", "--output"])
 
 
 def test_moved_data_is_the_same(folder_training, image_folder, tmp_path):
