@@ -13,7 +13,6 @@ import torch
 from timm.layers import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
-
 from torch.optim.swa_utils import update_bn
 
 from cp_vision import count_macs
