@@ -64,11 +64,14 @@ class Choice:
         for one, batches in self._waiting.items():
             for batch in batches:
                 self._try(one, *batch)
-        for one, tried in self._tried.items():
+        while self._tried:
+            one, tried = self._tried.popitem()
             if tried:
                 errors = [sums.solve(one.ranks()[:1], _FEW_RIDGES)[0][1] for _, sums in tried]
                 one.supports = tried[errors.index(min(errors))][0]
                 set_supports(one.stand_in, one.supports, self._grids[one])
+        self._waiting.clear()
+        self._kept.clear()
         self._left = 0
 
     def _try(self, one: FittedBlock, images: int, x: Tensor, y: Tensor) -> None:

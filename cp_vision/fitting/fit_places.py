@@ -50,9 +50,11 @@ def fit_places(teacher: nn.Module, fitted: Sequence[FittedBlock], batches: Batch
             families = _families(fitted, given)
         for family in families:
             family.add(given[family.path], wanted, images)
-    for family in families:
-        family.set()
-    return families[0].sums.images
+    count = families[0].sums.images
+    while families:
+        # What it takes to solve is as large as the sums.
+        families.pop().set()
+    return count
 
 
 def bytes_of_sums(fitted: Sequence[FittedBlock]) -> int:
