@@ -48,6 +48,7 @@ class FitRound:
     ) -> None:
         self.fitted, self.source, self.teacher, self.batches = fitted, source, teacher, batches
         self.begin = begin
+        self._wants = [one.wants for one in fitted]
 
     def choose(self) -> None:
         """Choose, on a few images, the parts of blocks that stay and the supports that pools start from."""
@@ -81,7 +82,8 @@ class FitRound:
                     ]
                 for supports, sums in tried[one]:
                     set_supports(one.stand_in, supports, grid)
-                    sums.add(one.parts(x, y)[:1], images)
+                    for part, count in one.slices(x, images):
+                        sums.add(one.parts(x[part], y[part])[:1], count)
         for one in fitted:
             if starts := tried[one]:
                 errors = [sums.solve(one.ranks()[:1], _FEW_RIDGES)[0][1] for _, sums in starts]
@@ -121,7 +123,8 @@ class FitRound:
         sums = [BlockSums(curve) for _ in self.fitted]
         for images, maps in self.passes(iter(self.batches), whole=True):
             for one, of_block, (x, y) in zip(self.fitted, sums, maps, strict=True):
-                of_block.add(one.parts(x, y), images)
+                for part, count in one.slices(x, images):
+                    of_block.add(one.parts(x[part], y[part]), count)
             batch_done()
         for one, of_block in zip(self.fitted, sums, strict=True):
             one.set(of_block)
@@ -136,24 +139,25 @@ class FitRound:
             batches: of the images, from the first on.
             whole: whether they are all, so that later passes may begin at what is fitted now.
         """
-        paths, ends = [one.path for one in self.fitted], [one.end for one in self.fitted]
+        paths = [one.path for one in self.fitted]
+        ends, sums = ([end for end, is_sum in self._wants if is_sum == kind] for kind in (False, True))
         with ExitStack() as stack:
             for frontier in self.begin:
                 to = _block_of(paths, frontier.blocks) if whole else frontier.first
                 stack.enter_context(frontier.moving(to))
             if self.source is self.teacher:
-                given = wanted = stack.enter_context(Capture(self.teacher, paths, ends))
+                given = wanted = stack.enter_context(Capture(self.teacher, paths, ends, sums))
             else:
                 given = stack.enter_context(Capture(self.source, paths))
-                wanted = stack.enter_context(Capture(self.teacher, (), ends))
+                wanted = stack.enter_context(Capture(self.teacher, (), ends, sums))
             for number, batch in enumerate(batches):
                 for frontier in self.begin:
                     frontier.at(number)
                 given.run(batch)
                 if wanted is not given:
                     wanted.run(batch)
-                maps = zip(paths, ends, strict=True)
-                yield len(batch), [(given.inputs[path], wanted.outputs[end]) for path, end in maps]
+                targets = [(wanted.sums if is_sum else wanted.outputs)[end] for end, is_sum in self._wants]
+                yield len(batch), [(given.inputs[path], y) for path, y in zip(paths, targets, strict=True)]
 
     def _few(self, count: int) -> Iterator[Tensor]:
         """The first images."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from ..anatomy.hidden_channels import last_act
 from ..anatomy.known_families import list_blocks
 from ..anatomy.places import Place, find_places, grid_of
 from ..anatomy.replacement import Replacement, RestOfRun
@@ -101,7 +103,10 @@ def make_replacement(
     """
     stand_in, noted = _make(model, place, options)
     grid = grid_of(model, place, tokens)
-    replacement = Replacement(place.name, noted, stand_in, place.layout, grid, place.pair)
+    # What keeps a part of a block is added to what the block adds to, before the same activation.
+    is_part = getattr(stand_in, "kept", None) is not None
+    act = copy.deepcopy(last_act(model.get_submodule(place.modules[-1]))) if is_part else None
+    replacement = Replacement(place.name, noted, stand_in, place.layout, grid, place.pair, act)
     return replacement.train(model.get_submodule(place.modules[0]).training)
 
 
