@@ -5,10 +5,13 @@ Shapes: C channels, H hidden features, k heads, d channels of a head.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from timm.layers import Attention, GluMlp, Mlp, SwiGLU
+from timm.models import swin_transformer, swin_transformer_v2
 from timm.models.vision_transformer import Attention as ViTAttention
 from torch import Tensor, nn
 
@@ -16,9 +19,10 @@ from ..layers.kept_channels import KeptChannels
 from ..layers.kept_filters import KeptFilters
 from ..layers.kept_heads import KeptHeads
 from ..layers.kept_units import KeptUnits
+from ..layers.kept_window_heads import KeptWindowHeads
 from .hidden_channels import channels_of
 
-__all__ = ["Hidden", "hidden_of"]
+__all__ = ["Hidden", "WindowMask", "hidden_of"]
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,63 @@ class Hidden:
         return max(kept.size, of_filters)
 
 
-def hidden_of(module: nn.Module) -> Hidden | None:
+def hidden_of(module: nn.Module, block: nn.Module | None = None) -> Hidden | None:
     """The middle of an MLP, a self-attention or a block of convolutions that is known, in eval mode; None of others.
 
-    Not known are those whose parts depend on each other: with a norm or squeeze-and-excitation in the middle, or
-    positions in the attention.
+    Not known are those whose parts depend on each other, with a norm or squeeze-and-excitation in the middle, and
+    attention with positions other than Swin's.
+
+    Args:
+        module: the block or half.
+        block: that a half is in; it has the masks of shifted windows, without which heads in windows see too much.
     """
-    for find in (_units_of_timm, _units_of_a_row, _heads_of_timm, _heads_of_torch, _channels):
+    for find in (_units_of_timm, _units_of_a_row, _heads_of_timm, _heads_of_torch, _heads_of_swin, _channels):
         if (found := find(module)) is not None:
+            if block is not None and isinstance(found.kept, KeptWindowHeads):
+                found.kept.mask = WindowMask(block).now
             return found
     return None
+
+
+class WindowMask:
+    """The mask of a block's windows, as it is at the time; the block sets it anew for images of another size.
+
+    Args:
+        block: of a Swin transformer.
+
+    Raises:
+        ValueError: it makes a mask for each image.
+    """
+
+    def __init__(self, block: Any) -> None:
+        if getattr(block, "dynamic_mask", False):
+            raise ValueError(
+                "its windows are masked anew for each image (strict_img_size=False); heads can't stay there"
+            )
+        self.block = block
+
+    def now(self) -> Tensor | None:
+        """(windows of an image, N, N), or None where windows aren't shifted."""
+        mask: Tensor | None = self.block.attn_mask
+        return mask
+
+
+def _heads_of_swin(module: Any) -> Hidden | None:
+    if type(module) not in (swin_transformer.WindowAttention, swin_transformer_v2.WindowAttention):
+        return None
+    heads, window = module.num_heads, module.window_size
+    if type(module) is swin_transformer.WindowAttention:
+        kept = KeptWindowHeads(
+            module.qkv.weight, module.qkv.bias, heads, module.relative_position_bias_table, tuple(window)
+        )
+        return Hidden(kept, module.proj.weight, heads)
+    bias = None if module.q_bias is None else torch.cat([module.q_bias, module.k_bias, module.v_bias])
+    # What its MLP says of each position doesn't change with the image.
+    table_Rk = 16 * module.cpb_mlp(module.relative_coords_table).view(-1, heads).sigmoid()
+    scale_k = module.logit_scale.flatten().clamp(max=math.log(100)).exp()
+    return Hidden(
+        KeptWindowHeads(module.qkv.weight, bias, heads, table_Rk, tuple(window), scale_k), module.proj.weight, heads
+    )
 
 
 def _channels(module: nn.Module) -> Hidden | None:

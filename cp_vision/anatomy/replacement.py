@@ -104,8 +104,11 @@ class Replacement(nn.Module):
     def set_input_size(self, *args: object, **kwargs: object) -> None:
         """Do nothing: a stage of a Swin transformer tells every block its new size."""
 
-    def set_window_size(self, *args: object, **kwargs: object) -> None:
-        """Do nothing: a block of a Swin transformer tells its attention the new size of its windows."""
+    def set_window_size(self, window_size: tuple[int, int]) -> None:
+        """Pass on what a block of a Swin transformer tells its attention, where heads of it are kept."""
+        kept: Any = getattr(self.stand_in, "kept", None)
+        if hasattr(kept, "set_window_size"):
+            kept.set_window_size(window_size)
 
     def extra_repr(self) -> str:
         """Show what was replaced."""

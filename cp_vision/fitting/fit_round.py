@@ -58,13 +58,16 @@ class FitRound:
     def _choose_kept(self, fitted: Sequence[FittedBlock]) -> None:
         if not fitted:
             return
-        sums = {one.path: KeptSums(self.teacher.get_submodule(one.path)) for one in fitted}
+        sums = {path: KeptSums(*self._module_and_block(path)) for path in {one.path: None for one in fitted}}
         for _, maps in self.passes(self._few(_FEW)):
             given = {one.path: one.replacement.as_maps(x) for one, (x, _) in zip(self.fitted, maps, strict=True)}
             for path, of_path in sums.items():
                 of_path.add(given[path])
         for path, of_path in sums.items():
             keep_best([one.stand_in for one in fitted if one.path == path], of_path)
+
+    def _module_and_block(self, path: str) -> tuple[nn.Module, nn.Module]:
+        return self.teacher.get_submodule(path), self.teacher.get_submodule(path.rpartition(".")[0])
 
     def _choose_supports(self, fitted: Sequence[FittedBlock]) -> None:
         if not fitted:

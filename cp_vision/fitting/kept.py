@@ -28,13 +28,14 @@ class KeptSums:
 
     Args:
         module: what they are in.
+        block: that it is a half of.
 
     Attributes:
         hidden: what lies in its middle.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        hidden = hidden_of(module)
+    def __init__(self, module: nn.Module, block: nn.Module | None = None) -> None:
+        hidden = hidden_of(module, block)
         if hidden is None:
             raise ValueError(f"{type(module).__name__} has no middle that is known")
         self.hidden: Hidden = hidden

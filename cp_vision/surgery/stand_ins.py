@@ -221,7 +221,11 @@ def _narrow(
 
 _PARTS: dict[str, tuple[tuple[type[nn.Module], ...], str, str]] = {
     "narrow_mlp": ((KeptUnits,), "units", "an MLP half of two layers, without a norm between them"),
-    "narrow_attention": ((KeptHeads,), "heads", "an attention half whose heads know of no positions, norms or gates"),
+    "narrow_attention": (
+        (KeptHeads,),
+        "heads",
+        "an attention half whose heads know of no norms or gates, nor of positions but for Swin's",
+    ),
     "narrow_conv": (
         (KeptChannels, KeptFilters),
         "channels",

@@ -24,6 +24,7 @@ PLACES = [
 ]
 OPTIONS = [{"pool": False, "rank": 6}, {"pool": False, "rank": 12}, {"rank": 8}, {"rank": 4, "supports": 2}]
 CHANNELS = [{"kind": "narrow_conv", "channels": count} for count in (8, 4)]
+HEADS = [{"kind": "narrow_attention", "heads": count} for count in (2, 1)]
 
 
 def fitted(model, names):
@@ -32,7 +33,7 @@ def fitted(model, names):
     return [
         FittedBlock(place.modules[0], make_replacement(model, place, options, tokens))
         for place in places
-        for options in [*OPTIONS, *(CHANNELS if place.residual and place.parts else [])]
+        for options in [*OPTIONS, *((CHANNELS if place.residual else HEADS) if place.parts else [])]
     ]
 
 

@@ -8,6 +8,7 @@ import timm
 import torch
 from small_models import images
 from timm.layers import Attention, GluMlp, Mlp, SwiGLU, SwiGLUPacked
+from timm.models import swin_transformer, swin_transformer_v2
 from timm.models._efficientnet_blocks import InvertedResidual
 from timm.models.regnet import Bottleneck as RegNetBottleneck
 from timm.models.resnet import BasicBlock, Bottleneck
@@ -41,6 +42,10 @@ MODULES = {
     "no bias": lambda: Mlp(6, 20, bias=False),
     "attention": lambda: Attention(6, 3, qkv_bias=True),
     "attention with norms": lambda: Attention(6, 2, attn_head_dim=5, qk_norm=True, norm_layer=nn.LayerNorm),
+    "attention in windows": lambda: swin_transformer.WindowAttention(6, 3, head_dim=4, window_size=(3, 4)),
+    "attention in windows, no bias": lambda: swin_transformer.WindowAttention(6, 3, window_size=(3, 4), qkv_bias=False),
+    "attention by cosines": lambda: swin_transformer_v2.WindowAttention(6, (3, 4), 3),
+    "attention by cosines, no bias": lambda: swin_transformer_v2.WindowAttention(6, (3, 4), 3, qkv_bias=False),
     "torch's attention": lambda: nn.MultiheadAttention(6, 2, batch_first=True),
     "inverted residual": lambda: InvertedResidual(6, 6, dw_kernel_size=5, exp_ratio=3, act_layer=nn.ReLU6),
     "dilated": lambda: InvertedResidual(6, 6, dilation=2, exp_ratio=3),
@@ -145,12 +150,29 @@ def read_out(kept, out, x_BCHW):
         RegNetBottleneck(6, 6),
         RegNetBottleneck(6, 6, se_ratio=0, dilation=(1, 2), downsample=""),
         TorchvisionInvertedResidual(6, 6, 1, 1),
-        timm.models.swin_transformer.WindowAttention(6, 2, window_size=4),
+        timm.models.beit.Attention(6, 2, window_size=(4, 4)),
     ],
     ids=lambda module: type(module).__name__,
 )
 def test_what_has_no_such_middle(module):
     assert hidden_of(module.eval()) is None
+
+
+@pytest.mark.parametrize("kind", [swin_transformer.SwinTransformerBlock, swin_transformer_v2.SwinTransformerV2Block])
+def test_windows_that_are_shifted_keep_their_masks(kind):
+    block = drawn(lambda: kind(6, (8, 12), 3, window_size=4, shift_size=2))
+    # Of each image six windows.
+    x_BNC = torch.randn(12, 16, 6)
+    hidden = hidden_of(block.attn, block)
+    order = torch.tensor([2, 0, 1])
+    with torch.no_grad():
+        wanted = block.attn(x_BNC, mask=block.attn_mask)
+        h_BNm = hidden.kept.some(order).of_tokens(x_BNC).unflatten(2, (3, -1))[..., order.argsort(), :].flatten(2)
+        assert torch.allclose(h_BNm @ hidden.out.mT + block.attn.proj.bias, wanted, atol=1e-4)
+        assert not torch.allclose(block.attn(x_BNC), wanted, atol=0.1)
+        # As many images as there are.
+        first = hidden.kept.of_tokens(x_BNC[:6])
+    assert torch.allclose(first, hidden.kept.of_tokens(x_BNC)[:6], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if "basic" in name or "bottleneck" in name or "net" in name])
@@ -229,6 +251,7 @@ def test_heads_are_chosen_for_what_they_add():
 
 VIT = {"img_size": 32, "depth": 3, "class_token": True, "reg_tokens": 1, "global_pool": "token"}
 RESNET = {"layers": [2, 1, 1, 1], "channels": 4 * [16], "stem_type": "deep", "stem_width": 4}
+SWIN = {"img_size": 32, "window_size": 4, "embed_dim": 32, "depths": (2, 1), "num_heads": (8, 2)}
 GROUPS = {"cardinality": 4, "base_width": 64}
 CASES = {
     "mlp": ("test_vit", VIT, "blocks.1.mlp", "narrow_mlp", "units", (32, 96)),
@@ -236,6 +259,23 @@ CASES = {
         "swin_tiny_patch4_window7_224",
         {"img_size": 32, "window_size": 4, "embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2)},
         *("layers.1.blocks.0.mlp", "narrow_mlp", "units", (32, 64)),
+    ),
+    "swin's heads": (
+        "swin_tiny_patch4_window7_224",
+        SWIN,
+        "layers.0.blocks.1.attn",
+        "narrow_attention",
+        "heads",
+        (1, 2),
+    ),
+    "cosines": ("swinv2_tiny_window8_256", SWIN, "layers.0.blocks.1.attn", "narrow_attention", "heads", (1, 2)),
+    "cosines and pool": (
+        "swinv2_tiny_window8_256",
+        SWIN,
+        "layers.0.blocks.0.attn",
+        "narrow_attention",
+        "heads",
+        (1, 2),
     ),
     "convnext": ("test_convnext", {}, "stages.1.blocks.0.mlp", "narrow_mlp", "units", (16, 32)),
     "heads": ("test_vit", {**VIT, "num_heads": 8}, "blocks.1.attn", "narrow_attention", "heads", (1, 2)),
@@ -304,6 +344,14 @@ def test_halves_of_torchvision():
         ("test_vit", "blocks.1.mlp", "narrow_mlp", {"units": 10_000}, "from 1 to"),
         ("test_vit", "blocks.1.mlp", "narrow_mlp", {}, "units"),
         ("test_vit", "blocks.1.attn", "narrow_attention", {"heads": 64}, "from 1 to"),
+        (
+            "swin_tiny_patch4_window7_224",
+            "layers.0.blocks.1.attn",
+            "narrow_attention",
+            {"heads": 1},
+            "anew for each image",
+        ),
+        ("beit_base_patch16_224", "blocks.1.attn", "narrow_attention", {"heads": 1}, "positions but for Swin's"),
         ("efficientnet_b0", "blocks.2.1", "narrow_conv", {"channels": 8}, "squeeze"),
         ("resnext50_32x4d", "layer1.1", "narrow_conv", {"channels": 6}, "from 4 to 128.*whole groups of 4"),
         ("resnet18", "layer1.1", "narrow_conv", {"channels": 64}, "costs"),
@@ -313,7 +361,8 @@ def test_halves_of_torchvision():
     ],
 )
 def test_mistakes(name, place, kind, options, message):
-    model = timm.create_model(name, **({"img_size": 32, "depth": 3} if name == "test_vit" else {}))
+    arguments = {"test_vit": {"img_size": 32, "depth": 3}, "swin_tiny_patch4_window7_224": {"strict_img_size": False}}
+    model = timm.create_model(name, **arguments.get(name, {}))
     with pytest.raises(UserError, match=message) as error:
         replace_blocks(model, [place], kind=kind, **options)
     assert "\n" not in str(error.value)

@@ -125,6 +125,7 @@ def of_file(state, folder):
 FROM_FILES = [
     ("cp_test_vit", ["blocks.1:blocks.3", "blocks.4.attn"]),
     (SWIN, ["layers.0.blocks.0:layers.0.blocks.1", "layers.1.blocks.1.attn", "layers.1.blocks.0.mlp"]),
+    (SWIN, {"layers.0.blocks.1.attn": {"kind": "narrow_attention", "heads": 1}}),
     ("cp_convnext_tiny", ["stages.1.blocks.0:stages.1.blocks.1", "stages.2.blocks.0.mlp"]),
     ("cp_resnet18", ["layer2.1"]),
     ("cp_resnet18", {"layer2.1": {"kind": "narrow_conv", "channels": 4}}),
@@ -171,6 +172,7 @@ ARCHITECTURES = [
     ("swin_tiny_patch4_window7_224", {}, {"layers.2.blocks.2.attn": {}, "layers.2.blocks.3.mlp": {}}),
     ("test_vit", {"img_size": 64}, {"blocks.1.mlp": {"kind": "narrow_mlp", "units": 16}, "blocks.3.attn": HEADS}),
     ("efficientnet_lite0", {}, {"blocks.2.1": {"kind": "narrow_conv", "channels": 8, "pool": True}}),
+    ("swinv2_tiny_window8_256", {"depths": (2, 2, 2, 2)}, {"layers.1.blocks.1.attn": {**HEADS, "pool": True}}),
     ("resnet18", {}, {"layer2.1": {"kind": "narrow_conv", "channels": 16}}),
     ("resnet50", {}, {"layer3.1": {"kind": "narrow_conv", "channels": 64, "pool": True}}),
     ("regnetx_002", {}, {"s4.b2": {"kind": "narrow_conv", "channels": 40}}),
@@ -365,6 +367,8 @@ GRAPHS = [
     ("cp_vit_small_patch16_224", {"blocks.0.mlp": {"kind": "narrow_mlp", "units": 16}, "blocks.1.attn": HEADS}),
     ("cp_resnet18", ["layer3.1"]),
     (SWIN, ["layers.0.blocks.0.attn", "layers.0.blocks.1.mlp", "layers.1.blocks.0"]),
+    (SWIN, {"layers.0.blocks.0.attn": HEADS, "layers.0.blocks.1.attn": {**HEADS, "pool": True}}),
+    ("cp_swinv2_tiny_window8_256", {"layers.0.blocks.1.attn": HEADS}),
     ("cp_resnet18", {"layer2.1": {"kind": "narrow_conv", "channels": 8}}),
     ("cp_resnet50", {"layer2.1": {"kind": "narrow_conv", "channels": 8}}),
 ]
