@@ -55,8 +55,8 @@ class Hidden:
 def hidden_of(module: nn.Module, block: nn.Module | None = None) -> Hidden | None:
     """The middle of an MLP, a self-attention or a block of convolutions that is known, in eval mode; None of others.
 
-    Not known are those whose parts depend on each other, with a norm or squeeze-and-excitation in the middle, and
-    attention with positions other than Swin's.
+    Not known are those whose parts depend on each other, as with a norm in the middle, and attention with positions
+    other than Swin's.
 
     Args:
         module: the block or half.

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from timm.layers import BatchNormAct2d
+from timm.layers import BatchNormAct2d, SEModule
 from timm.models import regnet, resnet
-from timm.models._efficientnet_blocks import InvertedResidual
+from timm.models._efficientnet_blocks import InvertedResidual, SqueezeExcite
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models import mobilenetv2
 from torchvision.models import regnet as torchvision_regnet
 from torchvision.models import resnet as torchvision_resnet
+from torchvision.ops.misc import SqueezeExcitation
 
 from ..layers.kept_channels import KeptChannels
 from ..layers.kept_filters import KeptFilters
+from ..layers.kept_gate import KeptGate
 
 __all__ = ["channels_of", "last_act"]
 
@@ -49,22 +51,45 @@ def last_act(block: nn.Module) -> nn.Module | None:
 def channels_of(module: nn.Module) -> tuple[KeptChannels | KeptFilters, Tensor, int] | None:
     """The middle of a block that is known, (C, H) of the layer that reads it, and how many parts can be kept.
 
-    In eval mode; None of other blocks, such as those with squeeze-and-excitation, or that change the map.
+    In eval mode; None of other blocks, such as those that weigh the sum by squeeze-and-excitation or change the map.
     """
     layers = None
     for find in (_inverted, _torchvision_inverted, _resnet, _regnet, _torchvision_resnet, _torchvision_regnet):
         layers = layers or find(module)
-    if layers is None or not all(_is_plain(*layer) for layer in layers):
+    squeeze = _squeeze_of(module)
+    gate = None if squeeze is None else _gate(squeeze)
+    if layers is None or not all(_is_plain(*layer) for layer in layers) or (squeeze is not None and gate is None):
         return None
     if len(layers) == 2:
         return _between(*layers)
-    return _in_the_middle(*layers)
+    return _in_the_middle(layers, gate)
+
+
+def _squeeze_of(block: Any) -> nn.Module | None:
+    """Squeeze-and-excitation between filters and last layer."""
+    if type(block) in (InvertedResidual, regnet.Bottleneck):
+        return None if isinstance(block.se, nn.Identity) else block.se
+    return getattr(block.f, "se", None) if type(block) is torchvision_regnet.ResBottleneckBlock else None
+
+
+def _gate(squeeze: Any) -> KeptGate | None:
+    if type(squeeze) is SqueezeExcite:
+        reduce, act, expand, gate = squeeze.conv_reduce, squeeze.act1, squeeze.conv_expand, squeeze.gate
+    elif type(squeeze) is SEModule and not squeeze.add_maxpool and _are_nothing(squeeze.bn):
+        reduce, act, expand, gate = squeeze.fc1, squeeze.act, squeeze.fc2, squeeze.gate
+    elif type(squeeze) is SqueezeExcitation:
+        reduce, act, expand, gate = squeeze.fc1, squeeze.activation, squeeze.fc2, squeeze.scale_activation
+    else:
+        return None
+    if reduce.bias is None or expand.bias is None or any(True for _ in (*act.parameters(), *gate.parameters())):
+        return None
+    return KeptGate(reduce.weight.flatten(1), reduce.bias, act, expand.weight.flatten(1), expand.bias, gate)
 
 
 def _inverted(block: Any) -> list[_Layer] | None:
     if type(block) is not InvertedResidual or not block.has_skip or block.conv_s2d is not None:
         return None
-    if not _are_nothing(block.se, block.aa):
+    if not _are_nothing(block.aa):
         return None
     pairs = ((block.conv_pw, block.bn1), (block.conv_dw, block.bn2), (block.conv_pwl, block.bn3))
     return _with_acts(pairs)
@@ -93,8 +118,6 @@ def _regnet(block: Any) -> list[_Layer] | None:
     # Without a shortcut it adds to nothing.
     if type(block) is not regnet.Bottleneck or not isinstance(block.downsample, nn.Identity):
         return None
-    if not _are_nothing(block.se):
-        return None
     parts = (block.conv1, block.conv2, block.conv3)
     return _with_acts([(part.conv, part.bn) for part in parts]) if _are_nothing(*(part.aa for part in parts)) else None
 
@@ -110,9 +133,9 @@ def _torchvision_resnet(block: Any) -> list[_Layer] | None:
 
 
 def _torchvision_regnet(block: Any) -> list[_Layer] | None:
-    if type(block) is not torchvision_regnet.ResBottleneckBlock or block.proj is not None or len(block.f) != 3:
+    if type(block) is not torchvision_regnet.ResBottleneckBlock or block.proj is not None:
         return None
-    return [_Layer(*part) for part in block.f]
+    return [_Layer(*part) for part in (block.f.a, block.f.b, block.f.c)]
 
 
 def _with_acts(pairs: Any) -> list[_Layer] | None:
@@ -144,13 +167,14 @@ def _is_plain(convolution: Any, norm: Any, act: Any) -> bool:
     )
 
 
-def _in_the_middle(first: _Layer, filters: _Layer, last: _Layer) -> tuple[KeptChannels, Tensor, int] | None:
-    """Of a 1 x 1 convolution, filters, and another 1 x 1 convolution."""
+def _in_the_middle(layers: list[_Layer], gate: KeptGate | None) -> tuple[KeptChannels, Tensor, int] | None:
+    """Of a 1 x 1 convolution, filters, squeeze-and-excitation if there is one, and another 1 x 1 convolution."""
+    first, filters, last = layers
     ends = (first.convolution, last.convolution)
     if any(end.kernel_size != (1, 1) or end.groups != 1 for end in ends):
         return None
     (v, c), (k, e), (out, _) = (_folded(layer.convolution, layer.norm) for layer in (first, filters, last))
-    kept = KeptChannels(v.flatten(1), c, first.act, k, e, filters.act, filters.convolution.dilation[0])
+    kept = KeptChannels(v.flatten(1), c, first.act, k, e, filters.act, filters.convolution.dilation[0], gate)
     return kept, out.flatten(1), kept.size if kept.is_dense else kept.groups
 
 

@@ -6,7 +6,7 @@ Shapes: M tokens, C channels, H hidden features, Z = C + 1 of a token and a cons
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ __all__ = ["KeptSums", "keep_best"]
 
 # Share of the mean variance that is added to it.
 _RIDGE = 1e-6
+# Of whose pixels neighbours are put side by side at once.
+_IMAGES = 8
 
 
 class KeptSums:
@@ -41,11 +43,19 @@ class KeptSums:
         self.hidden: Hidden = hidden
         self._zz = self._zh = self._hh = torch.zeros(())
         kept = hidden.kept
-        self._narrowing = Narrowing(kept) if isinstance(kept, KeptChannels) and kept.is_dense else None
+        depends = isinstance(kept, KeptChannels) and (kept.is_dense or kept.gate is not None)
+        self._narrowing = Narrowing(cast("KeptChannels", kept), hidden.out) if depends else None
 
     @torch.no_grad()
     def add(self, maps: tuple[Tensor, ...]) -> None:
         """Add a batch as a stand-in gets it: (B, C, H, W) and, where there are some, prefix tokens (B, P, C)."""
+        if isinstance(self.hidden.kept, KeptFilters) or self._narrowing is not None:
+            for part_BCHW in maps[0].split(_IMAGES):
+                self._add((part_BCHW,))
+        else:
+            self._add(maps)
+
+    def _add(self, maps: tuple[Tensor, ...]) -> None:
         if self._narrowing is not None:
             self._narrowing.add(maps[0])
         h = self.hidden.kept(*maps)
@@ -72,9 +82,7 @@ class KeptSums:
 
     def some(self, which: Tensor) -> nn.Module:
         """The middle with the parts of these numbers."""
-        if self._narrowing is None:
-            return self.hidden.kept.some(which)
-        return self._narrowing.narrowed(which, self.hidden.out[:, which].norm(dim=0))
+        return self.hidden.kept.some(which) if self._narrowing is None else self._narrowing.some(which)
 
 
 def keep_best(stand_ins: Sequence[Any], sums: KeptSums) -> None:

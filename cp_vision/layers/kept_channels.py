@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .kept_gate import KeptGate
 from .pointwise import pointwise
 
 __all__ = ["KeptChannels"]
 
 
 class KeptChannels(nn.Module):
-    """``h(x) = act_2(filters(act_1(V x + c)) + e)``, norms folded in; filters are depthwise, in groups or dense.
+    """``h(x) = gate(act_2(filters(act_1(V x + c)) + e))``, norms folded in; filters are depthwise, in groups or dense.
 
     Args:
         weight_nC: V.
@@ -28,6 +29,7 @@ class KeptChannels(nn.Module):
         filters_bias_m: e.
         filters_act: act_2.
         dilation: of the filters.
+        gate: squeeze-and-excitation; None where there is none.
 
     Attributes:
         size: m.
@@ -44,6 +46,7 @@ class KeptChannels(nn.Module):
         filters_bias_m: Tensor,
         filters_act: nn.Module,
         dilation: int,
+        gate: KeptGate | None = None,
     ) -> None:
         super().__init__()
         self.size, self.dilation = len(filters_mnKK), dilation
@@ -52,7 +55,7 @@ class KeptChannels(nn.Module):
         self.weight, self.bias, self.filters, self.filters_bias = (
             nn.Parameter(part.detach().clone()) for part in (weight_nC, bias_n, filters_mnKK, filters_bias_m)
         )
-        self.act, self.filters_act = copy.deepcopy(act), copy.deepcopy(filters_act)
+        self.act, self.filters_act, self.gate = copy.deepcopy(act), copy.deepcopy(filters_act), gate
 
     def some(self, which: Tensor) -> KeptChannels:
         """A copy with the groups of these numbers, of a depthwise filter one channel each.
@@ -62,29 +65,37 @@ class KeptChannels(nn.Module):
         """
         if self.is_dense:
             return self.narrowed(which, which)
-        before, behind = (
-            (
-                torch.arange(count // self.groups, device=which.device) + which[:, None] * (count // self.groups)
-            ).flatten()
-            for count in (len(self.weight), self.size)
-        )
-        return self._of(before, self.filters[behind], self.filters_bias[behind])
+        before, behind = self._channels_of(which, len(self.weight)), self.behind(which)
+        return self._of(before, behind, self.filters[behind])
+
+    def behind(self, which: Tensor) -> Tensor:
+        """Numbers of the channels behind the filters that parts of these numbers have."""
+        return which if self.is_dense else self._channels_of(which, self.size)
+
+    def _channels_of(self, groups: Tensor, count: int) -> Tensor:
+        size = count // self.groups
+        return (size * groups[:, None] + torch.arange(size, device=groups.device)).flatten()
 
     def narrowed(self, behind_m: Tensor, before_n: Tensor) -> KeptChannels:
         """A copy of dense filters from some channels to some, these as they are without the others."""
-        return self._of(before_n, self.filters[behind_m][:, before_n], self.filters_bias[behind_m])
+        return self._of(before_n, behind_m, self.filters[behind_m][:, before_n])
 
-    def _of(self, before_n: Tensor, filters_mnKK: Tensor, filters_bias_m: Tensor) -> KeptChannels:
-        weight_nC, bias_n = self.weight[before_n], self.bias[before_n]
-        return KeptChannels(weight_nC, bias_n, self.act, filters_mnKK, filters_bias_m, self.filters_act, self.dilation)
+    def _of(self, before_n: Tensor, behind_m: Tensor, filters_mnKK: Tensor) -> KeptChannels:
+        parts = self.weight[before_n], self.bias[before_n], self.act, filters_mnKK, self.filters_bias[behind_m]
+        gate = None if self.gate is None else self.gate.some(behind_m)
+        return KeptChannels(*parts, self.filters_act, self.dilation, gate)
 
     def forward(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Channels of each pixel, (B, m, H, W); maps have no prefix tokens."""
-        padding = self.dilation * (self.filters.shape[-1] // 2)
-        h_BmHW = F.conv2d(
-            self.before(x_BCHW), self.filters, self.filters_bias, 1, padding, self.dilation, groups=self.groups
-        )
-        return self.filters_act(h_BmHW), None
+        h_BmHW = self.ungated(x_BCHW)
+        return h_BmHW if self.gate is None else self.gate(h_BmHW), None
+
+    def ungated(self, x_BCHW: Tensor) -> Tensor:
+        """The same before squeeze-and-excitation."""
+        h_BnHW, padding = self.before(x_BCHW), self.dilation * (self.filters.shape[-1] // 2)
+        h_BmHW = F.conv2d(h_BnHW, self.filters, self.filters_bias, 1, padding, self.dilation, groups=self.groups)
+        activated: Tensor = self.filters_act(h_BmHW)
+        return activated
 
     def before(self, x_BCHW: Tensor) -> Tensor:
         """What the filters read, (B, n, H, W)."""
@@ -94,7 +105,8 @@ class KeptChannels(nn.Module):
     def macs(self, grid: tuple[int, int], prefix: int) -> int:
         """Cost of one map in MACs."""
         n, channels = self.weight.shape
-        return math.prod(grid) * (n * (channels + 1) + self.size * (math.prod(self.filters.shape[1:]) + 1))
+        of_pixel = n * (channels + 1) + self.size * (math.prod(self.filters.shape[1:]) + 1)
+        return math.prod(grid) * of_pixel + (0 if self.gate is None else self.gate.macs())
 
     def extra_repr(self) -> str:
         """Show how many."""

@@ -229,7 +229,7 @@ _PARTS: dict[str, tuple[tuple[type[nn.Module], ...], str, str]] = {
     "narrow_conv": (
         (KeptChannels, KeptFilters),
         "channels",
-        "an inverted residual, bottleneck or basic block that keeps its map's shape, without squeeze-and-excitation",
+        "an inverted residual, bottleneck or basic block that keeps its map's shape",
     ),
 }
 for _name, _about in _PARTS.items():

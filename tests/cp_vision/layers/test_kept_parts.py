@@ -9,7 +9,7 @@ import torch
 from small_models import images
 from timm.layers import Attention, GluMlp, Mlp, SwiGLU, SwiGLUPacked
 from timm.models import swin_transformer, swin_transformer_v2
-from timm.models._efficientnet_blocks import InvertedResidual
+from timm.models._efficientnet_blocks import InvertedResidual, SqueezeExcite
 from timm.models.regnet import Bottleneck as RegNetBottleneck
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
@@ -32,6 +32,7 @@ from cp_vision.layers.context_pool_block import ContextPoolBlock
 from cp_vision.layers.kept_channels import KeptChannels
 from cp_vision.layers.kept_filters import KeptFilters
 
+TORCHVISION_REGNET = (6, 6, 1, nn.BatchNorm2d, nn.SiLU, 2)
 MODULES = {
     "timm": lambda: Mlp(6, 20),
     "conv": lambda: Mlp(6, 20, use_conv=True),
@@ -51,6 +52,11 @@ MODULES = {
     "dilated": lambda: InvertedResidual(6, 6, dilation=2, exp_ratio=3),
     "torchvision's inverted residual": lambda: TorchvisionInvertedResidual(6, 6, 1, 4),
     "grouped inverted residual": lambda: InvertedResidual(6, 6, exp_ratio=3, group_size=2),
+    "squeezed inverted residual": lambda: InvertedResidual(6, 6, exp_ratio=3, se_layer=SqueezeExcite),
+    "regnet with squeeze": lambda: RegNetBottleneck(6, 6, group_size=2),
+    "torchvision's regnet with squeeze": lambda: torchvision_regnet.ResBottleneckBlock(
+        *TORCHVISION_REGNET, se_ratio=0.5
+    ),
     "basic": lambda: BasicBlock(6, 6, act_layer=nn.SiLU),
     "dilated basic": lambda: BasicBlock(6, 6, dilation=2, first_dilation=1),
     "torchvision's basic": lambda: torchvision_resnet.BasicBlock(6, 6),
@@ -59,7 +65,7 @@ MODULES = {
     "torchvision's bottleneck": lambda: torchvision_resnet.Bottleneck(12, 3, base_width=128),
     "regnet": lambda: RegNetBottleneck(6, 6, group_size=2, se_ratio=0, downsample="avg"),
     "linear regnet": lambda: RegNetBottleneck(6, 6, group_size=6, se_ratio=0, downsample="", linear_out=True),
-    "torchvision's regnet": lambda: torchvision_regnet.ResBottleneckBlock(6, 6, 1, nn.BatchNorm2d, nn.SiLU, 2),
+    "torchvision's regnet": lambda: torchvision_regnet.ResBottleneckBlock(*TORCHVISION_REGNET),
 }
 
 
@@ -101,7 +107,7 @@ def test_the_middle_is_what_the_last_layer_reads(name):
         columns = (d * order[:, None] + torch.arange(d)).flatten()
         shuffled = read_out(hidden.kept.some(order), hidden.out[:, columns], x_BCHW)
         assert torch.allclose(shuffled, read_out(hidden.kept, hidden.out, x_BCHW), atol=1e-5)
-        if getattr(hidden.kept, "is_dense", False):
+        if getattr(hidden.kept, "is_dense", False) or getattr(hidden.kept, "gate", None) is not None:
             # A channel alone isn't what it was.
             return
         one, last = hidden.kept.some(order[:1]), read(hidden.kept, x_BCHW.to(memory_format=torch.channels_last))
@@ -140,14 +146,14 @@ def read_out(kept, out, x_BCHW):
         Attention(6, 2, scale_norm=True, norm_layer=nn.LayerNorm),
         Attention(6, 2, gated=True),
         nn.MultiheadAttention(6, 2),
-        InvertedResidual(6, 6, exp_ratio=3, se_layer=timm.layers.SEModule),
+        InvertedResidual(6, 6, exp_ratio=3, se_layer=timm.layers.EcaModule),
+        InvertedResidual(6, 6, exp_ratio=3, se_layer=partial(timm.layers.SEModule, norm_layer=nn.BatchNorm2d)),
         InvertedResidual(6, 8, exp_ratio=3),
         BasicBlock(6, 6, attn_layer=timm.layers.SEModule),
         BasicBlock(6, 8, downsample=nn.Conv2d(6, 8, 1)),
         Bottleneck(8, 2, stride=2, downsample=nn.AvgPool2d(2)),
         Bottleneck(8, 2, norm_layer=nn.InstanceNorm2d),
         Bottleneck(8, 2, act_layer=timm.layers.PReLU),
-        RegNetBottleneck(6, 6),
         RegNetBottleneck(6, 6, se_ratio=0, dilation=(1, 2), downsample=""),
         TorchvisionInvertedResidual(6, 6, 1, 1),
         timm.models.beit.Attention(6, 2, window_size=(4, 4)),
@@ -156,6 +162,26 @@ def read_out(kept, out, x_BCHW):
 )
 def test_what_has_no_such_middle(module):
     assert hidden_of(module.eval()) is None
+
+
+def test_squeezes_that_stay_make_up_for_those_that_go():
+    """Channels that go are others' copies: what the squeeze read of them it reads twice from these."""
+    module = drawn(lambda: InvertedResidual(6, 6, exp_ratio=2, se_layer=SqueezeExcite))
+    half = len(module.bn1.weight) // 2
+    with torch.no_grad():
+        for layer, norm in ((module.conv_pw, module.bn1), (module.conv_dw, module.bn2)):
+            for part in (layer.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                part[half:] = part[:half]
+    hidden = hidden_of(module)
+    sums = KeptSums(module)
+    sums.add((torch.randn(200, 6, 3, 4),))
+    x_BCHW, which = torch.randn(2, 6, 3, 4), torch.arange(half)
+    with torch.no_grad():
+        wanted = hidden.kept(x_BCHW)[0][:, :half]
+        error, rough = (
+            (one(x_BCHW)[0] - wanted).norm() / wanted.norm() for one in (sums.some(which), hidden.kept.some(which))
+        )
+    assert error < rough / 4
 
 
 @pytest.mark.parametrize("kind", [swin_transformer.SwinTransformerBlock, swin_transformer_v2.SwinTransformerV2Block])
@@ -175,7 +201,9 @@ def test_windows_that_are_shifted_keep_their_masks(kind):
     assert torch.allclose(first, hidden.kept.of_tokens(x_BNC)[:6], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if "basic" in name or "bottleneck" in name or "net" in name])
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if "basic" in name or "bottleneck" in name or "net" in name or "squeeze" in name]
+)
 def test_all_of_the_middle_is_the_block(name):
     """A fit finds what reads the middle, and what comes behind the sum."""
     block = drawn(MODULES[name])
@@ -280,6 +308,7 @@ CASES = {
     "convnext": ("test_convnext", {}, "stages.1.blocks.0.mlp", "narrow_mlp", "units", (16, 32)),
     "heads": ("test_vit", {**VIT, "num_heads": 8}, "blocks.1.attn", "narrow_attention", "heads", (1, 2)),
     "heads and pool": ("test_vit", {**VIT, "num_heads": 8}, "blocks.1.attn", "narrow_attention", "heads", (1, 2)),
+    "squeeze": ("mobilenetv3_small_050", {}, "blocks.2.1", "narrow_conv", "channels", (16, 48)),
     "lite": ("efficientnet_lite0", {}, "blocks.2.1", "narrow_conv", "channels", (32, 96)),
     "basic": ("resnet18", RESNET, "layer1.1", "narrow_conv", "channels", (4, 8)),
     "basic and pool": ("resnet18", RESNET, "layer1.1", "narrow_conv", "channels", (4, 8)),
@@ -352,7 +381,7 @@ def test_halves_of_torchvision():
             "anew for each image",
         ),
         ("beit_base_patch16_224", "blocks.1.attn", "narrow_attention", {"heads": 1}, "positions but for Swin's"),
-        ("efficientnet_b0", "blocks.2.1", "narrow_conv", {"channels": 8}, "squeeze"),
+        ("seresnet18", "layer1.1", "narrow_conv", {"channels": 8}, "inverted residual"),
         ("resnext50_32x4d", "layer1.1", "narrow_conv", {"channels": 6}, "from 4 to 128.*whole groups of 4"),
         ("resnet18", "layer1.1", "narrow_conv", {"channels": 64}, "costs"),
         ("wide_resnet50_2", "layer4.1", "narrow_conv", {"channels": 64}, "9,216 values"),
@@ -361,7 +390,17 @@ def test_halves_of_torchvision():
     ],
 )
 def test_mistakes(name, place, kind, options, message):
-    arguments = {"test_vit": {"img_size": 32, "depth": 3}, "swin_tiny_patch4_window7_224": {"strict_img_size": False}}
+    arguments = {
+        "test_vit": {"img_size": 32, "depth": 3},
+        "wide_resnet50_2": {"layers": (1, 1, 1, 2)},
+        "beit_base_patch16_224": {"img_size": 32, "depth": 3, "embed_dim": 48, "num_heads": 4},
+        "swin_tiny_patch4_window7_224": {
+            "strict_img_size": False,
+            "depths": (2, 2),
+            "embed_dim": 24,
+            "num_heads": (2, 4),
+        },
+    }
     model = timm.create_model(name, **arguments.get(name, {}))
     with pytest.raises(UserError, match=message) as error:
         replace_blocks(model, [place], kind=kind, **options)

@@ -175,7 +175,7 @@ ARCHITECTURES = [
     ("swinv2_tiny_window8_256", {"depths": (2, 2, 2, 2)}, {"layers.1.blocks.1.attn": {**HEADS, "pool": True}}),
     ("resnet18", {}, {"layer2.1": {"kind": "narrow_conv", "channels": 16}}),
     ("resnet50", {}, {"layer3.1": {"kind": "narrow_conv", "channels": 64, "pool": True}}),
-    ("regnetx_002", {}, {"s4.b2": {"kind": "narrow_conv", "channels": 40}}),
+    ("regnety_002", {}, {"s4.b2": {"kind": "narrow_conv", "channels": 40}}),
 ]
 
 
@@ -371,6 +371,7 @@ GRAPHS = [
     ("cp_swinv2_tiny_window8_256", {"layers.0.blocks.1.attn": HEADS}),
     ("cp_resnet18", {"layer2.1": {"kind": "narrow_conv", "channels": 8}}),
     ("cp_resnet50", {"layer2.1": {"kind": "narrow_conv", "channels": 8}}),
+    ("cp_regnety_002", {"s3.b2": {"kind": "narrow_conv", "channels": 8}}),
 ]
 
 
