@@ -81,7 +81,7 @@ class WindowMask:
     """
 
     def __init__(self, block: Any) -> None:
-        if getattr(block, "dynamic_mask", False):
+        if getattr(block, "dynamic_mask", False) and any(block.shift_size):
             raise ValueError(
                 "its windows are masked anew for each image (strict_img_size=False); heads can't stay there"
             )

@@ -213,10 +213,10 @@ def _narrow(
         )
     # Until a fit chooses.
     kept = hidden.kept.some(torch.arange(count // size, device=hidden.out.device))
-    # A read-out of a higher rank would cost what the ends of a bottleneck do.
-    is_narrow = isinstance(kept, KeptChannels) and hidden.kept.size <= place.channels
-    rank = options.pop("rank", None) or (min(count, place.channels) if is_narrow else None)
-    return _context_pool(modules, place, **{"pool": False, **options}, rank=rank, kept=kept)
+    if options.get("rank") is None and isinstance(kept, KeptChannels) and hidden.kept.size <= place.channels:
+        # A read-out of a higher rank would cost what the ends of a bottleneck do.
+        options["rank"] = min(count, place.channels)
+    return _context_pool(modules, place, **{"pool": False, **options}, kept=kept)
 
 
 _PARTS: dict[str, tuple[tuple[type[nn.Module], ...], str, str]] = {

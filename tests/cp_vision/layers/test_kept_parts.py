@@ -383,6 +383,7 @@ def test_halves_of_torchvision():
         ("beit_base_patch16_224", "blocks.1.attn", "narrow_attention", {"heads": 1}, "positions but for Swin's"),
         ("seresnet18", "layer1.1", "narrow_conv", {"channels": 8}, "inverted residual"),
         ("resnext50_32x4d", "layer1.1", "narrow_conv", {"channels": 6}, "from 4 to 128.*whole groups of 4"),
+        ("resnext50_32x4d", "layer1.1", "narrow_conv", {"channels": 8, "rank": 0}, "rank 0"),
         ("resnet18", "layer1.1", "narrow_conv", {"channels": 64}, "costs"),
         ("wide_resnet50_2", "layer4.1", "narrow_conv", {"channels": 64}, "9,216 values"),
         ("efficientnet_lite0", "blocks.3.1:blocks.3.2", "narrow_conv", {"channels": 8}, "inverted residual"),
