@@ -2,7 +2,7 @@
 
     python benchmarks/replacement.py --data-dir DIR
 
-Networks with real weights on solar cells (packages of the ``bench`` extra), and two that were trained on Fashion-MNIST;
+Networks with real weights on solar cells (packages of the ``bench`` extra), and three trained on Fashion-MNIST;
 the weights of those that are trained here are made where ``DIR`` lacks them. Writes results/replacement.{md,csv,svg}.
 About an hour on two cores; ``--only`` names parts. ``--hub NAME`` takes a network of timm's with the weights that timm
 downloads, on solar cells.
@@ -46,12 +46,13 @@ from cp_vision import count_macs, drop_blocks, fit_blocks, replace_blocks
 from cp_vision.anatomy.known_families import list_blocks
 from cp_vision.anatomy.places import Place, find_places
 from cp_vision.fitting.batches import Batches
+from cp_vision.fitting.capture import Capture
 from cp_vision.fitting.recalibrate import recalibrate_norms
 from cp_vision.shared.command_line import run_command
 
 RESULTS = Path(__file__).parent / "results"
 PLAIN = ("lite0", "dinov2_blocks", "dinov2_attn", "dinov2_mlp", "dinov2_runs", "fashion")
-KEPT = ("lite0_kept", "dinov2_kept")
+KEPT = ("lite0_kept", "fashion_kept", "dinov2_kept")
 PARTS = (*PLAIN, *KEPT, "learned", "whole", "cost")
 _LITE0 = tuple(f"blocks.{name}" for name in ("1.1", "2.1", "3.1", "3.2", "4.1", "4.2", "5.1", "5.2", "5.3"))
 _STEPS = 200
@@ -70,7 +71,9 @@ that share divided by the first row's, ± its standard error over places.
 _KEPT = """\
 ## With a part of the block beside the map
 
-Some hidden units, heads or expanded channels stay as they are; the map that reads them is fitted with them.
+Some hidden units, heads or channels stay as they are; the map that reads them is fitted with them. In ResNets' blocks
+that is to what goes into the last activation, which stays behind the stand-in; there figures are of the blocks'
+outputs, on as many images again that no fit saw.
 """
 _LEARNED = f"""\
 ## Do predicted weights and supports pay?
@@ -177,6 +180,23 @@ def _kept_channels(channels: int) -> dict[str, dict[str, Any]]:
     return forms
 
 
+def _kept_filters(width: int, channels: int) -> dict[str, dict[str, Any]]:
+    """Of blocks whose middle has C / width channels."""
+    middle = channels // width
+    rank = "" if width == 1 else f", rank C/{width}"
+    forms: dict[str, dict[str, Any]] = {
+        f"map{rank}": {"pool": False, "rank": middle},
+        f"Gaussian and map{rank or ', full rank'}": {"rank": middle},
+    }
+    for divisor in (8, 4, 2):
+        own = {"kind": "narrow_conv", "channels": max(1, middle // divisor)}
+        forms[f"map and 1/{divisor} of the channels"] = own
+        if width == 1 and divisor > 2:
+            forms[f"map and 1/{divisor} of the channels m, rank 2 m"] = {**own, "rank": 2 * own["channels"]}
+        forms[f"Gaussian and map and 1/{divisor} of the channels"] = {**own, "pool": True}
+    return forms
+
+
 def _kept_units(channels: int) -> dict[str, dict[str, Any]]:
     units = {share: {"kind": "narrow_mlp", "units": round(share * channels)} for share in (0.25, 0.5, 1, 2)}
     return {"map": _plain(channels)["map"], **{f"map and {s:g} C units": own for s, own in units.items()}}
@@ -208,23 +228,30 @@ def measure(
     count: int,
     make: Any = None,
     seed: int = 0,
+    fresh: bool = False,
 ) -> Iterator[Left]:
-    """Fit each form at each place, as if it were the only one, to so many images."""
+    """Fit each form at each place, as if it were the only one, to so many images.
+
+    With ``fresh`` what is left is told of the outputs on as many other images.
+    """
     make = make or _plain
-    chosen = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))][:count]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    chosen, others = images[order[:count]], images[order[count : 2 * count]] if fresh else None
     found = {place.name: place for place in find_places(teacher, names)}
     for form in make(64):
         if form in _WITHOUT_PREFIX and any(place.prefix for place in found.values()):
             continue
         # Not all blocks of a model can be replaced at once.
         for part in (names[::2], names[1::2]):
-            yield from _measure(network, teacher, chosen, places, [found[name] for name in part], make, form, seed)
+            of_part = [found[name] for name in part]
+            yield from _measure(network, teacher, chosen, others, places, of_part, make, form, seed)
 
 
 def _measure(
     network: str,
     teacher: nn.Module,
     images: Tensor,
+    others: Tensor | None,
     places: str,
     part: Sequence[Place],
     make: Any,
@@ -245,7 +272,18 @@ def _measure(
         macs = place.count * stand_in.stand_in.macs(place.grid) / place.macs
         block = by_name[place.name]
         prefix = -1.0 if block.prefix_unexplained is None else block.prefix_unexplained
-        yield Left(network, places, place.name, form, seed, fit.images, macs, block.unexplained, prefix)
+        left = block.unexplained if others is None else _left_of_outputs(stand_in, teacher, place, others)
+        yield Left(network, places, place.name, form, seed, fit.images, macs, left, prefix)
+
+
+@torch.no_grad()
+def _left_of_outputs(stand_in: nn.Module, teacher: nn.Module, place: Place, images: Tensor) -> float:
+    """Squared error of a block's output as a share of its squared change from input to output."""
+    first, last = place.modules[0], place.modules[-1]
+    with Capture(teacher, [first], [last]) as seen:
+        seen.run(images)
+    x, y = seen.inputs[first], seen.outputs[last]
+    return float((stand_in(x) - y).square().sum() / (y - x).square().sum())
 
 
 def _blocks(network: str, model: nn.Module, images: Tensor, count: int) -> Iterator[Left]:
@@ -310,6 +348,15 @@ def fashion(data_dir: Path) -> Iterator[Left]:
     yield from measure("fashion resnet", resnet, images, "blocks", blocks, 512)
     runs = [f"{stage}.1:{stage}.2" for stage in ("layer1", "layer2", "layer3")]
     yield from measure("fashion resnet", resnet, images, "runs of 2", runs, 512)
+
+
+def fashion_kept(data_dir: Path) -> Iterator[Left]:
+    """ResNets of basic blocks and of bottlenecks with some channels beside the map."""
+    images = open_split(data_dir, train=True)[0][:4096]
+    for network, width in (("fashion resnet", 1), ("fashion bottlenecks", 4)):
+        model = trained_on_fashion(network.replace(" ", "_"), data_dir)
+        names = [block.name for block in list_blocks(model) if block.droppable]
+        yield from measure(network, model, images, "blocks", names, 512, partial(_kept_filters, width), fresh=True)
 
 
 def learned() -> Iterator[Left]:
@@ -398,7 +445,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts: dict[str, Any] = {"lite0": lite0, "learned": learned, "cost": fitting_cost}
     parts |= {"lite0_kept": lite0_kept, "dinov2_kept": dinov2_kept}
     parts |= {f"dinov2_{places}": partial(dinov2, places) for places in TRANSFORMER}
-    parts |= {"fashion": lambda: fashion(data_dir), "whole": lambda: whole(data_dir)}
+    parts |= {"fashion": lambda: fashion(data_dir), "fashion_kept": lambda: fashion_kept(data_dir)}
+    parts |= {"whole": lambda: whole(data_dir)}
     for part in arguments.only:
         rows = list(_told(parts[part]()))
         with (RESULTS / f"replacement_{part}.csv").open("w", newline="") as file:

@@ -24,6 +24,7 @@ _HEADS = {
     "dinov2": "DINOv2 ViT-S/14, solar cells of 112 px",
     "fashion vit": "ViT trained on Fashion-MNIST",
     "fashion resnet": "ResNet trained on Fashion-MNIST",
+    "fashion bottlenecks": "ResNet of bottlenecks trained on Fashion-MNIST",
     "elpv_lite0": "EfficientNet-Lite0 fine-tuned on solar cells, 9 of 16 blocks replaced",
     "elpv_dinov2": "DINOv2 ViT-S/14 fine-tuned on solar cells, 6 of 12 blocks replaced",
 }

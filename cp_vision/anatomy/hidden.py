@@ -1,25 +1,28 @@
-"""What lies in the middle of a block or half, of which a part can stay: hidden units, heads, expanded channels.
+"""What lies in the middle of a block or half, of which a part can stay: hidden units, heads, channels.
 
 Shapes: C channels, H hidden features, k heads, d channels of a head.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from timm.layers import Attention, BatchNormAct2d, GluMlp, Mlp, SwiGLU
-from timm.models._efficientnet_blocks import InvertedResidual
+import torch
+from timm.layers import Attention, GluMlp, Mlp, SwiGLU
+from timm.models import swin_transformer, swin_transformer_v2
 from timm.models.vision_transformer import Attention as ViTAttention
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.models.mobilenetv2 import InvertedResidual as TorchvisionInvertedResidual
 
 from ..layers.kept_channels import KeptChannels
+from ..layers.kept_filters import KeptFilters
 from ..layers.kept_heads import KeptHeads
 from ..layers.kept_units import KeptUnits
+from ..layers.kept_window_heads import KeptWindowHeads
+from .hidden_channels import channels_of
 
-__all__ = ["Hidden", "hidden_of"]
+__all__ = ["Hidden", "WindowMask", "hidden_of"]
 
 
 @dataclass(frozen=True)
@@ -29,24 +32,88 @@ class Hidden:
     Attributes:
         kept: all of it, as a layer; of ``kept.some`` a part can be asked for.
         out: (C, H), of the layer behind.
-        parts: how many can be kept one by one: H hidden units or channels, or k heads.
+        parts: how many can be kept one by one: H hidden units or channels, groups of these, or k heads.
     """
 
-    kept: KeptUnits | KeptHeads | KeptChannels
+    kept: KeptUnits | KeptHeads | KeptChannels | KeptFilters
     out: Tensor
     parts: int
 
+    @property
+    def part_size(self) -> int:
+        """Channels of filters in groups that can only be kept together; 1 of what can be kept one by one."""
+        return self.kept.size // self.parts if isinstance(self.kept, KeptChannels) else 1
 
-def hidden_of(module: nn.Module) -> Hidden | None:
-    """The middle of an MLP, a self-attention or an inverted residual that is known, in eval mode; None of others.
+    @property
+    def sums(self) -> int:
+        """Of how many values products must be summed to choose what to keep: what is read, and what filters read."""
+        kept = self.kept
+        of_filters = kept.filters[0].numel() if isinstance(kept, KeptChannels) and kept.is_dense else 0
+        return max(kept.size, of_filters)
 
-    Not known are those whose parts depend on each other: with a norm or squeeze-and-excitation in the middle, or
-    positions in the attention.
+
+def hidden_of(module: nn.Module, block: nn.Module | None = None) -> Hidden | None:
+    """The middle of an MLP, a self-attention or a block of convolutions that is known, in eval mode; None of others.
+
+    Not known are those whose parts depend on each other, as with a norm in the middle, and attention with positions
+    other than Swin's.
+
+    Args:
+        module: the block or half.
+        block: that a half is in; it has the masks of shifted windows, without which heads in windows see too much.
     """
-    for find in (_units_of_timm, _units_of_a_row, _heads_of_timm, _heads_of_torch, _channels_of_timm, _of_torchvision):
+    for find in (_units_of_timm, _units_of_a_row, _heads_of_timm, _heads_of_torch, _heads_of_swin, _channels):
         if (found := find(module)) is not None:
+            if block is not None and isinstance(found.kept, KeptWindowHeads):
+                found.kept.mask = WindowMask(block).now
             return found
     return None
+
+
+class WindowMask:
+    """The mask of a block's windows, as it is at the time; the block sets it anew for images of another size.
+
+    Args:
+        block: of a Swin transformer.
+
+    Raises:
+        ValueError: it makes a mask for each image.
+    """
+
+    def __init__(self, block: Any) -> None:
+        if getattr(block, "dynamic_mask", False) and any(block.shift_size):
+            raise ValueError(
+                "its windows are masked anew for each image (strict_img_size=False); heads can't stay there"
+            )
+        self.block = block
+
+    def now(self) -> Tensor | None:
+        """(windows of an image, N, N), or None where windows aren't shifted."""
+        mask: Tensor | None = self.block.attn_mask
+        return mask
+
+
+def _heads_of_swin(module: Any) -> Hidden | None:
+    if type(module) not in (swin_transformer.WindowAttention, swin_transformer_v2.WindowAttention):
+        return None
+    heads, window = module.num_heads, module.window_size
+    if type(module) is swin_transformer.WindowAttention:
+        kept = KeptWindowHeads(
+            module.qkv.weight, module.qkv.bias, heads, module.relative_position_bias_table, tuple(window)
+        )
+        return Hidden(kept, module.proj.weight, heads)
+    bias = None if module.q_bias is None else torch.cat([module.q_bias, module.k_bias, module.v_bias])
+    # What its MLP says of each position doesn't change with the image.
+    table_Rk = 16 * module.cpb_mlp(module.relative_coords_table).view(-1, heads).sigmoid()
+    scale_k = module.logit_scale.flatten().clamp(max=math.log(100)).exp()
+    return Hidden(
+        KeptWindowHeads(module.qkv.weight, bias, heads, table_Rk, tuple(window), scale_k), module.proj.weight, heads
+    )
+
+
+def _channels(module: nn.Module) -> Hidden | None:
+    found = channels_of(module)
+    return None if found is None else Hidden(*found)
 
 
 def _units(weights: tuple[Tensor, ...], biases: tuple[Tensor | None, ...], act: nn.Module, out: Tensor) -> Hidden:
@@ -97,55 +164,6 @@ def _heads_of_torch(module: nn.Module) -> Hidden | None:
         return None
     heads = KeptHeads(module.in_proj_weight, module.in_proj_bias, module.num_heads, nn.Identity(), nn.Identity())
     return Hidden(heads, module.out_proj.weight, module.num_heads)
-
-
-def _channels_of_timm(module: Any) -> Hidden | None:
-    if type(module) is not InvertedResidual or not isinstance(module.se, nn.Identity) or not module.has_skip:
-        return None
-    if not isinstance(module.aa, nn.Identity) or module.conv_s2d is not None:
-        return None
-    layers = [(module.conv_pw, module.bn1), (module.conv_dw, module.bn2), (module.conv_pwl, module.bn3)]
-    if not all(isinstance(norm, BatchNormAct2d) and isinstance(norm.drop, nn.Identity) for _, norm in layers):
-        return None
-    return _channels(layers, module.bn1.act, module.bn2.act)
-
-
-def _of_torchvision(module: Any) -> Hidden | None:
-    if type(module) is not TorchvisionInvertedResidual or not module.use_res_connect or len(module.conv) != 4:
-        return None
-    expand, depthwise, project, norm = module.conv
-    layers = [(expand[0], expand[1]), (depthwise[0], depthwise[1]), (project, norm)]
-    return _channels(layers, expand[2], depthwise[2])
-
-
-def _channels(layers: list[tuple[Any, Any]], act: nn.Module, depthwise_act: nn.Module) -> Hidden | None:
-    convolutions = [convolution for convolution, _ in layers]
-    # Subclasses pad or weigh in their own way.
-    if any(type(convolution) is not nn.Conv2d or convolution.padding_mode != "zeros" for convolution in convolutions):
-        return None
-    expand, depthwise, project = convolutions
-    side, dilation = depthwise.kernel_size[0], depthwise.dilation[0]
-    as_kept = (
-        expand.kernel_size == project.kernel_size == (1, 1)
-        and expand.groups == project.groups == 1
-        and depthwise.groups == depthwise.in_channels == depthwise.out_channels
-        and depthwise.kernel_size == (side, side)
-        and depthwise.dilation == (dilation, dilation)
-        and depthwise.stride == (1, 1)
-        and depthwise.padding == (dilation * (side // 2),) * 2
-        and side % 2 == 1
-    )
-    if not as_kept or any(norm.running_mean is None for _, norm in layers):
-        return None
-    (v, c), (filters, e), (out, _) = (_folded(*layer) for layer in layers)
-    kept = KeptChannels(v.flatten(1), c, act, filters[:, 0], e, depthwise_act, dilation)
-    return Hidden(kept, out.flatten(1), len(v))
-
-
-def _folded(convolution: Any, norm: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution with the norm behind it."""
-    of_norm = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
-    return fuse_conv_bn_weights(convolution.weight, convolution.bias, *of_norm)
 
 
 def _has_weights(module: nn.Module) -> bool:

@@ -51,8 +51,9 @@ class Place:
         grid: height and width of its input, in tokens or pixels; of a window, where it works on these.
         count: how many such inputs one image has.
         macs: its cost for one image.
-        parts: how many hidden units, heads or expanded channels it has that could stay, see
-            :func:`cp_vision.anatomy.hidden.hidden_of`; 0 where they aren't known.
+        parts: how many hidden units, heads or channels of its middle it has that could stay, see
+            :func:`cp_vision.anatomy.hidden.hidden_of`; of filters in groups, how many of these; 0 where not known.
+        part_size: how many channels of the middle one of them has; 1 of hidden units and heads.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Place:
     count: int
     macs: int
     parts: int
+    part_size: int
 
 
 def find_places(model: nn.Module, names: Sequence[str]) -> list[Place]:
@@ -248,6 +250,7 @@ def _run(
                 f"replace {name!r}: {path!r} has a map of another shape than {paths[0]!r}; end the run there"
             )
     shape = calls[0].input
+    parts, part_size = _parts(calls[0].module) if len(calls) == 1 else (0, 1)
     place = partial(
         Place,
         name=name,
@@ -258,7 +261,8 @@ def _run(
         pair=False,
         count=1,
         macs=sum(call.macs() for call in calls),
-        parts=_parts(calls[0].module) if len(calls) == 1 else 0,
+        parts=parts,
+        part_size=part_size,
     )
     if first.layout == "tokens":
         if patches is None or shape[0] - math.prod(patches) < 0:
@@ -276,6 +280,7 @@ def _half(name: str, block: Block, call: Call, around: Call, patches: tuple[int,
             f"replace {name!r}: it maps {shape or 'nothing'} to {call.output or 'nothing'}, called {call.calls} times; "
             "what maps one tensor to one of the same shape, once, can be replaced"
         )
+    parts, part_size = _parts(call.module)
     place = partial(
         Place,
         name=name,
@@ -285,7 +290,8 @@ def _half(name: str, block: Block, call: Call, around: Call, patches: tuple[int,
         pair=call.pair,
         count=call.count,
         macs=call.macs(),
-        parts=_parts(call.module),
+        parts=parts,
+        part_size=part_size,
     )
     of_map = around.input[1:] if block.layout == "NCHW" else around.input[:2]
     if len(shape) == 3:
@@ -306,9 +312,10 @@ def _half(name: str, block: Block, call: Call, around: Call, patches: tuple[int,
     raise UserError(f"replace {name!r}: where its {shape} tokens lie is not known; replace the whole block")
 
 
-def _parts(module: nn.Module) -> int:
+def _parts(module: nn.Module) -> tuple[int, int]:
+    """How many parts of its middle could stay, and their size."""
     hidden = hidden_of(module)
-    return 0 if hidden is None else hidden.parts
+    return (0, 1) if hidden is None else (hidden.parts, hidden.part_size)
 
 
 def _window_size(block: Any) -> tuple[int, int] | None:

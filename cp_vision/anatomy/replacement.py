@@ -35,6 +35,7 @@ class Replacement(nn.Module):
         layout: of what is replaced.
         grid: says height and width where tokens come without them.
         pair: whether what is replaced gives a tuple (torch's attention).
+        act: the activation that what is replaced ends with, where the stand-in gives what comes before it.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class Replacement(nn.Module):
         layout: Layout,
         grid: Callable[[], tuple[int, int]] | None = None,
         pair: bool = False,
+        act: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.options = name, dict(options)
+        self.name, self.options, self.act = name, dict(options), act
         self.layout, self.grid, self.pair = layout, grid, pair
         self.add_module(REPLACEMENT, stand_in)
 
@@ -65,12 +67,18 @@ class Replacement(nn.Module):
             size = self.grid() if self.grid is not None else ()
             is_open = any(isinstance(side, fx.Proxy) for side in size)
             return record_call(self, x, **({"map_size": size} if is_open else {}))
-        if self.layout == "tokens" and getattr(self.stand_in, "takes_tokens", False):
-            y = self.stand_in.of_tokens(x)
-        else:
-            maps = self.as_maps(x, map_size)
-            y = self._as_given(*(self.stand_in(*maps) if len(maps) == 2 else (self.stand_in(*maps), None)))
+        y = self.before_act(x, map_size)
+        if self.act is not None:
+            y = self.act(y)
         return (y, None) if self.pair else y
+
+    def before_act(self, x: Tensor, map_size: tuple[int, int] | None = None) -> Tensor:
+        """What the stand-in gives, in the shape of ``x``."""
+        if self.layout == "tokens" and getattr(self.stand_in, "takes_tokens", False):
+            of_tokens: Tensor = self.stand_in.of_tokens(x)
+            return of_tokens
+        maps = self.as_maps(x, map_size)
+        return self._as_given(*(self.stand_in(*maps) if len(maps) == 2 else (self.stand_in(*maps), None)))
 
     def as_maps(self, x: Tensor, map_size: tuple[int, int] | None = None) -> tuple[Tensor, ...]:
         """What the stand-in works on: the grid as (B, C, H, W) and, where there are some, prefix tokens (B, P, C)."""
@@ -96,8 +104,11 @@ class Replacement(nn.Module):
     def set_input_size(self, *args: object, **kwargs: object) -> None:
         """Do nothing: a stage of a Swin transformer tells every block its new size."""
 
-    def set_window_size(self, *args: object, **kwargs: object) -> None:
-        """Do nothing: a block of a Swin transformer tells its attention the new size of its windows."""
+    def set_window_size(self, window_size: tuple[int, int]) -> None:
+        """Pass on what a block of a Swin transformer tells its attention, where heads of it are kept."""
+        kept: Any = getattr(self.stand_in, "kept", None)
+        if hasattr(kept, "set_window_size"):
+            kept.set_window_size(window_size)
 
     def extra_repr(self) -> str:
         """Show what was replaced."""

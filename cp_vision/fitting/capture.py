@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from ..anatomy.hidden_channels import last_act
+
 __all__ = ["Capture"]
 
 
@@ -22,20 +24,26 @@ class Capture:
         model: the model.
         inputs: paths of modules whose first argument to keep.
         outputs: paths of modules whose output to keep; of a tuple the first.
+        sums: paths of blocks of which to keep what goes into the activation that they end with.
 
     Attributes:
         inputs: kept inputs by path.
         outputs: kept outputs by path.
+        sums: what went into the last activations, by path of the block.
         order: paths in the order in which they came by.
     """
 
-    def __init__(self, model: nn.Module, inputs: Iterable[str] = (), outputs: Iterable[str] = ()) -> None:
+    def __init__(
+        self, model: nn.Module, inputs: Iterable[str] = (), outputs: Iterable[str] = (), sums: Iterable[str] = ()
+    ) -> None:
         self.model = model
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}
         self.order: list[str] = []
         self.handles: list[Any] = []
         self._wanted = {("input", path) for path in inputs} | {("output", path) for path in outputs}
+        self._wanted |= {("sum", path) for path in sums}
         self._left = set(self._wanted)
 
     def __enter__(self) -> Self:
@@ -43,6 +51,8 @@ class Capture:
             module = self.model.get_submodule(path)
             if kind == "input":
                 self.handles.append(module.register_forward_pre_hook(self._keep_input(path), with_kwargs=True))
+            elif kind == "sum":
+                self._watch_sum(path, module)
             else:
                 self.handles.append(module.register_forward_hook(self._keep_output(path)))
         return self
@@ -78,6 +88,19 @@ class Capture:
             self._seen("output", path)
 
         return hook
+
+    def _watch_sum(self, path: str, block: nn.Module) -> None:
+        """A block may use one activation several times: the last one counts."""
+        act = last_act(block)
+        if act is None:
+            raise RuntimeError(f"{path} is not known to end with an activation")
+
+        def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
+            # It may work in place.
+            self.sums[path] = args[0].clone()
+
+        self.handles.append(act.register_forward_pre_hook(keep))
+        self.handles.append(block.register_forward_hook(lambda *_: self._seen("sum", path)))
 
     def _seen(self, kind: str, path: str) -> None:
         if path not in self.order:

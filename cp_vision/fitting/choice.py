@@ -30,7 +30,9 @@ class Choice:
     def __init__(self, fitted: Sequence[FittedBlock], teacher: nn.Module) -> None:
         self._narrow = [one for one in fitted if one.keeps]
         self._pooled = [one for one in fitted if len(getattr(one.stand_in, "pools", ()))]
-        self._kept = {one.path: KeptSums(teacher.get_submodule(one.path)) for one in self._narrow}
+        self._kept = {
+            path: KeptSums(*_half_and_block(teacher, path)) for path in dict.fromkeys(one.path for one in self._narrow)
+        }
         self._grids: dict[FittedBlock, tuple[int, int]] = {}
         self._tried: dict[FittedBlock, list[tuple[tuple[float, ...], BlockSums]]] = {}
         # Supports of those that keep a part are tried once that is there.
@@ -81,4 +83,10 @@ class Choice:
             self._tried[one] = [(supports, BlockSums(dtype=torch.float32)) for supports in starts]
         for supports, sums in self._tried[one]:
             set_supports(one.stand_in, supports, grid)
-            sums.add(one.parts(x, y)[:1], images)
+            for part, count in one.slices(x, images):
+                sums.add(one.parts(x[part], y[part])[:1], count)
+
+
+def _half_and_block(teacher: nn.Module, path: str) -> tuple[nn.Module, nn.Module]:
+    """A module, and what it is a half of where it is one."""
+    return teacher.get_submodule(path), teacher.get_submodule(path.rpartition(".")[0])

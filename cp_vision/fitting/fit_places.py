@@ -44,7 +44,7 @@ def fit_places(teacher: nn.Module, fitted: Sequence[FittedBlock], batches: Batch
     everything = FitRound(fitted, teacher, teacher, batches)
     for images, maps in everything.passes_after(Choice(leading, teacher)):
         given = {one.path: x for one, (x, _) in zip(fitted, maps, strict=True)}
-        wanted = {one.end: y for one, (_, y) in zip(fitted, maps, strict=True)}
+        wanted = {one.wants: y for one, (_, y) in zip(fitted, maps, strict=True)}
         if not families:
             _follow(alike, given)
             families = _families(fitted, given)
@@ -59,7 +59,7 @@ def fit_places(teacher: nn.Module, fitted: Sequence[FittedBlock], batches: Batch
 
 def bytes_of_sums(fitted: Sequence[FittedBlock]) -> int:
     """Bytes that the sums of stand-ins which begin at one place take, about."""
-    ends = len({one.end for one in fitted})
+    ends = len({one.wants for one in fitted})
     total = 0
     for read_outs in zip(*(one.stand_in.read_outs() for one in fitted), strict=False):
         features, channels = max(part.down.shape[1] for part in read_outs), len(read_outs[0].bias)
@@ -94,7 +94,7 @@ class _Family:
 
     def __init__(self, first: FittedBlock) -> None:
         self.path, self.first, self.members = first.path, first, [first]
-        self.ends: list[str] = []
+        self.ends: list[tuple[str, bool]] = []
         self.sums = BlockSums()
 
     def takes(self, other: FittedBlock, own: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
@@ -106,19 +106,20 @@ class _Family:
             and all(torch.equal(a[..., : b.shape[-1]], b) for a, b in zip(own, theirs, strict=True))
         )
 
-    def add(self, x: Tensor, outputs: dict[str, Tensor], images: int) -> None:
+    def add(self, x: Tensor, outputs: dict[tuple[str, bool], Tensor], images: int) -> None:
         """Add what a batch has there."""
-        self.ends = self.ends or list(dict.fromkeys(one.end for one in self.members))
-        targets = zip(*(self.first.targets(x, outputs[end]) for end in self.ends), strict=True)
-        parts = [(f, torch.cat(of_part, 2)) for f, of_part in zip(self.first.features(x), targets, strict=True)]
-        self.sums.add(parts, images)
+        self.ends = self.ends or list(dict.fromkeys(one.wants for one in self.members))
+        for part, count in self.first.slices(x, images):
+            targets = zip(*(self.first.targets(x[part], outputs[end][part]) for end in self.ends), strict=True)
+            features = self.first.features(x[part])
+            self.sums.add([(f, torch.cat(ts, 2)) for f, ts in zip(features, targets, strict=True)], count)
 
     def set(self) -> None:
         """Fit all of them."""
         channels = len(self.first.stand_in.read_outs()[0].bias)
         for i, end in enumerate(self.ends):
             sums = self.sums.of_targets(slice(i * channels, (i + 1) * channels))
-            for one in (member for member in self.members if member.end == end):
+            for one in (member for member in self.members if member.wants == end):
                 one.set(sums.of_features([part.down.shape[1] for part in one.stand_in.read_outs()]))
 
 

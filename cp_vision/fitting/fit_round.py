@@ -47,6 +47,7 @@ class FitRound:
     ) -> None:
         self.fitted, self.source, self.teacher, self.batches = fitted, source, teacher, batches
         self.begin = begin
+        self._wants = [one.wants for one in fitted]
 
     def train(self, steps: int) -> None:
         """Take local steps on the images that can be kept, and keep what comes of them where it is better on others."""
@@ -87,7 +88,8 @@ class FitRound:
         sums = [BlockSums(curve) for _ in self.fitted]
         for images, maps in self.passes_after(choice, whole=True):
             for one, of_block, (x, y) in zip(self.fitted, sums, maps, strict=True):
-                of_block.add(one.parts(x, y), images)
+                for part, count in one.slices(x, images):
+                    of_block.add(one.parts(x[part], y[part]), count)
             batch_done()
         for one, of_block in zip(self.fitted, sums, strict=True):
             one.set(of_block)
@@ -124,24 +126,25 @@ class FitRound:
             batches: of the images, from the first on.
             whole: whether they are all, so that later passes may begin at what is fitted now.
         """
-        paths, ends = [one.path for one in self.fitted], [one.end for one in self.fitted]
+        paths = [one.path for one in self.fitted]
+        ends, sums = ([end for end, is_sum in self._wants if is_sum == kind] for kind in (False, True))
         with ExitStack() as stack:
             for frontier in self.begin:
                 to = _block_of(paths, frontier.blocks) if whole else frontier.first
                 stack.enter_context(frontier.moving(to))
             if self.source is self.teacher:
-                given = wanted = stack.enter_context(Capture(self.teacher, paths, ends))
+                given = wanted = stack.enter_context(Capture(self.teacher, paths, ends, sums))
             else:
                 given = stack.enter_context(Capture(self.source, paths))
-                wanted = stack.enter_context(Capture(self.teacher, (), ends))
+                wanted = stack.enter_context(Capture(self.teacher, (), ends, sums))
             for number, batch in enumerate(batches):
                 for frontier in self.begin:
                     frontier.at(number)
                 given.run(batch)
                 if wanted is not given:
                     wanted.run(batch)
-                maps = zip(paths, ends, strict=True)
-                yield len(batch), [(given.inputs[path], wanted.outputs[end]) for path, end in maps]
+                targets = [(wanted.sums if is_sum else wanted.outputs)[end] for end, is_sum in self._wants]
+                yield len(batch), [(given.inputs[path], y) for path, y in zip(paths, targets, strict=True)]
 
 
 def _block_of(paths: Sequence[str], blocks: Sequence[str]) -> int:

@@ -5,6 +5,9 @@ Shapes: B images of a batch, n tokens of an image, F features, C channels.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from ..anatomy.replacement import Replacement
@@ -12,6 +15,9 @@ from .block_sums import BlockSums
 from .fit import BlockFit
 
 __all__ = ["FittedBlock"]
+
+# Features that are computed at once, in float64.
+_BYTES = 2**28
 
 
 class FittedBlock:
@@ -37,6 +43,25 @@ class FittedBlock:
     def keeps(self) -> bool:
         """Whether it keeps a part of what it stands in for."""
         return getattr(self.stand_in, "kept", None) is not None
+
+    @property
+    def wants(self) -> tuple[str, bool]:
+        """What it should give: path of the module, and whether it is what goes into the activation at its end."""
+        return self.end, self.replacement.act is not None
+
+    def slices(self, x: Tensor, images: int) -> Iterator[tuple[slice, int]]:
+        """Parts of a batch whose features take no more memory than they may, each with its number of images.
+
+        Args:
+            x: what it gets, of all images.
+            images: how many these are; each may have several maps.
+        """
+        maps = len(x) // images
+        tokens, features = maps * math.prod(self.grid(x)), self.stand_in.read_outs()[0].down.shape[1]
+        count = max(1, _BYTES // (8 * tokens * features))
+        for first in range(0, images, count):
+            last = min(first + count, images)
+            yield slice(first * maps, last * maps), last - first
 
     def parts(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Features (B, n, F) and targets (B, n, C) of each part: the grid, then each prefix token."""
@@ -64,7 +89,8 @@ class FittedBlock:
     def fit_to(self, x: Tensor, y: Tensor) -> float:
         """Set the maps from maps that are all there, and tell what they leave of the held-out images."""
         sums = BlockSums()
-        sums.add(self.parts(x, y), len(x))
+        for part, count in self.slices(x, len(x)):
+            sums.add(self.parts(x[part], y[part]), count)
         return self.set(sums).unexplained
 
     def set(self, sums: BlockSums) -> BlockFit:

@@ -1,22 +1,28 @@
 """Which parts of a block a stand-in keeps: one after the other those that add most to what is read out.
 
-Shapes: M tokens, C channels, H hidden features, Z = C + 1 of a token and a constant, k parts of d features each.
+Shapes: M tokens, C channels, H hidden features, Z = C + 1 of a token and a constant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..anatomy.hidden import Hidden, hidden_of
+from ..layers.kept_channels import KeptChannels
+from ..layers.kept_filters import KeptFilters
+from .greedy import greedy
+from .narrowing import Narrowing
 
 __all__ = ["KeptSums", "keep_best"]
 
-# Shares of the mean variance that are added to, or count as, nothing.
-_RIDGE, _NOTHING = 1e-6, 1e-9
+# Share of the mean variance that is added to it.
+_RIDGE = 1e-6
+# Of whose pixels neighbours are put side by side at once.
+_IMAGES = 8
 
 
 class KeptSums:
@@ -24,22 +30,37 @@ class KeptSums:
 
     Args:
         module: what they are in.
+        block: that it is a half of.
 
     Attributes:
         hidden: what lies in its middle.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        hidden = hidden_of(module)
+    def __init__(self, module: nn.Module, block: nn.Module | None = None) -> None:
+        hidden = hidden_of(module, block)
         if hidden is None:
             raise ValueError(f"{type(module).__name__} has no middle that is known")
         self.hidden: Hidden = hidden
         self._zz = self._zh = self._hh = torch.zeros(())
+        kept = hidden.kept
+        depends = isinstance(kept, KeptChannels) and (kept.is_dense or kept.gate is not None)
+        self._narrowing = Narrowing(cast("KeptChannels", kept), hidden.out) if depends else None
 
     @torch.no_grad()
     def add(self, maps: tuple[Tensor, ...]) -> None:
         """Add a batch as a stand-in gets it: (B, C, H, W) and, where there are some, prefix tokens (B, P, C)."""
+        if isinstance(self.hidden.kept, KeptFilters) or self._narrowing is not None:
+            for part_BCHW in maps[0].split(_IMAGES):
+                self._add((part_BCHW,))
+        else:
+            self._add(maps)
+
+    def _add(self, maps: tuple[Tensor, ...]) -> None:
+        if self._narrowing is not None:
+            self._narrowing.add(maps[0])
         h = self.hidden.kept(*maps)
+        if isinstance(self.hidden.kept, KeptFilters):
+            h = (self.hidden.kept.neighbours(h[0]), None)
         z_MZ, h_MH = (_rows(part).double() for part in (maps, h))
         z_MZ = torch.cat([z_MZ, z_MZ.new_ones(len(z_MZ), 1)], 1)
         self._zz = self._zz.to(z_MZ) + z_MZ.mT @ z_MZ
@@ -57,7 +78,11 @@ class KeptSums:
         zz_ZZ.diagonal()[:-1].add_(_RIDGE * zz_ZZ.diagonal()[:-1].mean().clamp_min(1e-300))
         # What tokens don't explain of them.
         left_HH = self._hh / rows - zh_ZH.mT @ torch.linalg.solve(zz_ZZ, zh_ZH)
-        return _greedy(left_HH, self.hidden.out.to(left_HH), self.hidden.parts, count)
+        return greedy(left_HH, self.hidden.out.to(left_HH), self.hidden.parts, count)
+
+    def some(self, which: Tensor) -> nn.Module:
+        """The middle with the parts of these numbers."""
+        return self.hidden.kept.some(which) if self._narrowing is None else self._narrowing.some(which)
 
 
 def keep_best(stand_ins: Sequence[Any], sums: KeptSums) -> None:
@@ -67,44 +92,7 @@ def keep_best(stand_ins: Sequence[Any], sums: KeptSums) -> None:
     # Of fewer they are the first.
     best = sums.best(max(counts)).to(hidden.out.device)
     for one, count in zip(stand_ins, counts, strict=True):
-        one.kept.load_state_dict(hidden.kept.some(best[:count]).state_dict())
-
-
-def _greedy(left_HH: Tensor, out_CH: Tensor, parts: int, count: int) -> Tensor:
-    """Parts in the order in which they take most of the variance that is left behind the linear layer.
-
-    Source: greedy selection for reduced least squares, by partial Cholesky factors of the covariance.
-    """
-    d = len(left_HH) // parts
-    nothing = _NOTHING * left_HH.diagonal().mean().clamp_min(1e-300)
-    # The covariance of what is read out with the features, given those that are kept.
-    of_out_CkD = (out_CH @ left_HH).unflatten(1, (parts, d))
-    blocks_kDD = torch.stack([left_HH[i * d : (i + 1) * d, i * d : (i + 1) * d] for i in range(parts)])
-    factors_HT = left_HH.new_zeros(len(left_HH), count * d)
-    is_left = torch.ones(parts, dtype=torch.bool, device=left_HH.device)
-    chosen: list[int] = []
-    for number in range(count):
-        done = slice(number * d)
-        roots_kDD = _inverse_roots(blocks_kDD, float(nothing))
-        gains_k = torch.einsum("ckd,kde->cke", of_out_CkD, roots_kDD).square().sum((0, 2))
-        best = int(gains_k.masked_fill(~is_left, -1).argmax())
-        chosen.append(best)
-        is_left[best] = False
-        rows = slice(best * d, (best + 1) * d)
-        column_HD = left_HH[:, rows] - factors_HT[:, done] @ factors_HT[rows, done].mT
-        factors_HT[:, number * d : (number + 1) * d] = factor_HD = column_HD @ roots_kDD[best]
-        factor_kDD = factor_HD.unflatten(0, (parts, d))
-        blocks_kDD = blocks_kDD - factor_kDD @ factor_kDD.mT
-        of_out_CkD = of_out_CkD - torch.einsum("cd,ked->cke", of_out_CkD[:, best] @ roots_kDD[best], factor_kDD)
-    return torch.tensor(chosen)
-
-
-def _inverse_roots(blocks_kDD: Tensor, nothing: float) -> Tensor:
-    """Matrices whose product with their transpose inverts each block; directions that have no variance are nothing."""
-    if blocks_kDD.shape[1] == 1:
-        return torch.where(blocks_kDD > nothing, blocks_kDD.clamp_min(nothing).rsqrt(), 0)
-    values_kD, vectors_kDD = torch.linalg.eigh(blocks_kDD)
-    return vectors_kDD * torch.where(values_kD > nothing, values_kD.clamp_min(nothing).rsqrt(), 0)[:, None]
+        one.kept.load_state_dict(sums.some(best[:count]).state_dict())
 
 
 def _rows(parts: tuple[Tensor | None, ...]) -> Tensor:

@@ -22,7 +22,7 @@ def train_locally(replacement: Replacement, inputs: Tensor, outputs: Tensor, ste
     Args:
         replacement: changed in place.
         inputs: of what is replaced, (B, ...).
-        outputs: what it should give, (B, ...).
+        outputs: what it should give, before the activation behind it, (B, ...).
         steps: how many batches of 16 images to learn from.
         seed: for the order of images.
     """
@@ -38,8 +38,7 @@ def train_locally(replacement: Replacement, inputs: Tensor, outputs: Tensor, ste
         if len(order) < min(_BATCH, len(inputs)):
             order = torch.randperm(len(inputs), generator=generator)
         chosen, order = order[:_BATCH], order[_BATCH:]
-        given = replacement(inputs[chosen])
-        loss = ((given[0] if replacement.pair else given) - outputs[chosen]).float().square().mean() / scale
+        loss = (replacement.before_act(inputs[chosen]) - outputs[chosen]).float().square().mean() / scale
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -134,7 +134,8 @@ class ContextPoolBlock(nn.Module):
         for pool, down_k in zip(pools, down, strict=True):
             y_BCHW = y_BCHW + _pooled(pool, pointwise(n_BCHW, down_k), n_BCHW)
         if h_BmHW is not None:
-            y_BCHW = y_BCHW + pointwise(h_BmHW, down_h)
+            # The second convolution of a basic block reads neighbours, too.
+            y_BCHW = y_BCHW + getattr(self.kept, "read", pointwise)(h_BmHW, down_h)
         if read_out.up is not None:
             y_BCHW = pointwise(y_BCHW, read_out.up, read_out.bias)
         if self.residual:
@@ -167,7 +168,9 @@ class ContextPoolBlock(nn.Module):
         n_BCHW, n_BPC = self._norm(x_BCHW, 1), None if x_BPC is None else self._norm(x_BPC, 2)
         h_BmHW, h_BPm = self._kept(n_BCHW, n_BPC)
         parts = [n_BCHW, *(_pooled(pool, n_BCHW, n_BCHW) for pool in self._pools())]
-        of_grid = torch.cat([part.flatten(2).mT for part in (*parts, *([] if h_BmHW is None else [h_BmHW]))], 2)
+        if h_BmHW is not None:
+            parts.append(cast("Any", self.kept).neighbours(h_BmHW) if hasattr(self.kept, "neighbours") else h_BmHW)
+        of_grid = torch.cat([part.flatten(2).mT for part in parts], 2)
         return [of_grid, *([] if n_BPC is None else _prefix_features(n_BPC, n_BCHW.mean((2, 3))[:, None], h_BPm))]
 
     def read_outs(self) -> list[ReadOut]:

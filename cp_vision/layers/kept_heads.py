@@ -56,8 +56,11 @@ class KeptHeads(nn.Module):
         """What they give tokens in a row, prefix tokens among them: (B, N, m)."""
         qkv_3BkNd = F.linear(x_BNC, self.weight, self.bias).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys, values = qkv_3BkNd.unbind()
-        h_BkNd = F.scaled_dot_product_attention(self.q_norm(queries), self.k_norm(keys), values)
-        return h_BkNd.transpose(1, 2).flatten(2)
+        return self.attend(self.q_norm(queries), self.k_norm(keys), values).transpose(1, 2).flatten(2)
+
+    def attend(self, q_BkNd: Tensor, k_BkNd: Tensor, v_BkNd: Tensor) -> Tensor:
+        """What each head gives each token, (B, k, N, d)."""
+        return F.scaled_dot_product_attention(q_BkNd, k_BkNd, v_BkNd)
 
     def macs(self, grid: tuple[int, int], prefix: int) -> int:
         """Cost of one map and its prefix tokens in MACs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,10 +10,13 @@ from typing import Any
 
 from torch import nn
 
+from ..anatomy.hidden import WindowMask
+from ..anatomy.hidden_channels import last_act
 from ..anatomy.known_families import list_blocks
 from ..anatomy.places import Place, find_places, grid_of
 from ..anatomy.replacement import Replacement, RestOfRun
 from ..anatomy.token_grid import TokenGrid
+from ..layers.kept_window_heads import KeptWindowHeads
 from ..shared.errors import UserError
 from .check_place import check_whole_grid
 from .names import as_names, dtype_and_device
@@ -100,8 +104,15 @@ def make_replacement(
         UserError: a wrong option, or a stand-in that costs as much as what it replaces.
     """
     stand_in, noted = _make(model, place, options)
+    if isinstance(kept := getattr(stand_in, "kept", None), KeptWindowHeads):
+        try:
+            kept.mask = WindowMask(model.get_submodule(place.name.rpartition(".")[0])).now
+        except ValueError as error:
+            raise UserError(f"replace {place.name!r} with {dict(options)}: {error}") from error
     grid = grid_of(model, place, tokens)
-    replacement = Replacement(place.name, noted, stand_in, place.layout, grid, place.pair)
+    # What keeps a part of a block is added to what the block adds to, before the same activation.
+    act = None if kept is None else copy.deepcopy(last_act(model.get_submodule(place.modules[-1])))
+    replacement = Replacement(place.name, noted, stand_in, place.layout, grid, place.pair, act)
     return replacement.train(model.get_submodule(place.modules[0]).training)
 
 

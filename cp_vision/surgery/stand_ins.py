@@ -13,6 +13,7 @@ from ..anatomy.hidden import hidden_of
 from ..anatomy.places import Place
 from ..layers.context_pool_block import ContextPoolBlock
 from ..layers.kept_channels import KeptChannels
+from ..layers.kept_filters import KeptFilters
 from ..layers.kept_heads import KeptHeads
 from ..layers.kept_units import KeptUnits
 from ..layers.read_out import ReadOut
@@ -56,6 +57,9 @@ _KINDS: dict[str, _Kind] = {}
 
 # Share of what it replaces that a stand-in of the default rank costs at most.
 _MOST = 0.5
+
+# Features whose products are summed at most: of 6,000 such sums take 290 MB, and a fit needs several.
+_MOST_SUMS = 6000
 
 
 def register_stand_in(kind: str, make: Callable[..., Any], options: Iterable[str] = ()) -> None:
@@ -192,24 +196,41 @@ def _context_pool(modules: Sequence[nn.Module], place: Place, **options: Any) ->
 
 
 def _narrow(
-    which: type[nn.Module], part: str, what: str, modules: Sequence[nn.Module], place: Place, **options: Any
+    which: tuple[type[nn.Module], ...], part: str, what: str, modules: Sequence[nn.Module], place: Place, **options: Any
 ) -> ContextPoolBlock:
     """A stand-in that keeps some parts of the middle of what it replaces."""
     hidden = hidden_of(modules[0]) if len(modules) == 1 else None
     if hidden is None or not isinstance(hidden.kept, which):
         raise ValueError(f"it stands in for {what}")
-    count = options.pop(part, None)
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= hidden.parts:
-        raise ValueError(f"{part} {count!r} must be a whole number from 1 to {hidden.parts}, those that there are")
+    count, size = options.pop(part, None), hidden.part_size
+    most = hidden.parts * size
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= most or count % size:
+        groups = f", in whole groups of {size}" if size > 1 else ""
+        raise ValueError(f"{part} {count!r} must be a whole number from {size} to {most}, those that there are{groups}")
+    if (sums := hidden.sums) > _MOST_SUMS:
+        raise ValueError(
+            f"it would need sums of products of {sums:,} values; more than {_MOST_SUMS:,} take too much memory"
+        )
     # Until a fit chooses.
-    kept = hidden.kept.some(torch.arange(count, device=hidden.out.device))
+    kept = hidden.kept.some(torch.arange(count // size, device=hidden.out.device))
+    if options.get("rank") is None and isinstance(kept, KeptChannels) and hidden.kept.size <= place.channels:
+        # A read-out of a higher rank would cost what the ends of a bottleneck do.
+        options["rank"] = min(count, place.channels)
     return _context_pool(modules, place, **{"pool": False, **options}, kept=kept)
 
 
-_PARTS: dict[str, tuple[type[nn.Module], str, str]] = {
-    "narrow_mlp": (KeptUnits, "units", "an MLP half of two layers, without a norm between them"),
-    "narrow_attention": (KeptHeads, "heads", "an attention half whose heads know of no positions, norms or gates"),
-    "narrow_conv": (KeptChannels, "channels", "an inverted residual without squeeze-and-excitation"),
+_PARTS: dict[str, tuple[tuple[type[nn.Module], ...], str, str]] = {
+    "narrow_mlp": ((KeptUnits,), "units", "an MLP half of two layers, without a norm between them"),
+    "narrow_attention": (
+        (KeptHeads,),
+        "heads",
+        "an attention half whose heads know of no norms or gates, nor of positions but for Swin's",
+    ),
+    "narrow_conv": (
+        (KeptChannels, KeptFilters),
+        "channels",
+        "an inverted residual, bottleneck or basic block that keeps its map's shape",
+    ),
 }
 for _name, _about in _PARTS.items():
     register_stand_in(_name, partial(_narrow, *_about), (_about[1], "pool", "rank"))

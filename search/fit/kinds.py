@@ -32,8 +32,10 @@ class Kind:
 
 _KINDS: dict[str, Kind] = {}
 
-# Shares of the heads that may stay: a sixth, a third, half.
+# Hidden units that may stay, as a share of C; shares of the heads, and of the channels in a bottleneck or basic block.
+_UNITS = (0.25, 0.5, 1, 2)
 _HEADS = (6, 3, 2)
+_CHANNELS = (8, 4, 2)
 
 
 def register_option(
@@ -88,14 +90,42 @@ def _of_rank(divisor: int, pool: bool) -> Callable[[Place], Mapping[str, Any] | 
 
 def _of_units(share: float) -> Callable[[Place], Mapping[str, Any] | None]:
     """Hidden units of an MLP half, or expanded channels of an inverted residual, as many as a share of C."""
+    shares = [share, *(other for other in _UNITS if other < share)]
 
     def options(place: Place) -> Mapping[str, Any] | None:
-        count = max(8, round(share * place.channels / 8) * 8)
-        if not place.parts or count >= place.parts or _is_attention(place):
+        step = place.part_size if place.part_size > 1 else 8
+        count, *fewer = (_rounded(each * place.channels, step) for each in shares)
+        if _is_attention(place) or _is_narrow(place) or count >= place.parts * place.part_size or count in fewer:
             return None
         return {"kind": "narrow_conv", "channels": count} if place.residual else {"kind": "narrow_mlp", "units": count}
 
     return options
+
+
+def _of_channels(divisor: int) -> Callable[[Place], Mapping[str, Any] | None]:
+    """A share of the channels in a block that isn't expanded, unless a smaller share comes to as many."""
+    divisors = [divisor, *(other for other in _CHANNELS if other > divisor)]
+
+    def options(place: Place) -> Mapping[str, Any] | None:
+        if not place.residual or not place.parts or not _is_narrow(place):
+            return None
+        channels = place.parts * place.part_size
+        step = place.part_size if place.part_size > 1 else min(8, max(1, channels // _CHANNELS[0]))
+        count, *fewer = (_rounded(channels / each, step) for each in divisors)
+        if count >= channels or count in fewer:
+            return None
+        return {"kind": "narrow_conv", "channels": count}
+
+    return options
+
+
+def _rounded(count: float, step: int) -> int:
+    return max(step, round(count / step) * step)
+
+
+def _is_narrow(place: Place) -> bool:
+    """Whether a whole block is no wider in its middle than at its ends."""
+    return place.residual and place.parts * place.part_size <= place.channels
 
 
 def _of_heads(divisor: int) -> Callable[[Place], Mapping[str, Any] | None]:
@@ -123,9 +153,11 @@ register_option("pool/3", _of_rank(3, pool=True))
 register_option("pool", _of_rank(1, pool=True))
 
 # What stays of the middle of a block beside a map.
-for _share in (0.25, 0.5, 1, 2):
+for _share in _UNITS:
     register_option(f"units {_share:g}C", _of_units(_share), plain=True)
 for _divisor in _HEADS:
     register_option(f"heads/{_divisor}", _of_heads(_divisor), plain=True)
+for _divisor in _CHANNELS:
+    register_option(f"channels/{_divisor}", _of_channels(_divisor), plain=True)
 
 DEFAULT_KINDS = tuple(_KINDS)

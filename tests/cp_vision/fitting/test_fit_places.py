@@ -21,8 +21,11 @@ PLACES = [
     ("deit3_small_patch16_224", ["blocks.1", "blocks.1:blocks.2", "blocks.2", "blocks.0.attn"]),
     ("convnext_tiny", ["stages.1.blocks.0", "stages.1.blocks.0:stages.1.blocks.1", "stages.2.blocks.1"]),
     ("swin_tiny_patch4_window7_224", ["layers.1.blocks.0:layers.1.blocks.1", "layers.1.blocks.0.attn"]),
+    ("resnet18", ["layer2.1"]),
 ]
 OPTIONS = [{"pool": False, "rank": 6}, {"pool": False, "rank": 12}, {"rank": 8}, {"rank": 4, "supports": 2}]
+CHANNELS = [{"kind": "narrow_conv", "channels": count} for count in (8, 4)]
+HEADS = [{"kind": "narrow_attention", "heads": count} for count in (2, 1)]
 
 
 def fitted(model, names):
@@ -31,7 +34,7 @@ def fitted(model, names):
     return [
         FittedBlock(place.modules[0], make_replacement(model, place, options, tokens))
         for place in places
-        for options in OPTIONS
+        for options in [*OPTIONS, *((CHANNELS if place.residual else HEADS) if place.parts else [])]
     ]
 
 

@@ -126,8 +126,10 @@ def of_file(state, folder):
 FROM_FILES = [
     ("cp_test_vit", ["blocks.1:blocks.3", "blocks.4.attn"]),
     (SWIN, ["layers.0.blocks.0:layers.0.blocks.1", "layers.1.blocks.1.attn", "layers.1.blocks.0.mlp"]),
+    (SWIN, {"layers.0.blocks.1.attn": {"kind": "narrow_attention", "heads": 1}}),
     ("cp_convnext_tiny", ["stages.1.blocks.0:stages.1.blocks.1", "stages.2.blocks.0.mlp"]),
     ("cp_resnet18", ["layer2.1"]),
+    ("cp_resnet18", {"layer2.1": {"kind": "narrow_conv", "channels": 4}}),
     ("cp_deit3_small_patch16_224", ["blocks.0", "blocks.2.mlp"]),
 ]
 
@@ -175,6 +177,19 @@ ARCHITECTURES = [
     ("test_vit", {"img_size": 64}, {"blocks.1.mlp": {"kind": "narrow_mlp", "units": 16}, "blocks.3.attn": HEADS}),
     pytest.param(
         *("efficientnet_lite0", {}, {"blocks.2.1": {"kind": "narrow_conv", "channels": 8, "pool": True}}),
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(
+        *("swinv2_tiny_window8_256", {"depths": (2, 2, 2, 2)}, {"layers.1.blocks.1.attn": {**HEADS, "pool": True}}),
+        marks=pytest.mark.slow,
+    ),
+    ("resnet18", {}, {"layer2.1": {"kind": "narrow_conv", "channels": 16}}),
+    pytest.param(
+        *("resnet50", {}, {"layer3.1": {"kind": "narrow_conv", "channels": 64, "pool": True}}),
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(
+        *("regnety_002", {}, {"s4.b2": {"kind": "narrow_conv", "channels": 40}}),
         marks=pytest.mark.slow,
     ),
 ]
@@ -368,6 +383,11 @@ GRAPHS = [
     ("cp_vit_small_patch16_224", {"blocks.0.mlp": {"kind": "narrow_mlp", "units": 16}, "blocks.1.attn": HEADS}),
     ("cp_resnet18", ["layer3.1"]),
     (SWIN, ["layers.0.blocks.0.attn", "layers.0.blocks.1.mlp", "layers.1.blocks.0"]),
+    (SWIN, {"layers.0.blocks.0.attn": HEADS, "layers.0.blocks.1.attn": {**HEADS, "pool": True}}),
+    ("cp_swinv2_tiny_window8_256", {"layers.0.blocks.1.attn": HEADS}),
+    ("cp_resnet18", {"layer2.1": {"kind": "narrow_conv", "channels": 8}}),
+    ("cp_resnet50", {"layer2.1": {"kind": "narrow_conv", "channels": 8}}),
+    ("cp_regnety_002", {"s3.b2": {"kind": "narrow_conv", "channels": 8}}),
 ]
 
 
@@ -386,7 +406,7 @@ def test_onnx_of_open_batch(name, runs, tmp_path):
 @pytest.mark.parametrize(
     ("name", "runs", "backend"),
     # The compiler's own backend takes a minute each.
-    [(*case, backend) for case, backend in zip(GRAPHS, ("inductor", *["aot_eager"] * 3), strict=True)],
+    [(*case, backend) for case, backend in zip(GRAPHS, ("inductor", *["aot_eager"] * (len(GRAPHS) - 1)), strict=True)],
 )
 def test_the_compiler_trains_them(name, runs, backend):
     model = for_graphs(name, runs)

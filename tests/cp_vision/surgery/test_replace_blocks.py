@@ -313,12 +313,15 @@ def test_options_of_one_go_over_those_of_all():
     }
 
 
+HEAD = {"kind": "narrow_attention", "heads": 1}
 OTHER_SIZES = [
     # Runs and halves, pools among the options.
     ("vit_small_patch16_224", {"dynamic_img_size": True}, ["blocks.1:blocks.2", "blocks.0.attn", "blocks.3.mlp"]),
     (DEIT, {"dynamic_img_size": True}, ["blocks.1", "blocks.2.attn"]),
     (SWIN, {"window_size": 4}, ["layers.0.blocks.1", "layers.1.blocks.0.attn", "layers.1.blocks.1.mlp"]),
     (SWIN_2, {"window_size": 4}, ["layers.0.blocks.1.attn", "layers.1.blocks.0", "layers.1.blocks.1.mlp"]),
+    (SWIN, {"window_size": 4}, {"layers.0.blocks.1.attn": HEAD, "layers.0.blocks.0.attn": {**HEAD, "pool": True}}),
+    (SWIN_2, {"window_size": 4}, {"layers.0.blocks.1.attn": HEAD}),
     ("convnext_tiny", {}, ["stages.1.blocks.0:stages.1.blocks.1", "stages.2.blocks.1.mlp"]),
     ("resnet18", {}, ["layer3.1"]),
 ]
@@ -368,8 +371,9 @@ def replacements(model):
     return model._model_args["replaces"]
 
 
-def test_windows_follow_the_size_of_windows():
-    model = stir(replace_blocks(short(SWIN), ["layers.0.blocks.1.attn"]), 0.3)
+@pytest.mark.parametrize("options", [{}, {**HEAD, "pool": True}])
+def test_windows_follow_the_size_of_windows(options):
+    model = stir(replace_blocks(short(SWIN), ["layers.0.blocks.1.attn"], **options), 0.3)
     model.set_input_size(window_size=(2, 8))
     seen = []
     model.layers[0].blocks[1].attn.stand_in.register_forward_hook(lambda m, args, output: seen.append(args[0].shape))
@@ -382,8 +386,9 @@ def test_windows_follow_the_size_of_windows():
     [
         (REGISTERS, ["blocks.0", "blocks.1.attn", "blocks.2.mlp"]),
         (SWIN, ["layers.0.blocks.0", "layers.1.blocks.1.attn", "layers.1.blocks.1.mlp"]),
+        (SWIN_2, {"layers.0.blocks.1.attn": HEAD}),
         ("convnext_tiny", ["stages.0.blocks.1", "stages.2.blocks.0.mlp"]),
-        ("resnet18", ["layer1.1", "layer3.1"]),
+        ("resnet18", {"layer1.1": {}, "layer3.1": {"kind": "narrow_conv", "channels": 8}}),
         (
             "torchvision vit",
             ["encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_2.self_attention"],
@@ -406,12 +411,13 @@ def test_formats_and_training(name, runs):
     assert all(part.training for part in model.modules())
     model(x).square().sum().backward()
     assert all(p.grad.abs().sum() > 0 for key, p in model.named_parameters() if is_added(key))
-    # Those of a new one learn as well, the waist's other side from the second step on.
+    # Those of a new one learn as well, the waist's other side and what is kept from the second step on.
     new = replace_blocks(MODELS[name]().train(), runs)
     new(x).square().sum().backward()
     gradients = {key: p.grad for key, p in new.named_parameters() if is_added(key)}
     assert all(gradient is not None for gradient in gradients.values())
-    assert all(gradient.abs().sum() > 0 for key, gradient in gradients.items() if key.endswith(".bias"))
+    biases = {key: gradient for key, gradient in gradients.items() if key.endswith(".bias") and ".kept." not in key}
+    assert all(gradient.abs().sum() > 0 for gradient in biases.values())
 
 
 def test_a_stand_in_takes_device_and_mode_of_what_it_replaces():
@@ -430,6 +436,7 @@ def test_a_stand_in_takes_device_and_mode_of_what_it_replaces():
 COPIED = [
     (REGISTERS, ["blocks.1:blocks.2", "blocks.0.attn"]),
     (SWIN, ["layers.0.blocks.1.attn", "layers.0.blocks.1.mlp", "layers.1.blocks.0"]),
+    (SWIN, {"layers.0.blocks.1.attn": HEAD}),
     ("resnet18", ["layer3.1"]),
     ("torchvision vit", ["encoder.layers.encoder_layer_1.self_attention", "encoder.layers.encoder_layer_2"]),
 ]

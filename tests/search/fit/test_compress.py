@@ -26,15 +26,11 @@ from cp_vision.search.fit.workbench import Workbench
 BASES = {
     "test_vit": {"img_size": 32, "depth": 3, "num_classes": 5},
     "resnet18": {
-        "layers": [4, 1, 1, 1],
-        "channels": 4 * [16],
-        "stem_type": "deep",
-        "stem_width": 4,
-        "num_classes": 5,
+        **{"layers": [4, 1, 1, 1], "channels": 4 * [16], "stem_type": "deep", "stem_width": 4, "num_classes": 5},
         "zero_init_last": False,
     },
 }
-QUICK = {"kinds": ["linear", "pool/3"], "max_run": 2, "tries": 3}
+QUICK = {"kinds": ["linear", "pool/3", "channels/4"], "max_run": 2, "tries": 3}
 
 
 def base(name, **arguments):
@@ -83,6 +79,7 @@ def test_budgets_are_kept_and_models_load(name, tmp_path):
     with pytest.raises(UserError, match=r"take one by its budget.*'0.5x', '0.8x'"):
         _ = result.model
     assert all(option.place in result.table() for option in result.options)
+    assert any(option.kind == "channels/4" for option in result.options) == (name == "resnet18")
 
 
 @pytest.mark.parametrize(("name", "budget"), [("test_vit", "params=0.7x"), ("resnet18", "latency=0.9x")])

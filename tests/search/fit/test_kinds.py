@@ -6,7 +6,7 @@ import pytest
 
 from cp_vision.search.fit.kinds import DEFAULT_KINDS, kinds_of
 
-# Name, whether it adds to its input itself, parts of its middle, and of which kinds how many parts may stay.
+# Name, whether it adds to its input itself, parts of its middle, and of which kinds how much may stay.
 CASES = [
     ("blocks.0.attn", False, 0, {}),
     ("blocks.0.attn", False, 1, {}),
@@ -18,12 +18,19 @@ CASES = [
     ("blocks.0.mlp", False, 64, {"units 0.25C": 16, "units 0.5C": 32}),
     ("blocks.3.1", True, 384, {"units 0.25C": 16, "units 0.5C": 32, "units 1C": 64, "units 2C": 128}),
     ("blocks.3.1", True, 0, {}),
+    ("layer1.1", True, 64, {"channels/8": 8, "channels/4": 16, "channels/2": 32}),
+    ("layer1.1", True, 16, {"channels/8": 2, "channels/4": 4, "channels/2": 8}),
+    ("layer1.1", True, (4, 16), {"channels/8": 16, "channels/2": 32}),
+    ("layer1.1", True, (1, 64), {}),
+    ("blocks.3.1", True, (6, 64), {"units 0.25C": 64, "units 2C": 128}),
 ]
 
 
 @pytest.mark.parametrize(("name", "residual", "parts", "kept"), CASES)
 def test_how_much_may_stay(name, residual, parts, kept):
-    place = SimpleNamespace(name=name, residual=residual, parts=parts, channels=64)
+    """Of filters in groups of some channels, whole groups."""
+    parts, size = parts if isinstance(parts, tuple) else (parts, 1)
+    place = SimpleNamespace(name=name, residual=residual, parts=parts, part_size=size, channels=64)
     options = {kind.name: kind.options(place) for kind in kinds_of(DEFAULT_KINDS)}
     found = {
         kind: value
