@@ -215,8 +215,7 @@ def test_all_of_the_middle_is_the_block(name):
     model = nn.Sequential(block)
     with torch.no_grad():
         fit = FitRound([FittedBlock("0", replacement)], model, model, Batches(torch.randn(40, channels, 6, 5), model))
-        fit.choose()
-        fit.fit((), lambda: None)
+        fit.fit(0, (), lambda: None)
         x_BCHW = torch.randn(3, channels, 6, 5)
         assert torch.allclose(replacement(x_BCHW), block(x_BCHW.clone()), rtol=1e-3, atol=1e-3)
 
