@@ -13,11 +13,10 @@ import torch
 from timm.layers import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
 from cp_vision import count_macs
 from cp_vision.anatomy.replacement import Replacement
-from cp_vision.fitting.batches import Batches
-from cp_vision.fitting.recalibrate import recalibrate_norms
 
 __all__ = ["IMPORTANCES", "pruned"]
 
@@ -25,8 +24,8 @@ IMPORTANCES = ("magnitude", "taylor")
 _STEPS = 12
 
 
-def pruned(base: nn.Module, images: Tensor, limit: int, importance: str) -> nn.Module | None:
-    """The base with the least of its channels pruned that brings it within a budget, BatchNorms recalibrated.
+def pruned(base: nn.Module, images: Tensor, limit: int, importance: str) -> list[nn.Module]:
+    """The base with the least of its channels pruned that brings it within a budget.
 
     Args:
         base: of timm, in eval mode; left untouched.
@@ -36,7 +35,8 @@ def pruned(base: nn.Module, images: Tensor, limit: int, importance: str) -> nn.M
             own classes.
 
     Returns:
-        The model in eval mode; None where even 95 % of channels are not enough.
+        The model in eval mode, as it is and with BatchNorms recalibrated; nothing where even 95 % of channels are not
+        enough.
     """
     low, high, found = 0.0, 0.95, None
     for _ in range(_STEPS):
@@ -46,9 +46,11 @@ def pruned(base: nn.Module, images: Tensor, limit: int, importance: str) -> nn.M
             found, high = model, ratio
         else:
             low = ratio
-    if found is not None:
-        recalibrate_norms(found, Batches(images, found))
-    return found
+    if found is None:
+        return []
+    recalibrated = copy.deepcopy(found)
+    update_bn(images.split(32), recalibrated)
+    return [found, recalibrated.eval()]
 
 
 def _pruned(base: nn.Module, images: Tensor, ratio: float, importance: str) -> nn.Module:

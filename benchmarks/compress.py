@@ -169,8 +169,8 @@ def measure_pruning(name: str, case: Case, budgets: Sequence[str]) -> list[Row]:
     rows = []
     for budget in budgets:
         limit = int(float(budget.rstrip("x")) * base_macs)
-        found = [(one, pruned(case.model, fitted, limit, one)) for one in IMPORTANCES]
-        scored = [(bench.score_model(model), one, model) for one, model in found if model is not None]
+        found = [(one, model) for one in IMPORTANCES for model in pruned(case.model, fitted, limit, one)]
+        scored = [(bench.score_model(model), one, model) for one, model in found]
         if not scored:
             continue
         score, importance, model = min(scored, key=lambda entry: entry[0])

@@ -66,7 +66,7 @@ def measure(data_dir: Path, count: int) -> list[list[Any]]:
             for seed in _SEEDS:
                 order = torch.randperm(_TRAINING, generator=torch.Generator().manual_seed(seed))
                 # Those that scores are of are left out.
-                distilled, *_ = distil(bench, built, 1, training[512 + order].split(_BATCH))
+                distilled, *_ = distil(bench, built, 1, training[512 + order].split(_BATCH), Path(scratch, "distilled"))
                 with torch.inference_mode():
                     right = [
                         (distilled(x).argmax(1) == y) for x, y in zip(test.split(250), labels.split(250), strict=True)

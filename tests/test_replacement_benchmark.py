@@ -20,6 +20,7 @@ def rivals():
     register_rivals()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", PLACES)
 def test_every_form_is_measured_at_every_place(base, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.replacement._STEPS", 3)

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..anatomy.block import DroppedBlock
 from ..anatomy.known_families import list_blocks
@@ -18,7 +19,7 @@ from .fit import Fit
 from .fit_round import FitRound
 from .fitted_block import FittedBlock
 from .frontier import Frontier, is_chain
-from .recalibrate import recalibrate_norms
+from .recalibrate import norm_statistics, recalibrate_norms
 
 __all__ = ["Progress", "fit_blocks"]
 
@@ -57,7 +58,8 @@ def fit_blocks(
         inputs: what a stand-in is fitted on: ``"student"``, what comes from the stand-ins before it, or ``"teacher"``,
             as if it were the only one, all in one pass.
         steps: of local training for each stand-in with pools, which trains what these predict as well; some hundred.
-        recalibrate: whether running statistics of the BatchNorms behind the first stand-in are taken anew at the end.
+        recalibrate: whether running statistics of the BatchNorms behind the first stand-in are moved at the end, by as
+            much as what they see was moved on these images.
         curve: also say what smaller numbers of images would have given.
         progress: called after each batch, see :class:`Progress`.
 
@@ -85,11 +87,10 @@ def fit_blocks(
             for together in rounds:
                 told.what = ", ".join(one.replacement.name for one in together)
                 run = FitRound(together, source, teacher, batches, begin)
-                run.choose()
-                if steps:
-                    run.train(steps)
-                count = run.fit(_CURVE if curve else (), told.batch_done)
-            norms = recalibrate_norms(student, batches) if recalibrate else 0
+                count = run.fit(steps, _CURVE if curve else (), told.batch_done)
+            norms = 0
+            if recalibrate and any(isinstance(part, _BatchNorm) for part in student.modules()):
+                norms = recalibrate_norms(student, batches, norm_statistics(teacher, batches))
     finally:
         for _, parts in modes:
             for part, training in parts:

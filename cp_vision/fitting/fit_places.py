@@ -7,13 +7,13 @@ products summed, once. Shapes: B images, n tokens of a map, F features, C channe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 
 import torch
 from torch import Tensor, nn
 
 from .batches import Batches
 from .block_sums import BlockSums
+from .choice import Choice
 from .fit_round import FitRound
 from .fitted_block import FittedBlock
 from .supports import set_supports
@@ -38,14 +38,16 @@ def fit_places(teacher: nn.Module, fitted: Sequence[FittedBlock], batches: Batch
     Raises:
         UserError: too few images.
     """
-    grids = _grids(teacher, fitted, batches)
-    _choose(teacher, fitted, batches, grids)
+    alike = _alike(fitted)
+    leading = [one for one in fitted if one.keeps or any(one is first for first, *_ in alike)]
     families: list[_Family] = []
     everything = FitRound(fitted, teacher, teacher, batches)
-    for images, maps in everything.passes(iter(batches)):
+    for images, maps in everything.passes_after(Choice(leading, teacher)):
         given = {one.path: x for one, (x, _) in zip(fitted, maps, strict=True)}
         wanted = {one.end: y for one, (_, y) in zip(fitted, maps, strict=True)}
-        families = families or _families(fitted, given)
+        if not families:
+            _follow(alike, given)
+            families = _families(fitted, given)
         for family in families:
             family.add(given[family.path], wanted, images)
     for family in families:
@@ -63,27 +65,21 @@ def bytes_of_sums(fitted: Sequence[FittedBlock]) -> int:
     return total
 
 
-def _grids(teacher: nn.Module, fitted: Sequence[FittedBlock], batches: Batches) -> dict[str, tuple[int, int]]:
-    with closing(FitRound(fitted, teacher, teacher, batches).passes(iter(batches))) as passes:
-        _, maps = next(passes)
-    return {one.path: one.grid(x) for one, (x, _) in zip(fitted, maps, strict=True)}
-
-
-def _choose(
-    teacher: nn.Module, fitted: Sequence[FittedBlock], batches: Batches, grids: dict[str, tuple[int, int]]
-) -> None:
+def _alike(fitted: Sequence[FittedBlock]) -> list[list[FittedBlock]]:
+    """Stand-ins that begin at one place and have pools alike."""
     alike: dict[tuple[str, type, int], list[FittedBlock]] = {}
-    narrow = [one for one in fitted if one.keeps]
     for one in fitted:
         if (pools := len(getattr(one.stand_in, "pools", ()))) and not one.keeps:
             alike.setdefault((one.path, type(one.stand_in), pools), []).append(one)
-    if not alike and not narrow:
-        return
-    FitRound([*(first for first, *_ in alike.values()), *narrow], teacher, teacher, batches).choose()
-    for first, *others in alike.values():
+    return list(alike.values())
+
+
+def _follow(alike: Sequence[Sequence[FittedBlock]], given: dict[str, Tensor]) -> None:
+    """Start from the supports that were chosen for the first of those alike."""
+    for first, *others in alike:
         for other in others if first.supports else []:
             other.supports = first.supports
-            set_supports(other.stand_in, first.supports, grids[other.path])
+            set_supports(other.stand_in, first.supports, other.grid(given[other.path]))
 
 
 class _Family:

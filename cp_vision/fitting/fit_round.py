@@ -12,19 +12,18 @@ from torch import Tensor, nn
 from .batches import Batches
 from .block_sums import HELD_OUT_EVERY, BlockSums
 from .capture import Capture
+from .choice import Choice
 from .fitted_block import FittedBlock
 from .frontier import Frontier
-from .kept import KeptSums, keep_best
 from .local_steps import train_locally
-from .supports import set_supports, starting_supports
 
 __all__ = ["FitRound"]
 
-# Supports and what is kept are chosen on so many images, with the better of these ridges.
-_FEW = 64
-_FEW_RIDGES = (1e-4, 1e-2)
-# Local steps are taken on as many images as have so many bytes of maps.
+# Local steps are taken on as many images as have so many bytes of maps, and maps that take no more wait for a choice.
 _CACHE_BYTES = 2**28
+
+# A batch: its number of images, and what each stand-in gets and should give.
+_Passed = tuple[int, list[tuple[Tensor, Tensor]]]
 
 
 class FitRound:
@@ -49,45 +48,6 @@ class FitRound:
         self.fitted, self.source, self.teacher, self.batches = fitted, source, teacher, batches
         self.begin = begin
 
-    def choose(self) -> None:
-        """Choose, on a few images, the parts of blocks that stay and the supports that pools start from."""
-        self._choose_kept([one for one in self.fitted if one.keeps])
-        self._choose_supports([one for one in self.fitted if getattr(one.stand_in, "pools", ())])
-
-    def _choose_kept(self, fitted: Sequence[FittedBlock]) -> None:
-        if not fitted:
-            return
-        sums = {one.path: KeptSums(self.teacher.get_submodule(one.path)) for one in fitted}
-        for _, maps in self.passes(self._few(_FEW)):
-            given = {one.path: one.replacement.as_maps(x) for one, (x, _) in zip(self.fitted, maps, strict=True)}
-            for path, of_path in sums.items():
-                of_path.add(given[path])
-        for path, of_path in sums.items():
-            keep_best([one.stand_in for one in fitted if one.path == path], of_path)
-
-    def _choose_supports(self, fitted: Sequence[FittedBlock]) -> None:
-        if not fitted:
-            return
-        tried: dict[FittedBlock, list[tuple[tuple[float, ...], BlockSums]]] = {}
-        grids = {}
-        for images, maps in self.passes(self._few(_FEW)):
-            for one, (x, y) in zip(self.fitted, maps, strict=True):
-                if one not in fitted:
-                    continue
-                grid = grids[one] = one.grid(x)
-                if one not in tried:
-                    tried[one] = [
-                        (supports, BlockSums(dtype=torch.float32)) for supports in starting_supports(one.stand_in, grid)
-                    ]
-                for supports, sums in tried[one]:
-                    set_supports(one.stand_in, supports, grid)
-                    sums.add(one.parts(x, y)[:1], images)
-        for one in fitted:
-            if starts := tried[one]:
-                errors = [sums.solve(one.ranks()[:1], _FEW_RIDGES)[0][1] for _, sums in starts]
-                one.supports = starts[errors.index(min(errors))][0]
-                set_supports(one.stand_in, one.supports, grids[one])
-
     def train(self, steps: int) -> None:
         """Take local steps on the images that can be kept, and keep what comes of them where it is better on others."""
         kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.fitted]
@@ -111,15 +71,21 @@ class FitRound:
             if one.fit_to(x, y) > before[0]:
                 one.stand_in.load_state_dict(before[1])
 
-    def fit(self, curve: Sequence[int], batch_done: Callable[[], None]) -> int:
-        """Fit the maps on all images, and tell how many these were.
+    def fit(self, steps: int, curve: Sequence[int], batch_done: Callable[[], None]) -> int:
+        """Choose where to start, and fit the maps on all images; tell how many these were.
 
         Args:
+            steps: of local training before the maps are fitted.
             curve: numbers of images, rising, whose errors are to be told.
             batch_done: called after each batch.
         """
+        choice = Choice(self.fitted, self.teacher)
+        if steps:
+            with closing(self.passes_after(choice)) as passes:
+                next(passes)
+            self.train(steps)
         sums = [BlockSums(curve) for _ in self.fitted]
-        for images, maps in self.passes(iter(self.batches), whole=True):
+        for images, maps in self.passes_after(choice, whole=True):
             for one, of_block, (x, y) in zip(self.fitted, sums, maps, strict=True):
                 of_block.add(one.parts(x, y), images)
             batch_done()
@@ -127,9 +93,31 @@ class FitRound:
             one.set(of_block)
         return sums[0].images
 
-    def passes(
-        self, batches: Iterator[Tensor], whole: bool = False
-    ) -> Generator[tuple[int, list[tuple[Tensor, Tensor]]], None, None]:
+    def passes_after(self, choice: Choice, whole: bool = False) -> Generator[_Passed, None, None]:
+        """As :meth:`passes` over all images, once a choice is made on the first of them.
+
+        These aren't run again, unless their maps are too large to keep.
+        """
+        with ExitStack() as stack:
+            passes = stack.enter_context(closing(self.passes(iter(self.batches), whole)))
+            held: list[_Passed] = []
+            room = _CACHE_BYTES
+            is_open = choice.is_open
+            for images, maps in passes if is_open else ():
+                choice.add(images, dict(zip(self.fitted, maps, strict=True)))
+                room -= sum(tensor.nbytes for tensor in {id(one): one for pair in maps for one in pair}.values())
+                held = [*held, (images, maps)] if room >= 0 else []
+                if not choice.is_open:
+                    break
+            if is_open:
+                choice.make()
+            if room < 0:
+                stack.close()
+                passes = stack.enter_context(closing(self.passes(iter(self.batches), whole)))
+            yield from held
+            yield from passes
+
+    def passes(self, batches: Iterator[Tensor], whole: bool = False) -> Generator[_Passed, None, None]:
         """For each batch its number of images, and what each stand-in gets and should give.
 
         Args:
@@ -154,14 +142,6 @@ class FitRound:
                     wanted.run(batch)
                 maps = zip(paths, ends, strict=True)
                 yield len(batch), [(given.inputs[path], wanted.outputs[end]) for path, end in maps]
-
-    def _few(self, count: int) -> Iterator[Tensor]:
-        """The first images."""
-        for batch in self.batches:
-            yield batch[:count]
-            count -= len(batch)
-            if count <= 0:
-                return
 
 
 def _block_of(paths: Sequence[str], blocks: Sequence[str]) -> int:

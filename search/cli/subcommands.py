@@ -16,6 +16,7 @@ from ..config.addresses import hide_password
 from ..config.files import load_config
 from ..config.schema import SearchConfig
 from ..outputs.writer import ResultsWriter
+from ..selection import finalists
 from ..space.space import genotype_key
 from ..study.database import StudyDatabase
 from ..study.trials import TrialStore
@@ -128,12 +129,36 @@ def _status(writer: ResultsWriter) -> str:
             lines.append(f"to be run again: candidate {number}, whose process {owner} ended")
     left = writer.config.candidates - len(record.finished)
     seconds = [c.seconds for c in results.candidates if c.state == "complete"]
+    each = sum(seconds) / len(seconds) if seconds else 0.0
+    trainings = _finalists_left(writer)
     if left > 0 and seconds:
         lines.append(
-            f"{left} more to be tried, about {duration(left * sum(seconds) / len(seconds))} in one process; "
+            f"{left} more to be tried, about {duration(left * each)} in one process; "
+            f"go on with: cp-search resume {writer.output}"
+        )
+    elif trainings:
+        lines.append(
+            f"{trainings} more trainings of finalists, about {duration(trainings * each)} in one process; "
             f"go on with: cp-search resume {writer.output}"
         )
     return "\n".join(lines)
+
+
+def _finalists_left(writer: ResultsWriter) -> int:
+    """How many further trainings are not finished of those that are the finalists by what is known now."""
+    config, store = writer.config, writer.record
+    seeds = config.further_seeds
+    # Scores of somebody else's are not asked for again.
+    if not store.repeats or not store.base_is_finished:
+        return 0
+    found = finalists(
+        store.candidates(), config.finalists, config.keep_accuracy, store.space.measure, len(seeds) + store.trained
+    )
+    done = {
+        (genotype_key(trial.params), trial.user_attrs["seed"]) for trial in store.repeats if trial.state.is_finished()
+    }
+    wanted = {(genotype_key(store.choice_of(candidate.number)), seed) for candidate in found for seed in seeds}
+    return len(wanted - done)
 
 
 def _export(writer: ResultsWriter, number: int, folder: Path | None) -> None:

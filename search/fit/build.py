@@ -11,9 +11,7 @@ from torch import nn
 
 from cp_vision import Architecture, UserError
 from cp_vision.cost.input_size import input_size_of
-from cp_vision.fitting.batches import Batches
 from cp_vision.fitting.fit_blocks import fit_blocks
-from cp_vision.fitting.recalibrate import recalibrate_norms
 from cp_vision.surgery.saved_arguments import note_changes
 
 from .images import FitImages, Images
@@ -31,8 +29,7 @@ def build(library: Library, candidate: Candidate) -> nn.Module:
     put(model, library.changes(candidate, model))
     if candidate:
         note_changes(model)
-        images: Any = FitImages(library.bench.images)
-        recalibrate_norms(model, Batches(images, model))
+        library.bench.recalibrate(model)
     return model
 
 
@@ -46,7 +43,8 @@ def refit(library: Library, model: nn.Module, steps: int = 0) -> nn.Module:
     """
     refitted = copy.deepcopy(model)
     images: Any = FitImages(library.bench.images)
-    fit_blocks(refitted, library.bench.model, images, steps=steps)
+    fit_blocks(refitted, library.bench.model, images, steps=steps, recalibrate=False)
+    library.bench.recalibrate(refitted)
     return refitted
 
 

@@ -149,7 +149,9 @@ class Chooser:
         outcome = self._evaluated(Outcome(_BEST, candidate, self._costs(model), score, refitted), model)
         if self._epochs and candidate:
             with self._watch("distillation"):
-                model, score, epochs = distil(self._library.bench, model, self._epochs, self._training)
+                model, score, epochs = distil(
+                    self._library.bench, model, self._epochs, self._training, self._library.files.distilled
+                )
             trained = dataclasses.replace(outcome, score=score, epochs=epochs, before=outcome)
             outcome = self._evaluated(trained, model) if epochs else trained
         self._made[candidate] = (model, outcome)

@@ -22,7 +22,7 @@ from .kinds import DEFAULT_KINDS, kinds_of
 from .library import base_costs, fitted_block
 from .offers import offered, offers
 from .places import MAX_RUN, find_spots
-from .workbench import Workbench
+from .workbench import RECALIBRATION, Workbench
 
 __all__ = ["Forecast", "forecast"]
 
@@ -89,9 +89,11 @@ def forecast(model: nn.Module, images: Any, budgets: Sequence[Budget], limit: in
         fit_places(bench.model, made, Batches(few, bench.model))
         fit = time.perf_counter() - begin
     fitted = of_images.count - held_out
-    of_option = fit / max(1, len(made)) * max(1.0, fitted / 64)
+    # Stand-ins of many places are fitted in one pass of the base.
+    own = max(0.0, fit - image * min(64, fitted))
+    of_option = own / max(1, len(made)) * max(1.0, fitted / 64)
     # Half of a model is run for the score of a change in its middle.
-    recalibration = 128 if bench.has_norms else 0
+    recalibration = RECALIBRATION if bench.has_norms else 0
     of_score = image * (min(32, held_out) + recalibration) / 2
     stand_ins = sum(option.kind != "drop" for option in options)
     of_choice = image * (TRIES * (held_out + recalibration) / 2 + 3 * fitted + test_images)
@@ -102,7 +104,7 @@ def forecast(model: nn.Module, images: Any, budgets: Sequence[Budget], limit: in
         places=len(spots),
         options=len(options),
         least=least,
-        library_seconds=stand_ins * of_option + len(options) * of_score,
+        library_seconds=image * fitted + stand_ins * of_option + len(options) * of_score,
         budget_seconds=_CHOICES * of_choice,
     )
 

@@ -109,10 +109,14 @@ class Library:
         return changes
 
     def score(self, candidate: Candidate) -> float:
-        """Score of a candidate with the library's stand-ins; lower is better."""
-        # Hooks that tell a grid go with it.
-        with Snapshot(self.bench.model):
-            return self.bench.score(self.changes(candidate))
+        """Score of a candidate with the library's stand-ins; lower is better. The folder keeps it."""
+
+        def measure() -> float:
+            # Hooks that tell a grid go with it.
+            with Snapshot(self.bench.model):
+                return self.bench.score(self.changes(candidate))
+
+        return self.files.score(candidate, measure)
 
     def _groups(self, spots: Sequence[Spot], firsts: Sequence[int]) -> Iterator[list[list[Spot]]]:
         """Places by first block, as many of these as their sums may take memory."""
@@ -162,7 +166,7 @@ class Library:
     def _about(self) -> dict[str, Any]:
         """What tells this library from others; a change of what is computed needs another format."""
         return {
-            "format": 3,
+            "format": 4,
             "weights": fingerprint_of(self.bench.model),
             "images": self.bench.images.fingerprint,
             "blocks": sorted({spot.first for spot in self._spots.values()}),

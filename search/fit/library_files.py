@@ -23,7 +23,7 @@ from .option import Option
 
 __all__ = ["LibraryFiles", "count_fitted", "fingerprint_of"]
 
-_HEAD, _LATENCIES = "library.json", "latencies.json"
+_HEAD, _LATENCIES, _SCORES, _DISTILLED = "library.json", "latencies.json", "scores.json", "distilled"
 
 
 class LibraryFiles:
@@ -87,6 +87,22 @@ class LibraryFiles:
             write_text(path, json.dumps({"base": base, "saved": saved}, indent=1) + "\n")
         values = _read(path)
         return values["base"], values["saved"]
+
+    @property
+    def distilled(self) -> Path:
+        """The folder of distillations."""
+        return self.folder / _DISTILLED
+
+    def score(self, candidate: Sequence[Option], measure: Callable[[], float]) -> float:
+        """The real score of a candidate; measured where it is not there yet."""
+        path = self.folder / _SCORES
+        key = ", ".join(option.key for option in candidate)
+        # Read again each time: another process may have come to more.
+        known = _read(path) if path.exists() else {}
+        if key not in known:
+            known[key] = measure()
+            write_text(path, json.dumps(known, indent=1) + "\n")
+        return float(known[key])
 
     def weights(self, option: Option) -> dict[str, Tensor]:
         """The state dict of an option's stand-in."""

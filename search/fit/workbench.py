@@ -14,8 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cp_vision import Snapshot
 from cp_vision.anatomy.block import DroppedBlock
 from cp_vision.anatomy.known_families import list_blocks
-from cp_vision.fitting.batches import Batches
-from cp_vision.fitting.recalibrate import recalibrate_norms
+from cp_vision.fitting.recalibrate import measuring, norm_statistics, recalibrate_norms
 from cp_vision.shared.errors import UserError
 from cp_vision.surgery.replace_blocks import put_replacement
 
@@ -24,15 +23,15 @@ from .images import FitImages, Images
 from .places import Spot
 from .replay import Replay
 
-__all__ = ["Change", "Score", "Workbench", "put"]
+__all__ = ["RECALIBRATION", "Change", "Score", "Workbench", "put"]
 
 # A place, and what stands there: None where it is left out.
 Change = tuple[Spot, nn.Module | None]
 # A user's own measure of how far a model is from what it should be; lower is better.
 Score = Callable[[nn.Module], float]
 
-# BatchNorms are recalibrated for a score on so many images.
-_RECALIBRATION = 128
+# BatchNorms are recalibrated on so many images, in batches of so many.
+RECALIBRATION, _BATCH = 64, 32
 
 
 class Workbench:
@@ -61,8 +60,11 @@ class Workbench:
         self.base_score = 0.0 if score is None else checked_score(score, self.model)
         self._recalibration: Replay | None = None
         if self.has_norms:
-            few = list(FitImages(images, _RECALIBRATION))
-            self._recalibration = Replay(self.model, self.blocks, [batch for batch in few if len(batch) > 1])
+            few = torch.cat(list(FitImages(images, RECALIBRATION)))
+            self._few = [batch for batch in few.split(_BATCH) if len(batch) > 1]
+            self._seen = norm_statistics(self.model, self._few)
+            with measuring(self.model):
+                self._recalibration = Replay(self.model, self.blocks, self._few)
 
     @property
     def measure(self) -> str:
@@ -98,7 +100,7 @@ class Workbench:
         with self.changed(changes) as model:
             if self._recalibration is not None:
                 with self._recalibration.played_before(first):
-                    recalibrate_norms(model, Batches(self._recalibration, model))
+                    recalibrate_norms(model, self._recalibration, self._seen)
             if self._score is not None:
                 return checked_score(self._score, model) - self.base_score
             outputs = []
@@ -108,6 +110,11 @@ class Workbench:
                     if few:
                         break
             return self.divergence.of(outputs)
+
+    def recalibrate(self, model: nn.Module) -> None:
+        """Recalibrate the BatchNorms of a changed copy of the model."""
+        if self.has_norms:
+            recalibrate_norms(model, self._few, self._seen)
 
     @torch.no_grad()
     def score_model(self, model: nn.Module) -> float:

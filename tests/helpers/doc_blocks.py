@@ -33,7 +33,10 @@ SLOW_BLOCKS = (
     "cp-search resnet50 --data-dir ~/pets --recipe my.yaml --executor",
     "cp-train digits --output runs/digits-train",
 )
-SLOW_PAGES = ("cluster.md", "compress.md", "half-the-macs.md", "imagenet.md", "own-data.md", "search-options.md")
+SLOW_PAGES = (
+    *("README.md", "cluster.md", "compress.md", "contextpool.md", "half-the-macs.md", "imagenet.md", "own-data.md"),
+    *("search-options.md", "stand-ins.md"),
+)
 
 # Packages of others that pages install: they aren't needed here, so nothing but their names is checked.
 FOREIGN = {"psycopg[binary]", "optuna-dashboard"}

@@ -57,6 +57,7 @@ def test_a_list_goes_on_where_one_model_takes_no_such_argument(capsys):
     assert " 64 x 64 " in rows["cp_test_vit"]
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_early_is_no_error(folder):
     script = "import sys; from cp_vision.commands.cp_models_command import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, f"local-dir:{folder / 'trained'}"]

@@ -6,9 +6,11 @@ import pytest
 import torch
 from small_models import close, images, small
 from torch import nn
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cp_vision import UserError, fit_blocks, replace_blocks
+from cp_vision import UserError, drop_blocks, fit_blocks, replace_blocks
+from cp_vision.fitting.recalibrate import norm_statistics, recalibrate_norms
 
 # Base, what is replaced, and options: tokens with prefix, NHWC, NCHW, windows, a row of tokens of a map, a tuple.
 PLACES = [
@@ -145,11 +147,12 @@ def test_local_steps_learn_weights_and_supports():
 
 
 def test_norms_behind_the_first_stand_in_are_recalibrated():
-    base = small("resnet18")
+    base, x = small("resnet18"), pictures(64)
+    update_bn([x], base)
+    base.eval()
     student = replace_blocks(copy.deepcopy(base), ["layer2.1"], pool=False, rank=1)
-    x = pictures(64)
     before = copy.deepcopy(student.state_dict())
-    result = fit_blocks(student, base, x)
+    result = fit_blocks(student, base, [x])
     after = student.state_dict()
     changed = {key for key in after if "running" in key and not torch.equal(before[key], after[key])}
     behind = {key for key in after if "running" in key and key.startswith(("layer3", "layer4"))}
@@ -158,8 +161,7 @@ def test_norms_behind_the_first_stand_in_are_recalibrated():
     seen = []
     student.get_submodule("layer3.0.bn1").register_forward_pre_hook(lambda m, args: seen.append(args[0]))
     with torch.no_grad():
-        for batch in x.split(32):
-            student(batch)
+        student(x)
     torch.testing.assert_close(
         after["layer3.0.bn1.running_mean"], torch.cat(seen).mean((0, 2, 3)), rtol=1e-3, atol=1e-4
     )
@@ -167,6 +169,28 @@ def test_norms_behind_the_first_stand_in_are_recalibrated():
     unmoved = copy.deepcopy(base)
     replace_blocks(unmoved, ["layer2.1"])
     assert fit_blocks(unmoved, base, x, recalibrate=False).norms == 0
+
+
+@torch.no_grad()
+def test_norms_of_a_model_that_does_the_same_stay_as_they_are():
+    """However few the images are, and whatever the base's statistics came from."""
+    base = small("resnet18")
+    last = base.get_submodule("layer2.1.bn2")
+    last.weight.zero_(), last.bias.zero_()
+    x = pictures(8)
+    same, other = copy.deepcopy(base), copy.deepcopy(base)
+    drop_blocks(same, ["layer2.1"])
+    drop_blocks(other, ["layer1.1"])
+    seen = norm_statistics(base, [x])
+    for model in (same, other):
+        assert recalibrate_norms(model, [x], seen) > 0
+    before, after = base.state_dict(), same.state_dict()
+    assert all(torch.equal(value, before[key]) for key, value in after.items())
+    moved = other.state_dict()
+    assert not torch.equal(moved["layer2.0.bn1.running_mean"], before["layer2.0.bn1.running_mean"])
+    assert recalibrate_norms(same, [x]) > 0
+    # Without the base's they are those of the images.
+    assert not torch.equal(same.state_dict()["layer3.0.bn1.running_var"], before["layer3.0.bn1.running_var"])
 
 
 def test_it_leaves_the_rest_alone_and_says_what_it_did():

@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 import torch
+from slow_cases import slow_unless
 from small_models import images, small
 
 from cp_vision import UserError, fit_blocks, replace_blocks
@@ -34,7 +35,7 @@ def fitted(model, names):
     ]
 
 
-@pytest.mark.parametrize(("base", "names"), PLACES)
+@pytest.mark.parametrize(("base", "names"), slow_unless({PLACES[0][0]}, PLACES))
 def test_each_is_as_if_it_were_fitted_alone(base, names):
     teacher = small(base)
     before = {key: value.clone() for key, value in teacher.state_dict().items()}

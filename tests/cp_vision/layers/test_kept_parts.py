@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from slow_cases import slow_unless
 from small_models import images
 from timm.layers import Attention, GluMlp, Mlp, SwiGLU, SwiGLUPacked
 from timm.models._efficientnet_blocks import InvertedResidual
@@ -153,7 +154,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_unless({*CASES} - {"lite"}, CASES))
 def test_the_more_stays_the_less_is_left(case):
     name, arguments, place, kind, part, counts = CASES[case]
     torch.manual_seed(0)

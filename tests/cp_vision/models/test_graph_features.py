@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from slow_cases import slow_unless
 from small_models import FAMILIES, NAMES, QUICK, UNTRACEABLE, base_of, close, family_of, hooked, images, short, stir
 from timm.models import FeatureGraphNet, create_feature_extractor
 from torch import fx, nn
@@ -63,12 +64,14 @@ def gives_features_by_graph(name, **pooling):
     return bool(extractors)
 
 
-@pytest.mark.parametrize("name", OF_EACH_FAMILY)
+@pytest.mark.parametrize("name", slow_unless({"cp_resnet18", "cp_vit_small_patch16_224"}, OF_EACH_FAMILY))
 def test_a_model_of_each_family(name):
     assert gives_features_by_graph(name)
 
 
-@pytest.mark.parametrize("name", ["cp_resnet18", "cp_resnetaa50", "cp_regnety_002", "cp_convnext_tiny"])
+@pytest.mark.parametrize(
+    "name", slow_unless({"cp_resnet18"}, ["cp_resnet18", "cp_resnetaa50", "cp_regnety_002", "cp_convnext_tiny"])
+)
 def test_strided_pools(name):
     sites = [pooling.name for pooling in list_poolings(short(base_of(name)))]
     assert gives_features_by_graph(name, pools=sites)
@@ -86,7 +89,8 @@ def test_images_of_any_size():
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [("cp_resnet18", "gated"), ("cp_vit_b_32", "gated"), ("cp_vit_b_32", "pre_attn")]
+    ("name", "mode"),
+    slow_unless({"cp_resnet18"}, [("cp_resnet18", "gated"), ("cp_vit_b_32", "gated"), ("cp_vit_b_32", "pre_attn")]),
 )
 def test_models_of_torchvision(name, mode):
     model = stir(get_model(name, pool_options={"mode": mode}).eval(), 0.3)

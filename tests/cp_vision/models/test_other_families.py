@@ -13,7 +13,7 @@ from cp_vision.anatomy.known_families import list_blocks
 OTHERS = [
     ("test_efficientnet", "NCHW"),
     ("test_mambaout", "NHWC"),
-    ("test_vit_relpos", "tokens"),
+    pytest.param("test_vit_relpos", "tokens", marks=pytest.mark.slow),
     pytest.param("test_byobnet", "NCHW", marks=pytest.mark.slow),
     pytest.param("test_nfnet", "NCHW", marks=pytest.mark.slow),
 ]

@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from onnx_graphs import check_onnx
+from slow_cases import slow_unless
 from small_models import UNTRACEABLE, base_of, close, hooked, images, is_added, short, small, small_args, stir
 from timm.models import FeatureGraphNet, create_feature_extractor, save_for_hf
 from torchvision.models import get_model
@@ -131,7 +132,7 @@ FROM_FILES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "runs"), FROM_FILES)
+@pytest.mark.parametrize(("name", "runs"), slow_unless({"cp_test_vit", "cp_resnet18"}, FROM_FILES))
 @torch.inference_mode()
 def test_checkpoint_files(name, runs, tmp_path):
     """Of the plain base, of the same replacements, of fewer of them; with as many classes or others."""
@@ -167,9 +168,15 @@ ARCHITECTURES = [
     ("test_vit", {"img_size": 64}, {"blocks.1:blocks.2": {"rank": 5}, "blocks.4.attn": {}}),
     ("test_vit", {"img_size": 64}, {"blocks.3": {"share": 0.2, "learned_support": True}}),
     ("resnet18", {}, {"layer3.1": {"pool": False}}),
-    ("swin_tiny_patch4_window7_224", {}, {"layers.2.blocks.2.attn": {}, "layers.2.blocks.3.mlp": {}}),
+    pytest.param(
+        *("swin_tiny_patch4_window7_224", {}, {"layers.2.blocks.2.attn": {}, "layers.2.blocks.3.mlp": {}}),
+        marks=pytest.mark.slow,
+    ),
     ("test_vit", {"img_size": 64}, {"blocks.1.mlp": {"kind": "narrow_mlp", "units": 16}, "blocks.3.attn": HEADS}),
-    ("efficientnet_lite0", {}, {"blocks.2.1": {"kind": "narrow_conv", "channels": 8, "pool": True}}),
+    pytest.param(
+        *("efficientnet_lite0", {}, {"blocks.2.1": {"kind": "narrow_conv", "channels": 8, "pool": True}}),
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

@@ -9,6 +9,7 @@ import timm
 import torch
 import torchvision
 from portrait import portrait
+from slow_cases import slow_unless
 from small_models import close, images, small
 from torch.nn.utils import parametrizations
 
@@ -59,7 +60,10 @@ def changes(model):
     return made
 
 
-@pytest.mark.parametrize("name", MODELS)
+FAST = ("vit", "vit of any size with pools and a drop", "resnet with pools", "swin", "unknown family")
+
+
+@pytest.mark.parametrize("name", slow_unless(FAST, MODELS))
 @torch.inference_mode()
 def test_a_model_is_given_back_as_it_was(name):
     model = MODELS[name]()

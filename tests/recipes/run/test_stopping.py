@@ -8,6 +8,7 @@ import commands
 import pytest
 import torch
 from digits_folder import FOLDER, SMALL, digits, sets, write_folder
+from slow_cases import slow_unless
 
 from cp_vision.recipes import Training
 from cp_vision.recipes.cli import main
@@ -16,7 +17,7 @@ from cp_vision.recipes.run.stop_signals import Stopped, StopSignals, stop_signal
 from cp_vision.shared.command_line import CommandError
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", slow_unless({signal.SIGTERM}, [signal.SIGINT, signal.SIGTERM]))
 def test_what_is_asked_is_done_after_the_update(number, tmp_path):
     recipe = digits("epochs=1", "seed=3", "recovery_interval=0")
     whole = Training(recipe, tmp_path / "whole").run()
@@ -106,6 +107,7 @@ def test_quiet_says_results_alone(tmp_path, capsys):
     assert "top-1" in out
 
 
+@pytest.mark.slow
 def test_another_training_s_checkpoint_is_gone_on_from_with_other_values(tmp_path):
     shorter = Training(digits("epochs=2", "sched=constant"), tmp_path / "shorter")
     shorter.run()

@@ -25,7 +25,14 @@ from cp_vision.search.fit.workbench import Workbench
 
 BASES = {
     "test_vit": {"img_size": 32, "depth": 3, "num_classes": 5},
-    "resnet18": {"layers": [4, 1, 1, 1], "channels": 4 * [16], "stem_type": "deep", "stem_width": 4, "num_classes": 5},
+    "resnet18": {
+        "layers": [4, 1, 1, 1],
+        "channels": 4 * [16],
+        "stem_type": "deep",
+        "stem_width": 4,
+        "num_classes": 5,
+        "zero_init_last": False,
+    },
 }
 QUICK = {"kinds": ["linear", "pool/3"], "max_run": 2, "tries": 3}
 
@@ -130,6 +137,49 @@ def test_distillation_never_makes_a_model_worse(name):
         not torch.equal(value, trained.model.state_dict()[key]) for key, value in plain.model.state_dict().items()
     )
     assert changed == (trained.best.epochs > 0)
+
+
+class Read:
+    """Batches that break off when so many were read; None never does."""
+
+    def __init__(self, images, most=None):
+        self.images, self.most, self.count = images, most, 0
+
+    def __iter__(self):
+        for batch in self.images.split(8):
+            if self.count == self.most:
+                raise KeyboardInterrupt
+            self.count += 1
+            yield batch
+
+
+@pytest.mark.slow
+def test_a_distillation_that_was_stopped_goes_on(tmp_path):
+    model, x = base("test_vit"), pictures()
+    more = torch.randn(48, *x.shape[1:], generator=torch.Generator().manual_seed(3))
+    arguments = {**QUICK, "kinds": ["linear"], "max_run": 1, "tries": 1, "counterparts": False, "epochs": 4}
+    whole = Read(more)
+    wanted = compress(model, x, "0.5x", training=whole, folder=tmp_path / "whole", **arguments).points[0]
+    # Four rates and four epochs of six batches, and what tells these images from others.
+    seen = whole.count - 48
+    assert seen < 6
+    # While a rate is chosen, within the second epoch, within the last.
+    for most in (seen + 3, seen + 24 + 6 + 3, seen + 12 + 3):
+        with pytest.raises(KeyboardInterrupt):
+            compress(model, x, "0.5x", training=Read(more, most), folder=tmp_path / "stopped", **arguments)
+    rest = Read(more)
+    for again in (rest, Read(more)):
+        found = compress(model, x, "0.5x", training=again, folder=tmp_path / "stopped", **arguments).points[0]
+        assert found.best == wanted.best
+        own = found.model.state_dict()
+        assert all(torch.equal(value, own[key]) for key, value in wanted.model.state_dict().items())
+    assert rest.count == seen + 6
+    # What is done is not done again.
+    assert again.count == seen
+    (file,) = (tmp_path / "stopped" / "distilled").iterdir()
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=file.name):
+        compress(model, x, "0.5x", training=rest, folder=tmp_path / "stopped", **arguments)
 
 
 class Halved(ContextPoolBlock):

@@ -1,6 +1,7 @@
 """What comes next in a search, whoever asks, and what is always in its race."""
 
 import hashlib
+import re
 
 import pytest
 import timm
@@ -9,6 +10,7 @@ from fake_evaluator import FakeEvaluator, journal
 
 from cp_vision import Architecture
 from cp_vision.search import Search, SearchConfig
+from cp_vision.search.cli.main import main
 from cp_vision.search.evaluators.base import Score
 from cp_vision.search.evaluators.pruning import Pruner
 from cp_vision.search.evaluators.sensitivity import UntrainedEvaluator
@@ -116,6 +118,26 @@ def test_finalists(keep, luck, evaluator, tmp_path):
         kept = [c for c in finalists if keeps_accuracy(c, base, results.candidates, keep)]
         assert results.best == min(kept, key=lambda c: (c.macs, -c.mean)).number
         assert all(c.is_base or c.mean > base.mean - keep for c in kept)
+
+
+def test_status_tells_how_many_trainings_of_finalists_are_left(tmp_path, capsys):
+    class Stopped(Seeded):
+        def __call__(self, architecture, img_size, on_epoch, seed=None):
+            if len(self.trained) == 5:
+                raise KeyboardInterrupt
+            return super().__call__(architecture, img_size, on_epoch, seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path / "x", Stopped(0.8, 0.4, 0.2))
+    told = []
+    rest = Seeded(0.8, 0.4, 0.2)
+    for again in (lambda: None, lambda: searched(tmp_path / "x", rest)):
+        again()
+        capsys.readouterr()
+        assert main(["status", str(tmp_path / "x")]) == 0
+        told.append(re.search(r"(\d+) more trainings of finalists", capsys.readouterr().out))
+    assert int(told[0][1]) == len(rest.trained) > 5
+    assert told[1] is None
 
 
 def test_where_the_cheapest_do_not_keep_the_accuracy_others_are_trained(tmp_path):

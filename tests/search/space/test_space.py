@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from fake_evaluator import FakeEvaluator, journal
+from slow_cases import slow_unless
 
 from cp_vision import Architecture, UserError
 from cp_vision.cost.macs import count_macs
@@ -83,7 +84,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_unless({"modes", "strided pools"}, CASES))
 def test_sums_are_the_costs_of_the_built_models(case):
     base, size, values = CASES[case]
     space = measure_space(base, size, load_space_options(values))

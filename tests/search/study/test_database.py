@@ -9,6 +9,7 @@ import optuna
 import pytest
 from fake_evaluator import FakeEvaluator
 from mistakes import assert_one_line_mistake
+from slow_cases import slow_unless
 
 from cp_vision.search import Search, SearchConfig
 from cp_vision.search.cli.main import main
@@ -135,7 +136,7 @@ MAY_MOUNT = shutil.which("mount") is not None and subprocess.run(["unshare", "-m
 
 
 @pytest.mark.skipif(not MAY_MOUNT, reason="needs the right to mount a file system")
-@pytest.mark.parametrize("size", ["40k", "150k"])
+@pytest.mark.parametrize("size", slow_unless({"40k"}, ["40k", "150k"]))
 def test_a_full_disk_at_the_beginning_is_one_line_with_its_cause(size, tmp_path, capfd):
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path], check=True)
     try:
