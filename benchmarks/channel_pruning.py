@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 from cp_vision import count_macs
+from cp_vision.anatomy.replacement import Replacement
 
 __all__ = ["IMPORTANCES", "pruned"]
 
@@ -94,8 +95,13 @@ def _between_blocks(model: Any) -> Sequence[nn.Module]:
     kept: list[nn.Module] = [model.get_classifier()]
     if hasattr(model, "patch_embed"):
         kept += [part for part in model.patch_embed.modules() if isinstance(part, nn.Conv2d)]
+        # Where a stand-in took a half's place, or the block's, nothing is pruned.
         for block in model.blocks:
-            kept += [block.attn.proj, block.mlp.fc2]
+            for half, name in (("attn", "proj"), ("mlp", "fc2")):
+                if isinstance(last := getattr(getattr(block, half, None), name, None), nn.Linear):
+                    kept.append(last)
+        stand_ins = [part for part in model.modules() if isinstance(part, Replacement)]
+        kept += [part for stand_in in stand_ins for part in stand_in.modules()]
     elif hasattr(model, "conv_head"):
         kept.append(model.conv_head)
     else:
