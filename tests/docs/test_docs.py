@@ -21,12 +21,14 @@ from doc_blocks import (
     PAGES,
     ROOT,
     SHOWN,
+    SLOW_PAGES,
     SMALL,
     WORDS,
     of_language,
     python_of,
 )
 from PIL import Image
+from slow_cases import slow_unless
 
 from benchmarks import imagenet
 from cp_vision import Architecture, count_macs
@@ -223,7 +225,10 @@ def test_commands(block, desk, capsys):
             assert code == 0, f"{block}: {first} {' '.join(words)}: {capsys.readouterr().err}"
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block in of_language("python")}))
+PYTHON = sorted({block.page for block in of_language("python")})
+
+
+@pytest.mark.parametrize("page", slow_unless({*PYTHON} - {*SLOW_PAGES}, PYTHON))
 def test_python(page, desk):
     code = compile(python_of(page), page, "exec")
     exec(code, {"__name__": page})  # noqa: S102 - the pages are the project's own

@@ -34,7 +34,16 @@ SLOW_BLOCKS = (
     "cp-train digits --output runs/digits-train",
 )
 SLOW_PAGES = (
-    *("README.md", "cluster.md", "compress.md", "contextpool.md", "half-the-macs.md", "imagenet.md", "own-data.md"),
+    *(
+        "README.md",
+        "cluster.md",
+        "compress.md",
+        "contextpool.md",
+        "dense.md",
+        "half-the-macs.md",
+        "imagenet.md",
+        "own-data.md",
+    ),
     *("search-options.md", "stand-ins.md"),
 )
 
