@@ -16,6 +16,7 @@ from ..types import Measure
 from .accuracy import Accuracy
 from .budget import cost_in_words
 from .option import Candidate, Option, describe
+from .throughput import rate_in_words
 
 __all__ = ["Compressed", "Outcome", "Point"]
 
@@ -157,7 +158,7 @@ class Compressed:
         rates = [f"images/s at {size}" for size in self.base_rates]
         rows = [["budget", "", "cost", "of base", self.measure, "accuracy", *rates]]
         own = "" if self.base_accuracy is None else str(self.base_accuracy)
-        of_base = [f"{rate:.0f}" for rate in self.base_rates.values()]
+        of_base = [rate_in_words(rate) for rate in self.base_rates.values()]
         rows.append(["", "base", cost_in_words(cost, self.base_costs[cost]), "1.000", "0", own, *of_base])
         for point in self.points:
             for i, outcome in enumerate((point.best, *point.counterparts.values())):
@@ -165,7 +166,7 @@ class Compressed:
                 accuracy = "" if outcome.accuracy is None else str(outcome.accuracy)
                 name = point.budget if i == 0 else ""
                 words = cost_in_words(cost, outcome.costs[cost])
-                speed = [f"{rate:.0f}" for rate in outcome.rates.values()]
+                speed = [rate_in_words(rate) for rate in outcome.rates.values()]
                 rows.append([name, outcome.name, words, share, f"{outcome.score:.4g}", accuracy, *speed])
         made = [f"{point.budget}: {describe(point.best.candidate)}{_added(point)}" for point in self.points]
         spent = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.seconds.items())

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 from .latency import latency_share, model_latency
 
-__all__ = ["Throughput"]
+__all__ = ["Throughput", "rate_in_words"]
+
+
+def rate_in_words(rate: float) -> str:
+    """Images a second: whole numbers, of slow models with three digits."""
+    return f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 class Throughput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -34,6 +35,7 @@ def measure_latency(
         **kwargs: its named arguments.
     """
     # Looks for a compiler of C++ when it is imported, and warns where there is a CUDA without a device.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.benchmark import Timer
 
     # Of other shapes than the module before it too, it is the code for these that is measured.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...fit.budget import cost_in_words
+from ...fit.throughput import rate_in_words
 from .fit_chart import fit_charts
 from .fit_words import COSTS, FORMS, bound, outcomes, percent, signed
 from .page import file_text, template
@@ -35,6 +36,7 @@ def render_fit_report(values: Mapping[str, Any], output: Path) -> str:
         forms=FORMS,
         classes=CLASSES,
         rows=_rows(values),
+        base_rates={size: rate_in_words(rate) for size, rate in values["base_rates"].items()},
         strips=[_strip(point, values) for point in values["points"]],
         kinds=list(dict.fromkeys(option["kind"] for option in values["options"])),
         places=_places(values),
@@ -80,7 +82,7 @@ def _rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "pools": _pools_add(point) if form == "best" else "",
                     "before": "" if before is None else f"{percent(before['test_top1'])}, {before['divergence']:.3g}",
                     "epochs": outcome["distilled_epochs"],
-                    "rates": [f"{outcome['rates'][size]:.0f}" for size in values["base_rates"]],
+                    "rates": [rate_in_words(outcome["rates"][size]) for size in values["base_rates"]],
                 }
             )
     return rows

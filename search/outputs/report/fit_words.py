@@ -10,7 +10,7 @@ from .words import MINUS
 __all__ = ["COSTS", "FORMS", "bound", "outcomes", "percent", "signed"]
 
 FORMS = {
-    "best": "with pools",
+    "best": "pools allowed",
     "no pools": "without pools",
     "drop only": "dropped blocks alone",
 }
