@@ -7,7 +7,6 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..anatomy.block import DroppedBlock
 from ..anatomy.known_families import list_blocks
@@ -19,7 +18,7 @@ from .fit import Fit
 from .fit_round import FitRound
 from .fitted_block import FittedBlock
 from .frontier import Frontier, is_chain
-from .recalibrate import norm_statistics, recalibrate_norms
+from .recalibrate import norm_statistics, recalibrate_norms, tracked_norms
 
 __all__ = ["Progress", "fit_blocks"]
 
@@ -89,7 +88,7 @@ def fit_blocks(
                 run = FitRound(together, source, teacher, batches, begin)
                 count = run.fit(steps, _CURVE if curve else (), told.batch_done)
             norms = 0
-            if recalibrate and any(isinstance(part, _BatchNorm) for part in student.modules()):
+            if recalibrate and tracked_norms(student):
                 norms = recalibrate_norms(student, batches, norm_statistics(teacher, batches))
     finally:
         for _, parts in modes:

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..anatomy.block import DroppedBlock
 from ..anatomy.replacement import Replacement
 
-__all__ = ["Seen", "measuring", "norm_statistics", "recalibrate_norms"]
+__all__ = ["Seen", "measuring", "norm_statistics", "recalibrate_norms", "tracked_norms"]
 
 
 class Seen(NamedTuple):
@@ -40,7 +40,7 @@ def norm_statistics(model: nn.Module, images: Iterable[Tensor]) -> dict[str, See
         model: in eval mode.
         images: batches, to be read twice; those of a single image are left out where there are others.
     """
-    norms: dict[str, Any] = {path: norm for path, norm in model.named_modules() if _is_tracked(norm)}
+    norms = tracked_norms(model)
     had = {path: (norm.running_mean.clone(), norm.running_var.clone()) for path, norm in norms.items()}
     with measuring(model):
         several = any(len(batch) > 1 for batch in images)
@@ -92,7 +92,7 @@ def recalibrate_norms(model: nn.Module, images: Iterable[Tensor], base: Mapping[
 @contextmanager
 def measuring(model: nn.Module) -> Iterator[None]:
     """Within, all BatchNorms take the statistics of each batch, and their running ones become the mean of all."""
-    norms: list[Any] = [norm for norm in model.modules() if _is_tracked(norm)]
+    norms = tracked_norms(model).values()
     before = [(norm, norm.momentum, norm.training, [buffer.clone() for buffer in norm.buffers()]) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -108,14 +108,20 @@ def measuring(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def _is_tracked(module: Any) -> bool:
-    return isinstance(module, _BatchNorm) and module.track_running_stats
+def tracked_norms(model: nn.Module) -> dict[str, Any]:
+    """The BatchNorms of a model that keep running statistics, by path."""
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    }
 
 
 def _behind_changes(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Any]:
     changes = Replacement | DroppedBlock
     order: list[nn.Module] = []
-    paths = {part: path for path, part in model.named_modules() if isinstance(part, changes) or _is_tracked(part)}
+    paths: dict[nn.Module, str] = {part: path for path, part in model.named_modules() if isinstance(part, changes)}
+    paths |= {norm: path for path, norm in tracked_norms(model).items()}
     handles = [part.register_forward_pre_hook(lambda module, args: order.append(module)) for part in paths]
     try:
         model(next(iter(images))[:1])

@@ -129,16 +129,12 @@ def _status(writer: ResultsWriter) -> str:
             lines.append(f"to be run again: candidate {number}, whose process {owner} ended")
     left = writer.config.candidates - len(record.finished)
     seconds = [c.seconds for c in results.candidates if c.state == "complete"]
-    each = sum(seconds) / len(seconds) if seconds else 0.0
-    trainings = _finalists_left(writer)
+    what = "to be tried"
+    if left <= 0:
+        left, what = _finalists_left(writer), "trainings of finalists"
     if left > 0 and seconds:
         lines.append(
-            f"{left} more to be tried, about {duration(left * each)} in one process; "
-            f"go on with: cp-search resume {writer.output}"
-        )
-    elif trainings:
-        lines.append(
-            f"{trainings} more trainings of finalists, about {duration(trainings * each)} in one process; "
+            f"{left} more {what}, about {duration(left * sum(seconds) / len(seconds))} in one process; "
             f"go on with: cp-search resume {writer.output}"
         )
     return "\n".join(lines)

@@ -49,7 +49,7 @@ class Images:
         # On CPUs convolutions with BatchNorms are nearly twice as fast so.
         self._is_last = has_norms and self.batches.like.device.type == "cpu"
         self._kept: list[Tensor] | None = None
-        kept: list[Tensor] = []
+        kept, room = list[Tensor](), _BYTES
         digest, held_out = hashlib.sha256(), []
         self.count = 0
         size: tuple[int, ...] | None = None
@@ -68,7 +68,8 @@ class Images:
             digest.update(batch.cpu().float().contiguous().numpy().tobytes())
             held_out.append(batch[is_held_out(self.count, len(batch))].clone())
             self.count += len(batch)
-            if len(kept) * batch.nbytes <= _BYTES:
+            room -= batch.nbytes
+            if room >= 0:
                 kept.append(batch)
         if self.count < _LEAST or size is None:
             raise UserError(f"images: {self.count} are too few; give at least {_LEAST}, better 256 or more")
@@ -79,7 +80,7 @@ class Images:
             raise UserError(
                 "images are others when they are read again; give a tensor, or a DataLoader that doesn't shuffle"
             )
-        if sum(map(len, kept)) == self.count and sum(batch.nbytes for batch in kept) <= _BYTES:
+        if room >= 0:
             self._kept = kept
         self.size = (size[0], size[1], size[2])
         self.held_out = list(torch.cat(held_out).split(_BATCH))

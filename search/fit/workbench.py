@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from cp_vision import Snapshot
 from cp_vision.anatomy.block import DroppedBlock
 from cp_vision.anatomy.known_families import list_blocks
-from cp_vision.fitting.recalibrate import measuring, norm_statistics, recalibrate_norms
+from cp_vision.fitting.recalibrate import measuring, norm_statistics, recalibrate_norms, tracked_norms
 from cp_vision.shared.errors import UserError
 from cp_vision.surgery.replace_blocks import put_replacement
 
@@ -53,8 +52,8 @@ class Workbench:
         self.model = copy.deepcopy(base).eval()
         self.images, self._score = images, score
         self.blocks = [block.name for block in list_blocks(self.model)]
-        self._norms = [part for part in self.model.modules() if isinstance(part, _BatchNorm)]
-        self.has_norms = any(norm.track_running_stats for norm in self._norms)
+        self._norms = list(tracked_norms(self.model).values())
+        self.has_norms = bool(self._norms)
         self._held_out = Replay(self.model, self.blocks, images.held_out)
         self.divergence = Divergence(self.model, self._held_out.outputs)
         self.base_score = 0.0 if score is None else checked_score(score, self.model)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from cp_vision import Architecture
+from cp_vision.fitting.recalibrate import tracked_norms
 from cp_vision.shared.files import make_folder
 
 from ....recipes.evaluation.evaluate import evaluate
@@ -18,7 +19,7 @@ from ..base import OnEpoch, Score
 from ..train import TrainEvaluator
 from .batches import KeptBatches
 from .model import Supernet
-from .norms import batch_norms, recalibrated
+from .norms import recalibrated
 from .task import Draw
 from .training import train_shared
 
@@ -86,7 +87,7 @@ class SupernetEvaluator:
             return itertools.islice(loader.epoch(0), max(1, math.ceil(CALIBRATION_IMAGES / loader.share.size)))
 
         with self.prepare().acting_as(architecture) as model:
-            batches = self._batches.get(("calibration", img_size), calibration) if batch_norms(model) else ()
+            batches = self._batches.get(("calibration", img_size), calibration) if tracked_norms(model) else ()
             with recalibrated(model, batches, trainer.processes, trainer.recipe):
                 held_out = self._batches.get(
                     ("held out", img_size), lambda: trainer.scoring_loader(model, trainer.held_out, img_size)

@@ -7,18 +7,14 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from cp_vision.fitting.recalibrate import tracked_norms
 
 from ....recipes.precision import autocast
 from ....recipes.processes import Processes
 from ....recipes.recipe.keys import Recipe
 
-__all__ = ["batch_norms", "recalibrated"]
-
-
-def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """The norms of a model that keep running statistics."""
-    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+__all__ = ["recalibrated"]
 
 
 @contextlib.contextmanager
@@ -36,7 +32,7 @@ def recalibrated(
     Source: Yu, Huang, ICCV 2019, arXiv 1903.05134, section 3.3 (post-statistics of batch normalisation).
     """
     model.eval()
-    norms = batch_norms(model)
+    norms = tracked_norms(model).values()
     kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
     momenta = [norm.momentum for norm in norms]
     try:

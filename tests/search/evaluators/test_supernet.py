@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from cp_vision import Architecture, UserError
 from cp_vision.anatomy.default_pools import default_pools
+from cp_vision.fitting.recalibrate import tracked_norms
 from cp_vision.recipes import load_recipe, open_splits, single_process
 from cp_vision.recipes.data.open import hold_out
 from cp_vision.recipes.training.task import make_task
@@ -21,7 +22,7 @@ from cp_vision.search.evaluators.base import OutOfTimeError
 from cp_vision.search.evaluators.supernet.batches import KeptBatches
 from cp_vision.search.evaluators.supernet.evaluator import SupernetEvaluator
 from cp_vision.search.evaluators.supernet.model import Supernet
-from cp_vision.search.evaluators.supernet.norms import batch_norms, recalibrated
+from cp_vision.search.evaluators.supernet.norms import recalibrated
 from cp_vision.search.evaluators.supernet.setup import make_supernet, smallest_choice, supernet_evaluator
 from cp_vision.search.evaluators.supernet.task import SandwichTask
 from cp_vision.search.evaluators.train import TrainEvaluator
@@ -135,14 +136,14 @@ def test_recalibrated_norms_have_the_mean_over_the_batches_and_then_their_own_ag
     before = {key: value.clone() for key, value in model.state_dict().items()}
     one = dataclasses.replace(whole, pools=whole.pools[:1])
     with net.acting_as(one), recalibrated(model, batches, single_process()):
-        first = batch_norms(model)[0]
+        first = next(iter(tracked_norms(model).values()))
         seen = [model.conv1[0](images) for images, _ in batches]
         torch.testing.assert_close(first.running_mean, torch.stack([s.mean((0, 2, 3)) for s in seen]).mean(0))
         torch.testing.assert_close(first.running_var, torch.stack([s.var((0, 2, 3)) for s in seen]).mean(0))
         assert not any(module.training for module in model.modules())
         assert first.num_batches_tracked == 3
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert all(norm.momentum == 0.1 for norm in batch_norms(model))
+    assert all(norm.momentum == 0.1 for norm in tracked_norms(model).values())
 
 
 def sandwich(recipe, base="test_vit", args=VIT, **options):
