@@ -2,8 +2,9 @@
 
 The map and its weights are filtered into a pyramid of coarser grids (``pyramid``); every output token picks the level
 that suits its support and averages a window of that level's cells (``windows``). As one operator,
-``cp_vision::linear_pool``, that is the same eagerly, compiled and counted: on the CPU by a compiled kernel where there
-is a compiler (``cpu_kernel``), otherwise in PyTorch's own operators (``linear_plain``), which is also what is exported.
+``cp_vision::linear_pool``, that is the same eagerly, compiled and counted: in float32 by a compiled kernel on the CPU
+where there is a compiler (``cpu_kernel``) and by Triton's on GPUs (``gpu_kernel``), otherwise in PyTorch's own
+operators (``linear_plain``), which is also what is exported.
 
 Shapes: B batch, C channels, H x W grid of the input, h x w grid of the output. ``x_BCHW`` tokens, ``log_weight_BHW`` u,
 ``weight_BHW`` exp(u), ``sigma_Bhw`` supports in pixels, ``gate_C``; the result is ``y_BChw``.
@@ -12,7 +13,6 @@ Shapes: B batch, C channels, H x W grid of the input, h x w grid of the output. 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from . import cpu_kernel
 from .layout import memory_format
-from .linear_plain import is_traced, linear_average, linear_average_gradients
+from .linear_plain import WindowTables, is_traced, linear_average, linear_average_gradients
 from .pyramid import FILTER, axis_cells, count_levels, level_ends
 from .windows import window_taps
 
@@ -79,28 +79,43 @@ def linear_macs(channels: int, grid: tuple[int, int], outputs: int, stride: int,
 
 @torch.library.custom_op("cp_vision::linear_pool", mutates_args=())
 def _linear_pool(x: Tensor, weight: Tensor, sigma: Tensor, gate: Tensor | None, stride: int, levels: int) -> Tensor:
-    kernel = _find_kernel(x, weight, sigma, gate)
-    if kernel is not None:
-        return cpu_kernel.average(kernel, x, weight, sigma, gate, stride, levels)
+    tensors = (x, weight, sigma, gate)
+    if _has_kernel("cpu", *tensors) and (library := cpu_kernel.find_kernel()) is not None:
+        return cpu_kernel.average(library, *tensors, stride, levels)
     full = stride <= 2 and bool((weight > 0).all())
-    return linear_average(x, weight, sigma, gate, stride, levels, full).contiguous(memory_format=memory_format(x))
+    y = linear_average(*tensors, stride, levels, full, _window_sums(*tensors))
+    return y.contiguous(memory_format=memory_format(x))
 
 
 @torch.library.custom_op("cp_vision::linear_pool_gradients", mutates_args=())
 def _linear_pool_gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, sigma: Tensor, gate: Tensor | None, stride: int, levels: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    kernel = _find_kernel(gradient, x, weight, sigma, gate)
-    arguments = (gradient, x, weight, sigma, gate, stride, levels)
-    found = linear_average_gradients(*arguments) if kernel is None else cpu_kernel.average_gradients(kernel, *arguments)
+    tensors = (gradient, x, weight, sigma, gate)
+    if _has_kernel("cpu", *tensors) and (library := cpu_kernel.find_kernel()) is not None:
+        found = cpu_kernel.average_gradients(library, *tensors, stride, levels)
+    else:
+        found = linear_average_gradients(*tensors, stride, levels, _window_sums(*tensors))
     for_x, for_weight, for_sigma, for_gate = found
     for_x = for_x.contiguous(memory_format=memory_format(x))
     return for_x, for_weight, for_sigma, x.new_empty(0) if for_gate is None else for_gate
 
 
-def _find_kernel(*tensors: Tensor | None) -> ctypes.CDLL | None:
-    fits = all(each is None or (each.device.type == "cpu" and each.dtype == torch.float32) for each in tensors)
-    return cpu_kernel.find_kernel() if fits else None
+def _has_kernel(device: str, *tensors: Tensor | None) -> bool:
+    """Whether kernels for this type of device take these tensors."""
+    return all(each is None or (each.device.type == device and each.dtype == torch.float32) for each in tensors)
+
+
+def _window_sums(first: Tensor, *others: Tensor | None) -> type[WindowTables]:
+    """What sums over windows: Triton's kernels where they run, if their order of additions may differ."""
+    if _has_kernel("cuda", first, *others) and not torch.are_deterministic_algorithms_enabled():
+        # Triton comes with PyTorch's builds for GPUs alone.
+        with contextlib.suppress(ImportError):
+            from .gpu_kernel import FusedWindows, is_usable
+
+            if is_usable(first.device):
+                return FusedWindows
+    return WindowTables
 
 
 @_linear_pool.register_fake

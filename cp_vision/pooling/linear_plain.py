@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from .exact import under_transform
 from .pyramid import axis_cells, build_pyramid, level_ends, pyramid_gradient
-from .windows import Windows, find_windows, outer
+from .windows import find_windows, outer
 
 __all__ = [
     "FIRST_FLOOR",
     "FLOOR_STEP",
     "LEAST_TOTAL",
+    "WindowTables",
     "is_traced",
     "linear_average",
     "linear_average_gradients",
@@ -41,8 +42,58 @@ def is_traced() -> bool:
     return torch.compiler.is_exporting() or under_transform()
 
 
+class WindowTables:
+    """Windows as tables of indices and weights, which PyTorch's operators sum over."""
+
+    def __init__(self, grid: tuple[int, int], batch: int, stride: int, levels: int) -> None:
+        self.grid, self.batch, self.stride, self.levels = grid, batch, stride, levels
+
+    def place(self, support_Bhw: Tensor, mass_N: Tensor) -> Tensor:
+        """Place windows of these supports; the mass in each, (T,)."""
+        self._windows = find_windows(support_Bhw, self.grid, self.stride, self.levels)
+        weights = outer(self._windows.rows, self._windows.columns)
+        return _sum_windows(mass_N[:, None], self._windows.cells, weights, self.batch).squeeze(1)
+
+    def average(self, cells_NC: Tensor, inverse_T: Tensor) -> Tensor:
+        """Sums over the windows times ``inverse_T``, (T, C)."""
+        weights = outer(self._windows.rows * inverse_T[:, None], self._windows.columns)
+        return _sum_windows(cells_NC, self._windows.cells, weights, self.batch)
+
+    def gradients(
+        self, gradient_TC: Tensor, cells_NC: Tensor, mass_N: Tensor, inverse_T: Tensor, moved_T: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The averages (T, C), and gradients by the supports (T,), the cells (N, C) and their mass (N,).
+
+        Args:
+            gradient_TC: by the averages.
+            cells_NC: sums of weighted tokens.
+            mass_N: sums of weights.
+            inverse_T: one over the mass in each window.
+            moved_T: whose support was raised until it reached a token, and so has no gradient.
+        """
+        index, rows, columns, row_slopes, column_slopes = self._windows
+        weights = outer(rows * inverse_T[:, None], columns)
+        inverse = inverse_T.masked_fill(moved_T, 0.0)[:, None]
+        slopes = outer(row_slopes * inverse, columns) + outer(rows * inverse, column_slopes)
+        average_TC = _sum_windows(cells_NC, index, weights, self.batch)
+        along_T = (gradient_TC * average_TC).sum(1)
+        mass_slope_T = _sum_windows(mass_N[:, None], index, slopes, self.batch).squeeze(1)
+        slope_TC = _sum_windows(cells_NC, index, slopes, self.batch)
+        for_support_T = (gradient_TC * slope_TC).sum(1) - along_T * mass_slope_T
+        for_cells_NC = _scatter(index, weights, gradient_TC, len(cells_NC))
+        for_mass_N = _scatter(index, weights, -along_T[:, None], len(cells_NC)).squeeze(1)
+        return average_TC, for_support_T, for_cells_NC, for_mass_N
+
+
 def linear_average(
-    x_BCHW: Tensor, weight_BHW: Tensor, sigma_Bhw: Tensor, gate_C: Tensor | None, stride: int, levels: int, full: bool
+    x_BCHW: Tensor,
+    weight_BHW: Tensor,
+    sigma_Bhw: Tensor,
+    gate_C: Tensor | None,
+    stride: int,
+    levels: int,
+    full: bool,
+    kind: type[WindowTables] = WindowTables,
 ) -> Tensor:
     """Average the tokens around every output, and mix them with the tokens themselves where there is a gate.
 
@@ -54,11 +105,12 @@ def linear_average(
         stride: pixels between outputs.
         levels: number of levels.
         full: whether every output has a token within reach; if not, that is seen to.
+        kind: what sums over windows.
     """
     cells_NC, mass_N = _cells(x_BCHW, weight_BHW, levels)
-    windows, inverse_T = _windows(x_BCHW, mass_N, sigma_Bhw, stride, levels, full)
-    weights = outer(windows.rows * inverse_T[:, None], windows.columns)
-    average_TC = _sum_windows(cells_NC, windows.cells, weights, x_BCHW.shape[0])
+    windows = kind((x_BCHW.shape[2], x_BCHW.shape[3]), x_BCHW.shape[0], stride, levels)
+    inverse_T, _ = _reach(windows, mass_N, sigma_Bhw, full)
+    average_TC = windows.average(cells_NC, inverse_T)
     y_BChw = average_TC.unflatten(0, sigma_Bhw.shape).permute(0, 3, 1, 2)
     return y_BChw if gate_C is None else torch.lerp(x_BCHW, y_BChw, gate_C[:, None, None])
 
@@ -71,23 +123,19 @@ def linear_average_gradients(
     gate_C: Tensor | None,
     stride: int,
     levels: int,
+    kind: type[WindowTables] = WindowTables,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients by the four tensors of :func:`linear_average`, given that by its result."""
     cells_NC, mass_N = _cells(x_BCHW, weight_BHW, levels)
-    windows, inverse_T = _windows(x_BCHW, mass_N, sigma_Bhw, stride, levels, False)
-    index, inverse = windows.cells, inverse_T[:, None]
-    weights = outer(windows.rows * inverse, windows.columns)
-    slopes = outer(windows.row_slopes * inverse, windows.columns) + outer(windows.rows * inverse, windows.column_slopes)
+    windows = kind((x_BCHW.shape[2], x_BCHW.shape[3]), x_BCHW.shape[0], stride, levels)
+    inverse_T, moved_T = _reach(windows, mass_N, sigma_Bhw, False)
     given_TC = gradient_BChw.permute(0, 2, 3, 1).flatten(0, 2)
-    average_TC = _sum_windows(cells_NC, index, weights, x_BCHW.shape[0])
     gated_TC = given_TC if gate_C is None else given_TC * gate_C
-    along_T = (gated_TC * average_TC).sum(1)
-    mass_slope_T = _sum_windows(mass_N[:, None], index, slopes, x_BCHW.shape[0]).squeeze(1)
-    for_sigma_T = (gated_TC * _sum_windows(cells_NC, index, slopes, x_BCHW.shape[0])).sum(1) - along_T * mass_slope_T
-    for_cells_NC = _scatter(index, weights, gated_TC, len(cells_NC))
-    for_mass_N = _scatter(index, weights, -along_T[:, None], len(cells_NC))
+    average_TC, for_sigma_T, for_cells_NC, for_mass_N = windows.gradients(
+        gated_TC, cells_NC, mass_N, inverse_T, moved_T
+    )
     for_tokens = _map_gradient(for_cells_NC, x_BCHW.shape, levels)
-    for_weight = _map_gradient(for_mass_N, (len(x_BCHW), 1, *x_BCHW.shape[2:]), levels).squeeze(1)
+    for_weight = _map_gradient(for_mass_N[:, None], (len(x_BCHW), 1, *x_BCHW.shape[2:]), levels).squeeze(1)
     for_x, for_gate = for_tokens * weight_BHW[:, None], None
     if gate_C is not None:
         for_x = for_x + gradient_BChw * (1 - gate_C)[:, None, None]
@@ -103,32 +151,20 @@ def _cells(x_BCHW: Tensor, weight_BHW: Tensor, levels: int) -> tuple[Tensor, Ten
     return cells, torch.cat([level.flatten(1) for level in mass], 1).flatten()
 
 
-def _windows(
-    x_BCHW: Tensor, mass_N: Tensor, sigma_Bhw: Tensor, stride: int, levels: int, full: bool
-) -> tuple[Windows, Tensor]:
-    """The windows of all outputs, and one over the mass in each, (T,)."""
-    grid = (x_BCHW.shape[2], x_BCHW.shape[3])
-
-    def place(support: Tensor) -> tuple[Windows, Tensor]:
-        windows = find_windows(support, grid, stride, levels)
-        weights = outer(windows.rows, windows.columns)
-        return windows, _sum_windows(mass_N[:, None], windows.cells, weights, x_BCHW.shape[0]).squeeze(1)
-
-    windows, total = place(sigma_Bhw)
-    floor, support = FIRST_FLOOR, sigma_Bhw
-    while not full and floor <= level_ends(levels)[-1]:
+def _reach(windows: WindowTables, mass_N: Tensor, sigma_Bhw: Tensor, full: bool) -> tuple[Tensor, Tensor]:
+    """Place the windows; one over the mass in each, and whose support was raised for that, (T,) both."""
+    total, support = windows.place(sigma_Bhw, mass_N), sigma_Bhw
+    floor = FIRST_FLOOR
+    while not full and floor <= level_ends(windows.levels)[-1]:
         short = total.view_as(support) < LEAST_TOTAL
         if not is_traced() and not short.any():
             break
         support = torch.where(short, support.clamp_min(floor), support)
-        windows, total = place(support)
+        total = windows.place(support, mass_N)
         floor *= FLOOR_STEP
-    if not full:
-        moved = (support != sigma_Bhw).view(-1, 1)
-        slopes = (slope.masked_fill(moved, 0.0) for slope in (windows.row_slopes, windows.column_slopes))
-        windows = Windows(*windows[:3], *slopes)
     nothing = total < LEAST_TOTAL
-    return windows, total.masked_fill(nothing, 1.0).reciprocal().masked_fill(nothing, 0.0)
+    inverse = total.masked_fill(nothing, 1.0).reciprocal().masked_fill(nothing, 0.0)
+    return inverse, (support > sigma_Bhw).flatten()
 
 
 def _sum_windows(cells_NC: Tensor, index: Tensor, weights: Tensor, batch: int) -> Tensor:

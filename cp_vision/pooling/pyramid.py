@@ -15,13 +15,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["FILTER", "axis_cells", "build_pyramid", "count_levels", "level_ends", "level_variance", "pyramid_gradient"]
+__all__ = [
+    "FILTER",
+    "LEVEL_END",
+    "axis_cells",
+    "build_pyramid",
+    "count_levels",
+    "level_ends",
+    "level_variance",
+    "pyramid_gradient",
+]
 
 FILTER = (1, 5, 10, 10, 5, 1)
 
 # A level serves supports up to so many of its cells: there its window becomes too small, and the next level's cells
 # are no longer too coarse.
-_LEVEL_END = 1.75
+LEVEL_END = 1.75
 
 
 def count_levels(sigma_max: float) -> int:
@@ -34,7 +43,7 @@ def count_levels(sigma_max: float) -> int:
 
 def level_ends(count: int) -> list[float]:
     """Largest support in pixels that is read off each of so many levels."""
-    return [_LEVEL_END * 2.0**level for level in range(count)]
+    return [LEVEL_END * 2.0**level for level in range(count)]
 
 
 def level_variance(level: int) -> float:
