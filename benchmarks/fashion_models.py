@@ -35,7 +35,7 @@ from cp_vision.recipes import Recipe
 from cp_vision.shared.command_line import run_command
 from cp_vision.shared.errors import UserError
 
-__all__ = ["MODELS", "SIZE", "trained_on_fashion"]
+__all__ = ["MODELS", "SIZE", "train_on_fashion", "trained_on_fashion"]
 
 SIZE = 28
 
@@ -110,13 +110,18 @@ def trained_on_fashion(name: str, data_dir: Path) -> nn.Module:
     return load_or_train(MODELS[name](), data_dir / f"{name}.safetensors", lambda model: _train(name, model, data_dir))
 
 
-def _train(name: str, model: Any, data_dir: Path) -> None:
+def train_on_fashion(name: str, model: nn.Module, data_dir: Path, share: float = 1.0) -> None:
+    """Train a model in place by the recipe of one of ``MODELS``, in a share of its epochs."""
     fill(data_dir)
-    recipe = Recipe(**_SHARED, **_SETTINGS[name])
+    settings = {**_SETTINGS[name], "epochs": max(1, round(share * _SETTINGS[name]["epochs"]))}
+    train(name, model, *open_split(data_dir, True), SIZE, Recipe(**_SHARED, **settings), _UPDATES)
+
+
+def _train(name: str, model: Any, data_dir: Path) -> None:
     if isinstance(model, VisionTransformer):
         # Half of the patches an update, in half the time (Liu et al., 2022, arXiv 2208.07220).
         model.patch_drop = PatchDropout(0.5)
-    train(name, model, *open_split(data_dir, True), SIZE, recipe, _UPDATES)
+    train_on_fashion(name, model, data_dir)
     if isinstance(model, VisionTransformer):
         model.patch_drop = nn.Identity()
 
