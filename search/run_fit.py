@@ -136,7 +136,20 @@ class FitSearch:
             if tell is not None:
                 tell(done, total, what)
 
-        found = compress(
+        def write(found: Compressed) -> None:
+            """The newest model, and tables of all so far."""
+            self._write_model(found)
+            values = values_of(
+                found,
+                found.blocks,
+                base=config.base,
+                dataset=self.recipe.dataset or str(self.recipe.data_dir or ""),
+                test_images=len(self.test),
+                command=hide_password(config.command),
+            )
+            write_fit_results(joined(old, values), self.output)
+
+        return compress(
             self.model,
             self.images,
             [budget.text for budget in self.budgets],
@@ -147,25 +160,18 @@ class FitSearch:
             batch_sizes=_BATCH_SIZES,
             folder=self.output / LIBRARY,
             progress=note,
+            on_budget=write,
         )
-        command = hide_password(config.command)
-        for point in found.points:
-            folder = self.output / point.budget
-            files = {
-                "metrics.json": json.dumps(point_values(point, found), indent=2) + "\n",
-                "README.md": model_card(point, found, config.base, folder, command),
-            }
-            save_model(point.model, folder, data_config(point.model, self.recipe), self.train.classes, files)
-        values = values_of(
-            found,
-            found.blocks,
-            base=config.base,
-            dataset=self.recipe.dataset or str(self.recipe.data_dir or ""),
-            test_images=len(self.test),
-            command=command,
-        )
-        write_fit_results(joined(old, values), self.output)
-        return found
+
+    def _write_model(self, found: Compressed) -> None:
+        """The folder of the last budget that was found."""
+        point = found.points[-1]
+        folder = self.output / point.budget
+        files = {
+            "metrics.json": json.dumps(point_values(point, found), indent=2) + "\n",
+            "README.md": model_card(point, found, self.config.base, folder, hide_password(self.config.command)),
+        }
+        save_model(point.model, folder, data_config(point.model, self.recipe), self.train.classes, files)
 
     def _open_base(self) -> FitBase:
         return FitBase(self.config, self._architecture, self.recipe, self.output / BASE)

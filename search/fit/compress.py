@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def compress(
     batch_sizes: Sequence[int] = (),
     folder: str | Path | None = None,
     progress: Tell | None = None,
+    on_budget: Callable[[Compressed], None] | None = None,
 ) -> Compressed:
     """Make a trained model cheaper: replace or leave out blocks and halves of blocks, within a budget of MACs.
 
@@ -81,6 +83,7 @@ def compress(
         folder: keeps the library: a call that was stopped goes on from there, and another budget takes seconds. It
             must be of the same model and images. None takes a temporary one.
         progress: called with done, total and what is being done.
+        on_budget: called with what was found so far, after each budget.
 
     Returns:
         A model for each budget, its architecture, its counterparts, and the table of all options.
@@ -102,7 +105,7 @@ def compress(
     for size in batch_sizes:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise UserError(f"batch_sizes {size!r} must be whole numbers, 1 or more")
-    for name, function in (("score", score), ("evaluate", evaluate), ("progress", progress)):
+    for name, function in (("score", score), ("evaluate", evaluate), ("progress", progress), ("on_budget", on_budget)):
         if function is not None and not callable(function):
             raise UserError(f"{name} {function!r} must be a function")
     budgets = read_sweep(budget)
@@ -135,24 +138,26 @@ def compress(
         if evaluate is not None:
             with watch("evaluation"):
                 accuracy = evaluated(evaluate, bench.model)
-        points = []
+        found = Compressed(
+            base=_name(model),
+            base_costs=library.base_costs,
+            base_accuracy=accuracy,
+            measure=bench.measure,
+            images=of_images.count,
+            held_out=sum(len(batch) for batch in of_images.held_out),
+            points=(),
+            options=tuple(library.options),
+            blocks=tuple(bench.blocks),
+            seconds=watch.seconds,
+            base_rates={} if throughput is None else throughput.of_base,
+        )
         for i, one in enumerate(budgets):
-            points.append(chooser.point(one))
+            found = replace(found, points=(*found.points, chooser.point(one)))
+            if on_budget is not None:
+                on_budget(found)
             if progress is not None:
                 progress(i + 1, len(budgets), f"budget {one.text}")
-    return Compressed(
-        base=_name(model),
-        base_costs=library.base_costs,
-        base_accuracy=accuracy,
-        measure=bench.measure,
-        images=of_images.count,
-        held_out=sum(len(batch) for batch in of_images.held_out),
-        points=tuple(points),
-        options=tuple(library.options),
-        blocks=tuple(bench.blocks),
-        seconds=watch.seconds,
-        base_rates={} if throughput is None else throughput.of_base,
-    )
+    return found
 
 
 def _name(model: Any) -> str:

@@ -19,8 +19,10 @@ from timm.models import save_for_hf
 
 from cp_vision import count_macs
 from cp_vision.recipes.data.digits import Digits
+from cp_vision.search import SearchConfig
 from cp_vision.search.cli.main import main
 from cp_vision.search.fit.accuracy import evaluated
+from cp_vision.search.run_fit import FitSearch
 
 ARGUMENTS = {"img_size": 32, "patch_size": 8, "depth": 3, "num_classes": 10}
 MODEL_KWARGS = ["--model-kwargs", "patch_size=8", "depth=3"]
@@ -116,6 +118,32 @@ def test_a_finished_search_is_looked_at_and_gone_on_with(found, capsys):
     assert (found / "0.6x" / "model.safetensors").read_bytes() == before
     # Of another evaluator it is another search.
     assert main(["test_vit", "--budget", "0.6x", "--output", str(found)]) == 2
+
+
+def test_a_budget_is_there_before_the_next_is_looked_for(found, weights, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(found, out)
+    config = SearchConfig(
+        base="test_vit",
+        model_kwargs={"patch_size": 8, "depth": 3},
+        weights=f"local-dir:{weights.parent}",
+        evaluator="fit",
+        fit_images=32,
+        budget="0.9x,0.8x",
+        output=out,
+    )
+
+    def stop(done, total, what):
+        if what == "budget 0.9x":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FitSearch(config).run(stop)
+    timm.create_model(f"local-dir:{out / '0.9x'}", pretrained=True)
+    assert not (out / "0.8x").exists()
+    points = json.loads((out / "results.json").read_text())["points"]
+    assert [point["budget"] for point in points] == ["0.9x", "0.6x"]
+    assert "0.9x" in (out / "report.html").read_text()
 
 
 @pytest.mark.slow
