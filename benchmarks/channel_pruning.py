@@ -1,6 +1,7 @@
 """The rival of stand-ins: channels, heads and hidden units pruned by Torch-Pruning, to the same MACs.
 
-The widths between blocks stay, so that what is pruned can be distilled by the base's last features as stand-ins are.
+The widths between blocks stay, so that what is pruned can be fitted and distilled to the base's features as stand-ins
+are; in EfficientNets they may be pruned as well.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from torch.optim.swa_utils import update_bn
 from cp_vision import count_macs
 from cp_vision.anatomy.replacement import Replacement
 
-__all__ = ["IMPORTANCES", "pruned"]
+__all__ = ["IMPORTANCES", "pruned", "read_outs"]
 
 IMPORTANCES = ("magnitude", "taylor")
 _STEPS = 12
 
 
-def pruned(base: nn.Module, images: Tensor, limit: int, importance: str) -> list[nn.Module]:
+def pruned(base: nn.Module, images: Tensor, limit: int, importance: str, inner: bool = True) -> list[nn.Module]:
     """The base with the least of its channels pruned that brings it within a budget.
 
     Args:
@@ -33,6 +34,7 @@ def pruned(base: nn.Module, images: Tensor, limit: int, importance: str) -> list
         limit: MACs of one image at most.
         importance: of ``IMPORTANCES``: norms of weights, or a first-order Taylor expansion of the loss of the base's
             own classes.
+        inner: whether the widths between an EfficientNet's blocks stay.
 
     Returns:
         The model in eval mode, as it is and with BatchNorms recalibrated; nothing where even 95 % of channels are not
@@ -41,7 +43,7 @@ def pruned(base: nn.Module, images: Tensor, limit: int, importance: str) -> list
     low, high, found = 0.0, 0.95, None
     for _ in range(_STEPS):
         ratio = (low + high) / 2
-        model = _pruned(base, images, ratio, importance)
+        model = _pruned(base, images, ratio, importance, inner)
         if count_macs(model) <= limit:
             found, high = model, ratio
         else:
@@ -53,7 +55,14 @@ def pruned(base: nn.Module, images: Tensor, limit: int, importance: str) -> list
     return [found, recalibrated.eval()]
 
 
-def _pruned(base: nn.Module, images: Tensor, ratio: float, importance: str) -> nn.Module:
+def read_outs(base: Any) -> list[str]:
+    """Names of the layers that end what is pruned inside: halves of blocks, or blocks, from input to output."""
+    ends = {id(part) for part in _between_blocks(base, True)} - {id(base.get_classifier())}
+    inner = [(name, part) for name, part in base.named_modules() if name.startswith(("blocks.", "layer"))]
+    return [name for name, part in inner if id(part) in ends and "downsample" not in name]
+
+
+def _pruned(base: nn.Module, images: Tensor, ratio: float, importance: str, inner: bool) -> nn.Module:
     import torch_pruning
 
     model: Any = copy.deepcopy(base)
@@ -71,7 +80,7 @@ def _pruned(base: nn.Module, images: Tensor, ratio: float, importance: str) -> n
         importance=measures[importance](),
         global_pruning=True,
         pruning_ratio=ratio,
-        ignored_layers=_between_blocks(model),
+        ignored_layers=_between_blocks(model, inner),
         num_heads={attention.qkv: attention.num_heads for attention in attentions},
         # Of a head's dimensions, in all heads of a block alike: heads are pruned by a ratio of each block alone.
         prune_head_dims=True,
@@ -90,7 +99,7 @@ def _pruned(base: nn.Module, images: Tensor, ratio: float, importance: str) -> n
     return model.eval()
 
 
-def _between_blocks(model: Any) -> Sequence[nn.Module]:
+def _between_blocks(model: Any, inner: bool) -> Sequence[nn.Module]:
     """Layers whose widths are those between blocks, and the classes: they stay."""
     kept: list[nn.Module] = [model.get_classifier()]
     if hasattr(model, "patch_embed"):
@@ -104,6 +113,9 @@ def _between_blocks(model: Any) -> Sequence[nn.Module]:
         kept += [part for stand_in in stand_ins for part in stand_in.modules()]
     elif hasattr(model, "conv_head"):
         kept.append(model.conv_head)
+        if inner:
+            # The last convolution of each block.
+            kept += [[part for part in block.modules() if isinstance(part, nn.Conv2d)][-1] for block in _blocks(model)]
     else:
         # Those that add to a stage's map.
         for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
@@ -111,3 +123,8 @@ def _between_blocks(model: Any) -> Sequence[nn.Module]:
                 kept.append(block.conv2 if getattr(block, "conv3", None) is None else block.conv3)
                 kept += [part for part in getattr(block.downsample, "modules", tuple)() if isinstance(part, nn.Conv2d)]
     return kept
+
+
+def _blocks(model: Any) -> list[nn.Module]:
+    """An EfficientNet's."""
+    return [block for stage in model.blocks for block in stage]

@@ -4,9 +4,10 @@
 
 DINOv2's ViT-S/14 fine-tuned on solar cells (packages of the ``bench`` extra) on 256 images, or the ViT and the ResNet
 that were trained on Fashion-MNIST on 512; their weights are made where ``DIR`` lacks them. One base at a time: a
-quarter of an hour of a core for ViT-S, minutes for the others. With ``--pruning`` also Torch-Pruning's channels at the
-same budgets (``pip install torch-pruning==1.6.1``), the better by divergence of two importances. Writes
-``results/compress_BASE.csv``, and ``results/compress.md`` of all bases that were measured.
+quarter of an hour of a core for ViT-S, minutes for the others. ``--parts pruning`` measures Torch-Pruning's channels at
+the same budgets (``pip install torch-pruning==1.6.1``), the best by divergence of two importances, as it leaves them
+and with our least squares for the layers behind them. Writes ``results/compress_BASE.csv``, and
+``results/compress.md`` of all bases that were measured.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from benchmarks.channel_pruning import IMPORTANCES, pruned
+from benchmarks.channel_pruning import IMPORTANCES, pruned, read_outs
 from benchmarks.compress_report import report
 from benchmarks.elpv import elpv_images, elpv_labels, elpv_split
 from benchmarks.elpv_models import MODELS as OF_ELPV
@@ -41,6 +42,7 @@ from benchmarks.elpv_models import finetuned_on_elpv
 from benchmarks.fashion_mnist import fill, open_split
 from benchmarks.fashion_models import trained_on_fashion
 from benchmarks.package_files import INSTALL
+from benchmarks.refit_read_outs import refit_read_outs
 from benchmarks.replacement_report import read_csv
 from cp_vision import count_macs
 from cp_vision.search import Compressed, compress
@@ -52,6 +54,7 @@ from cp_vision.search.fit.workbench import Workbench
 from cp_vision.shared.command_line import run_command
 
 RESULTS = Path(__file__).parent / "results"
+PARTS = ("all kinds", "no parts", "pruning")
 BUDGETS = {
     "elpv_dinov2": ("0.75x", "0.6x", "0.5x", "0.4x", "0.3x"),
     "elpv_lite0": ("0.9x", "0.8x", "0.7x", "0.6x", "0.5x"),
@@ -166,18 +169,23 @@ def measure_pruning(name: str, case: Case, budgets: Sequence[str]) -> list[Row]:
     images = Images(case.unlabelled, case.model, len(case.unlabelled))
     bench, base_macs = Workbench(sized(case.model, images), images), count_macs(case.model)
     fitted = torch.cat(list(FitImages(images)))
-    rows = []
+    rows, names = [], read_outs(case.model)
     for budget in budgets:
         limit = int(float(budget.rstrip("x")) * base_macs)
         found = [(one, model) for one in IMPORTANCES for model in pruned(case.model, fitted, limit, one)]
-        scored = [(bench.score_model(model), one, model) for one, model in found]
-        if not scored:
-            continue
-        score, importance, model = min(scored, key=lambda entry: entry[0])
-        accuracy: Any = evaluated(partial(_right, case), model)
-        own = (count_macs(model) / base_macs, score, accuracy.value, accuracy.error, len(case.test), False, importance)
-        rows.append(Row(name, images.count, budget, "Torch-Pruning", *own))
-        print(f"{budget}: Torch-Pruning, {importance}: {own[0]:.3f}x, KL {score:.4g}, {accuracy}", flush=True)
+        refitted = [(one, refit_read_outs(model, bench.model, fitted, names)) for one, model in found]
+        if hasattr(case.model, "conv_head"):
+            found += [(one, model) for one in IMPORTANCES for model in pruned(case.model, fitted, limit, one, False)]
+        for form, made in (("Torch-Pruning", found), ("Torch-Pruning, refitted", refitted)):
+            scored = [(bench.score_model(model), one, model) for one, model in made]
+            if not scored:
+                continue
+            score, importance, model = min(scored, key=lambda entry: entry[0])
+            accuracy: Any = evaluated(partial(_right, case), model)
+            share = count_macs(model) / base_macs
+            own = (share, score, accuracy.value, accuracy.error, len(case.test), False, importance)
+            rows.append(Row(name, images.count, budget, form, *own))
+            print(f"{budget}: {form}, {importance}: {share:.3f}x, KL {score:.4g}, {accuracy}", flush=True)
     return rows
 
 
@@ -188,16 +196,17 @@ def _right(case: Case, model: nn.Module) -> Tensor:
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows; those of a file's other budgets stay in it."""
+    """Write rows; those of a file's other budgets and forms stay in it."""
     new = [[f"{value:.5g}" if isinstance(value, float) else str(value) for value in row] for row in rows]
-    budgets = {row.budget for row in rows}
-    old = [[row.get(name, "") for name in Row._fields] for row in read_csv(path) if row["budget"] not in budgets]
-    base, *others = new
+    seen = {(row.budget, row.form) for row in rows}
+    known = [row for row in read_csv(path) if (row["budget"], row["form"]) not in seen]
+    old = [[row.get(name, "") for name in Row._fields] for row in known]
     column = Row._fields.index("budget")
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Row._fields)
-        writer.writerows([base, *sorted([*others, *old], key=lambda row: -float(row[column].rstrip("x")))])
+        # That of the base has no budget, and is the first.
+        writer.writerows(sorted([*new, *old], key=lambda row: -float(row[column].rstrip("x") or "inf")))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -209,8 +218,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--base", choices=CASES, required=True)
     parser.add_argument("--budgets", nargs="+", help="of these alone; what was measured of others stays")
     parser.add_argument("--tries", type=int, default=12, help="candidates with real scores for each choice")
-    parser.add_argument("--without-parts", action="store_true", help="maps and pools alone as well, no part kept")
-    parser.add_argument("--pruning", action="store_true", help="Torch-Pruning as well")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS[:1], help="what is measured; figures of the others stay"
+    )
     parser.add_argument("--library", type=Path, help="keep the fitted stand-ins in this folder")
     arguments = parser.parse_args(argv)
     name = arguments.base
@@ -221,25 +231,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{time.process_time() - begin:6.0f} s of a core: {done} of {total}, {what}", flush=True)
 
     budgets = arguments.budgets or BUDGETS[name]
-    rows, result = measure(name, case, budgets, folder=arguments.library, tries=arguments.tries, progress=tell)
-    print(result, result.table(), sep="\n\n", flush=True)
-    if arguments.without_parts:
+    rows: list[Row] = []
+    if "all kinds" in arguments.parts:
+        rows, result = measure(name, case, budgets, folder=arguments.library, tries=arguments.tries, progress=tell)
+        print(result, result.table(), sep="\n\n", flush=True)
+        spent = time.process_time() - begin, time.perf_counter() - wall
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{spent[0]:.0f} s of a core, {spent[1]:.0f} s, peak memory {peak:.0f} MiB of the whole process")
+        steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in result.seconds.items())
+        about = RESULTS / f"compress_{name}.txt"
+        # A line for each run: its costs.
+        runs = about.read_text().partition("\n\n")[0].splitlines() if arguments.budgets and about.exists() else []
+        runs.append(
+            f"- {', '.join(budgets)}: {spent[0]:.0f} s of processor time, {torch.get_num_threads()} threads; "
+            f"s by step: {steps}; peak memory {peak:.0f} MiB"
+        )
+        about.write_text("\n".join(runs) + f"\n\n{result.table()}\n")
+    if "no parts" in arguments.parts:
         rows += without_parts(name, case, budgets, arguments.tries)
-    if arguments.pruning:
+    if "pruning" in arguments.parts:
         rows += measure_pruning(name, case, budgets)
-    spent = time.process_time() - begin, time.perf_counter() - wall
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{spent[0]:.0f} s of a core, {spent[1]:.0f} s, peak memory {peak:.0f} MiB of the whole process")
     _write(RESULTS / f"compress_{name}.csv", rows)
-    steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in result.seconds.items())
-    about = RESULTS / f"compress_{name}.txt"
-    # A line for each run: its costs.
-    runs = about.read_text().partition("\n\n")[0].splitlines() if arguments.budgets and about.exists() else []
-    runs.append(
-        f"- {', '.join(budgets)}: {spent[0]:.0f} s of processor time, {torch.get_num_threads()} threads; "
-        f"s by step: {steps}; peak memory {peak:.0f} MiB"
-    )
-    about.write_text("\n".join(runs) + f"\n\n{result.table()}\n")
     date = f"{datetime.datetime.now(datetime.UTC):%d %B %Y}"
     report(RESULTS, list(CASES), f"torch {torch.__version__}, timm {timm.__version__}, {date}")
 

@@ -11,6 +11,7 @@ __all__ = ["report", "tables"]
 
 _FORMS = {
     "Torch-Pruning": "channels, Torch-Pruning",
+    "Torch-Pruning, refitted": "these with our least squares",
     "drop only": "blocks dropped",
     "no pools": "without pools",
     "no parts": "maps and pools, no part kept",
