@@ -41,9 +41,10 @@ def pruned(base: nn.Module, images: Tensor, limit: int, importance: str, inner: 
         enough.
     """
     low, high, found = 0.0, 0.95, None
+    gradients = _gradients(base, images) if importance == "taylor" else {}
     for _ in range(_STEPS):
         ratio = (low + high) / 2
-        model = _pruned(base, images, ratio, importance, inner)
+        model = _pruned(base, images[:1], ratio, importance, inner, gradients)
         if count_macs(model) <= limit:
             found, high = model, ratio
         else:
@@ -62,10 +63,24 @@ def read_outs(base: Any) -> list[str]:
     return [name for name, part in inner if id(part) in ends and "downsample" not in name]
 
 
-def _pruned(base: nn.Module, images: Tensor, ratio: float, importance: str, inner: bool) -> nn.Module:
+def _gradients(base: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Of the loss of the base's own classes, by name."""
+    model = copy.deepcopy(base)
+    for batch in images.split(32):
+        with torch.no_grad():
+            classes = base(batch).argmax(1)
+        F.cross_entropy(model(batch), classes).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def _pruned(
+    base: nn.Module, image: Tensor, ratio: float, importance: str, inner: bool, gradients: dict[str, Tensor]
+) -> nn.Module:
     import torch_pruning
 
     model: Any = copy.deepcopy(base)
+    for name, gradient in gradients.items():
+        model.get_parameter(name).grad = gradient.clone()
     attentions = [part for part in model.modules() if isinstance(part, Attention)]
     for attention in attentions:
         # Its graph can't be followed otherwise.
@@ -76,7 +91,7 @@ def _pruned(base: nn.Module, images: Tensor, ratio: float, importance: str, inne
     }
     pruner = torch_pruning.pruner.BasePruner(
         model,
-        images[:1],
+        image,
         importance=measures[importance](),
         global_pruning=True,
         pruning_ratio=ratio,
@@ -85,12 +100,6 @@ def _pruned(base: nn.Module, images: Tensor, ratio: float, importance: str, inne
         # Of a head's dimensions, in all heads of a block alike: heads are pruned by a ratio of each block alone.
         prune_head_dims=True,
     )
-    if importance == "taylor":
-        model.zero_grad()
-        for batch in images.split(32):
-            with torch.no_grad():
-                classes = base(batch).argmax(1)
-            F.cross_entropy(model(batch), classes).backward()
     pruner.step()
     for attention in attentions:
         attention.attn_dim = attention.qkv.out_features // 3
