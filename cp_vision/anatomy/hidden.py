@@ -45,6 +45,11 @@ class Hidden:
         return self.kept.size // self.parts if isinstance(self.kept, KeptChannels) else 1
 
     @property
+    def head_channels(self) -> int:
+        """Of each head, where heads can keep some of them; 0 elsewhere."""
+        return self.kept.thinnable if isinstance(self.kept, KeptHeads) else 0
+
+    @property
     def sums(self) -> int:
         """Of how many values products must be summed to choose what to keep: what is read, and what filters read."""
         kept = self.kept

@@ -54,6 +54,7 @@ class Place:
         parts: how many hidden units, heads or channels of its middle it has that could stay, see
             :func:`cp_vision.anatomy.hidden.hidden_of`; of filters in groups, how many of these; 0 where not known.
         part_size: how many channels of the middle one of them has; 1 of hidden units and heads.
+        head_channels: channels of a head, where heads can keep some of theirs; 0 elsewhere.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Place:
     macs: int
     parts: int
     part_size: int
+    head_channels: int
 
 
 def find_places(model: nn.Module, names: Sequence[str]) -> list[Place]:
@@ -250,7 +252,7 @@ def _run(
                 f"replace {name!r}: {path!r} has a map of another shape than {paths[0]!r}; end the run there"
             )
     shape = calls[0].input
-    parts, part_size = _parts(calls[0].module) if len(calls) == 1 else (0, 1)
+    parts, part_size, head_channels = _parts(calls[0].module) if len(calls) == 1 else (0, 1, 0)
     place = partial(
         Place,
         name=name,
@@ -263,6 +265,7 @@ def _run(
         macs=sum(call.macs() for call in calls),
         parts=parts,
         part_size=part_size,
+        head_channels=head_channels,
     )
     if first.layout == "tokens":
         if patches is None or shape[0] - math.prod(patches) < 0:
@@ -280,7 +283,7 @@ def _half(name: str, block: Block, call: Call, around: Call, patches: tuple[int,
             f"replace {name!r}: it maps {shape or 'nothing'} to {call.output or 'nothing'}, called {call.calls} times; "
             "what maps one tensor to one of the same shape, once, can be replaced"
         )
-    parts, part_size = _parts(call.module)
+    parts, part_size, head_channels = _parts(call.module)
     place = partial(
         Place,
         name=name,
@@ -292,6 +295,7 @@ def _half(name: str, block: Block, call: Call, around: Call, patches: tuple[int,
         macs=call.macs(),
         parts=parts,
         part_size=part_size,
+        head_channels=head_channels,
     )
     of_map = around.input[1:] if block.layout == "NCHW" else around.input[:2]
     if len(shape) == 3:
@@ -312,10 +316,10 @@ def _half(name: str, block: Block, call: Call, around: Call, patches: tuple[int,
     raise UserError(f"replace {name!r}: where its {shape} tokens lie is not known; replace the whole block")
 
 
-def _parts(module: nn.Module) -> tuple[int, int]:
-    """How many parts of its middle could stay, and their size."""
+def _parts(module: nn.Module) -> tuple[int, int, int]:
+    """How many parts of its middle could stay, their size, and channels of a head that can keep some."""
     hidden = hidden_of(module)
-    return (0, 1) if hidden is None else (hidden.parts, hidden.part_size)
+    return (0, 1, 0) if hidden is None else (hidden.parts, hidden.part_size, hidden.head_channels)
 
 
 def _window_size(block: Any) -> tuple[int, int] | None:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from ..anatomy.hidden import Hidden, hidden_of
 from ..layers.kept_channels import KeptChannels
 from ..layers.kept_filters import KeptFilters
+from ..layers.kept_heads import KeptHeads
 from .greedy import greedy
 from .narrowing import Narrowing
+from .thin_heads import thin_heads
 
 __all__ = ["KeptSums", "keep_best"]
 
@@ -73,26 +75,40 @@ class KeptSums:
         The next one is always that which, beside a linear map of the token and those before, leaves least of the
         output's variance.
         """
-        rows = self._zz[-1, -1]
-        zz_ZZ, zh_ZH = self._zz / rows, self._zh / rows
-        zz_ZZ.diagonal()[:-1].add_(_RIDGE * zz_ZZ.diagonal()[:-1].mean().clamp_min(1e-300))
-        # What tokens don't explain of them.
-        left_HH = self._hh / rows - zh_ZH.mT @ torch.linalg.solve(zz_ZZ, zh_ZH)
+        left_HH = self._left()
         return greedy(left_HH, self.hidden.out.to(left_HH), self.hidden.parts, count)
 
     def some(self, which: Tensor) -> nn.Module:
         """The middle with the parts of these numbers."""
         return self.hidden.kept.some(which) if self._narrowing is None else self._narrowing.some(which)
 
+    def thin(self, which: Tensor, channels: int) -> KeptHeads:
+        """The heads of these numbers with so many channels each."""
+        kept = cast("KeptHeads", self.hidden.kept)
+        d = kept.thinnable
+        features = (d * which[:, None] + torch.arange(d, device=which.device)).flatten()
+        left_HH, out_CH = self._left()[features][:, features], self.hidden.out[:, features]
+        return thin_heads(kept.some(which), channels, self._zz / self._zz[-1, -1], left_HH, out_CH)
+
+    def _left(self) -> Tensor:
+        """Covariance of the features that tokens don't explain."""
+        rows = self._zz[-1, -1]
+        zz_ZZ, zh_ZH = self._zz / rows, self._zh / rows
+        zz_ZZ.diagonal()[:-1].add_(_RIDGE * zz_ZZ.diagonal()[:-1].mean().clamp_min(1e-300))
+        return self._hh / rows - zh_ZH.mT @ torch.linalg.solve(zz_ZZ, zh_ZH)
+
 
 def keep_best(stand_ins: Sequence[Any], sums: KeptSums) -> None:
     """Let stand-ins of one module keep the most worthwhile parts, each as many as it has."""
     hidden = sums.hidden
-    counts = [one.kept.size * hidden.parts // hidden.kept.size for one in stand_ins]
+    all_heads = isinstance(hidden.kept, KeptHeads)
+    counts = [one.kept.heads if all_heads else one.kept.size * hidden.parts // hidden.kept.size for one in stand_ins]
     # Of fewer they are the first.
     best = sums.best(max(counts)).to(hidden.out.device)
     for one, count in zip(stand_ins, counts, strict=True):
-        one.kept.load_state_dict(sums.some(best[:count]).state_dict())
+        thinned = all_heads and one.kept.size * hidden.parts < hidden.kept.size * count
+        made = sums.thin(best[:count], one.kept.size // count) if thinned else sums.some(best[:count])
+        one.kept.load_state_dict(made.state_dict())
 
 
 def _rows(parts: tuple[Tensor | None, ...]) -> Tensor:

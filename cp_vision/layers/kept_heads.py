@@ -44,6 +44,17 @@ class KeptHeads(nn.Module):
         weight, bias = (part.unflatten(0, (3, self.heads, -1))[:, which_k] for part in (self.weight, self.bias))
         return KeptHeads(weight.flatten(0, 2), bias.flatten(), len(which_k), self.q_norm, self.k_norm)
 
+    @property
+    def thinnable(self) -> int:
+        """Channels of which each head can keep some; 0 where norms know of all."""
+        plain = isinstance(self.q_norm, nn.Identity) and isinstance(self.k_norm, nn.Identity)
+        return self.size // self.heads if plain else 0
+
+    def thin(self, channels: int) -> KeptHeads:
+        """A copy whose heads have so many channels each; which, and of what weights, a fit tells."""
+        weight, bias = (part.unflatten(0, (3, self.heads, -1))[:, :, :channels] for part in (self.weight, self.bias))
+        return KeptHeads(weight.flatten(0, 2), bias.flatten(), self.heads, self.q_norm, self.k_norm)
+
     def forward(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What they give each token: (B, m, H, W), and (B, P, m) where there are prefix tokens."""
         tokens = x_BCHW.flatten(2).mT

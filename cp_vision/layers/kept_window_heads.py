@@ -56,7 +56,19 @@ class KeptWindowHeads(KeptHeads):
 
     def some(self, which_k: Tensor) -> KeptWindowHeads:
         """A copy with the heads of these numbers."""
-        plain = super().some(which_k)
+        return self._of(super().some(which_k), which_k)
+
+    @property
+    def thinnable(self) -> int:
+        """Channels of which each head can keep some; 0 of cosine attention, whose norms know of all."""
+        return super().thinnable if self.scale is None else 0
+
+    def thin(self, channels: int) -> KeptWindowHeads:
+        """A copy whose heads have so many channels each; which, and of what weights, a fit tells."""
+        return self._of(super().thin(channels), torch.arange(self.heads, device=self.weight.device))
+
+    def _of(self, plain: KeptHeads, which_k: Tensor) -> KeptWindowHeads:
+        """These heads in windows."""
         table, scale = (
             self.relative_position_bias_table[:, which_k],
             None if self.scale is None else self.scale[which_k],

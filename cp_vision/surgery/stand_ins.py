@@ -212,7 +212,13 @@ def _narrow(
             f"it would need sums of products of {sums:,} values; more than {_MOST_SUMS:,} take too much memory"
         )
     # Until a fit chooses.
-    kept = hidden.kept.some(torch.arange(count // size, device=hidden.out.device))
+    kept: Any = hidden.kept.some(torch.arange(count // size, device=hidden.out.device))
+    if (channels := options.pop("head_channels", None)) is not None:
+        most = kept.thinnable
+        if not isinstance(channels, int) or isinstance(channels, bool) or not 1 <= channels < most:
+            can = f"a whole number below the {most} that there are" if most else "left out: its heads can't be thinned"
+            raise ValueError(f"head_channels {channels!r} must be {can}")
+        kept = kept.thin(channels)
     if options.get("rank") is None and isinstance(kept, KeptChannels) and hidden.kept.size <= place.channels:
         # A read-out of a higher rank would cost what the ends of a bottleneck do.
         options["rank"] = min(count, place.channels)
@@ -233,7 +239,8 @@ _PARTS: dict[str, tuple[tuple[type[nn.Module], ...], str, str]] = {
     ),
 }
 for _name, _about in _PARTS.items():
-    register_stand_in(_name, partial(_narrow, *_about), (_about[1], "pool", "rank"))
+    _own = (_about[1], "head_channels") if _about[1] == "heads" else (_about[1],)
+    register_stand_in(_name, partial(_narrow, *_about), (*_own, "pool", "rank"))
 register_stand_in(
     "context_pool",
     _context_pool,

@@ -35,6 +35,7 @@ _KINDS: dict[str, Kind] = {}
 # Hidden units that may stay, as a share of C; shares of the heads, and of the channels in a bottleneck or basic block.
 _UNITS = (0.25, 0.5, 1, 2)
 _HEADS = (6, 3, 2)
+_HEAD_CHANNELS = (8, 4, 2)
 _CHANNELS = (8, 4, 2)
 
 
@@ -141,6 +142,18 @@ def _of_heads(divisor: int) -> Callable[[Place], Mapping[str, Any] | None]:
     return options
 
 
+def _of_head_channels(divisor: int) -> Callable[[Place], Mapping[str, Any] | None]:
+    """All heads of an attention half, with a share of the channels of each."""
+
+    def options(place: Place) -> Mapping[str, Any] | None:
+        channels = place.head_channels // divisor
+        if not _is_attention(place) or channels < 1:
+            return None
+        return {"kind": "narrow_attention", "heads": place.parts, "head_channels": channels}
+
+    return options
+
+
 def _is_attention(place: Place) -> bool:
     return not place.residual and place.name.rpartition(".")[2] not in ("mlp", "ffn")
 
@@ -157,6 +170,8 @@ for _share in _UNITS:
     register_option(f"units {_share:g}C", _of_units(_share), plain=True)
 for _divisor in _HEADS:
     register_option(f"heads/{_divisor}", _of_heads(_divisor), plain=True)
+for _divisor in _HEAD_CHANNELS:
+    register_option(f"thin heads/{_divisor}", _of_head_channels(_divisor), plain=True)
 for _divisor in _CHANNELS:
     register_option(f"channels/{_divisor}", _of_channels(_divisor), plain=True)
 

@@ -15,7 +15,7 @@ from .page import file_text, template
 __all__ = ["render_fit_report"]
 
 # Of kinds without pools the class of their cells.
-_STATES = {"linear": "m", "units": "u", "heads": "u", "channels": "u"}
+_STATES = {"linear": "m", "units": "u", "heads": "u", "thin": "u", "channels": "u"}
 
 # Of each form the class of its line and of its marks.
 CLASSES = {"best": ("front", "winner"), "no pools": ("maps", "pooled"), "drop only": ("plain", "drops")}

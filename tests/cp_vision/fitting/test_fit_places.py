@@ -25,7 +25,7 @@ PLACES = [
 ]
 OPTIONS = [{"pool": False, "rank": 6}, {"pool": False, "rank": 12}, {"rank": 8}, {"rank": 4, "supports": 2}]
 CHANNELS = [{"kind": "narrow_conv", "channels": count} for count in (8, 4)]
-HEADS = [{"kind": "narrow_attention", "heads": count} for count in (2, 1)]
+HEADS = [{"kind": "narrow_attention", **own} for own in ({"heads": 2}, {"heads": 1}, {"heads": 2, "head_channels": 3})]
 
 
 def fitted(model, names):

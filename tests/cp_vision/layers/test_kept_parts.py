@@ -277,6 +277,25 @@ def test_heads_are_chosen_for_what_they_add():
     assert sorted(best) == [0, 1, 2, 3]
 
 
+def test_thin_heads_are_the_heads_where_these_need_no_more():
+    """Queries, keys and values of less than half the channels' rank, in a basis of their own, with biases."""
+    torch.manual_seed(0)
+    module = drawn(lambda: Attention(16, 2, qkv_bias=True))
+    with torch.no_grad():
+        for part in (module.qkv.weight, module.qkv.bias):
+            for rows in part.unflatten(0, (6, 8)):
+                rows[:] = torch.linalg.qr(torch.randn(8, 3))[0] @ rows[:3]
+    sums, maps = KeptSums(module), (torch.randn(30, 16, 4, 3), torch.randn(30, 1, 16))
+    sums.add(maps)
+    made = sums.thin(torch.arange(2), 4)
+    # Queries of logits that differ by what is the same for all keys; values in another basis.
+    tokens = torch.cat([maps[1], maps[0].flatten(2).mT], 1)
+    wanted, found = sums.hidden.kept.of_tokens(tokens).flatten(0, 1), made.of_tokens(tokens).flatten(0, 1)
+    for one, other in zip(wanted.split(8, 1), found.split(4, 1), strict=True):
+        solved = torch.linalg.lstsq(other.double(), one.double()).solution
+        torch.testing.assert_close(other.double() @ solved, one.double(), atol=1e-4, rtol=1e-4)
+
+
 VIT = {"img_size": 32, "depth": 3, "class_token": True, "reg_tokens": 1, "global_pool": "token"}
 RESNET = {"layers": [2, 1, 1, 1], "channels": 4 * [16], "stem_type": "deep", "stem_width": 4}
 SWIN = {"img_size": 32, "window_size": 4, "embed_dim": 32, "depths": (2, 1), "num_heads": (8, 2)}
@@ -308,6 +327,16 @@ CASES = {
     "convnext": ("test_convnext", {}, "stages.1.blocks.0.mlp", "narrow_mlp", "units", (16, 32)),
     "heads": ("test_vit", {**VIT, "num_heads": 8}, "blocks.1.attn", "narrow_attention", "heads", (1, 2)),
     "heads and pool": ("test_vit", {**VIT, "num_heads": 8}, "blocks.1.attn", "narrow_attention", "heads", (1, 2)),
+    "thin heads": ("test_vit", VIT, "blocks.1.attn", "narrow_attention", "head_channels", (8, 16)),
+    "thin heads and pool": ("test_vit", VIT, "blocks.1.attn", "narrow_attention", "head_channels", (8, 16)),
+    "swin's thin heads": (
+        "swin_tiny_patch4_window7_224",
+        {**SWIN, "num_heads": (2, 2)},
+        "layers.0.blocks.1.attn",
+        "narrow_attention",
+        "head_channels",
+        (4, 8),
+    ),
     "squeeze": ("mobilenetv3_small_050", {}, "blocks.2.1", "narrow_conv", "channels", (16, 48)),
     "lite": ("efficientnet_lite0", {}, "blocks.2.1", "narrow_conv", "channels", (32, 96)),
     "basic": ("resnet18", RESNET, "layer1.1", "narrow_conv", "channels", (4, 8)),
@@ -332,6 +361,7 @@ def test_the_more_stays_the_less_is_left(case):
     x = images(64, size=(32, 32))
     left, costs = [], [count_macs(teacher, (3, 32, 32))]
     options = {"pool": True, "rank": 12} if "pool" in case else {}
+    options |= {"heads": 2} if part == "head_channels" else {}
     for count in counts:
         student = copy.deepcopy(teacher)
         replace_blocks(student, [place], kind=kind, **{part: count}, **options)
@@ -373,6 +403,18 @@ def test_halves_of_torchvision():
         ("test_vit", "blocks.1.mlp", "narrow_mlp", {"units": 10_000}, "from 1 to"),
         ("test_vit", "blocks.1.mlp", "narrow_mlp", {}, "units"),
         ("test_vit", "blocks.1.attn", "narrow_attention", {"heads": 64}, "from 1 to"),
+        *(
+            ("test_vit", "blocks.1.attn", "narrow_attention", {"heads": 1, "head_channels": count}, "below the 32")
+            for count in (0, 32, True, 2.0)
+        ),
+        ("test_vit", "blocks.1.mlp", "narrow_mlp", {"units": 8, "head_channels": 4}, "unknown"),
+        (
+            "swinv2_tiny_window8_256",
+            "layers.0.blocks.0.attn",
+            "narrow_attention",
+            {"heads": 1, "head_channels": 4},
+            "can't be thinned",
+        ),
         (
             "swin_tiny_patch4_window7_224",
             "layers.0.blocks.1.attn",

@@ -6,14 +6,16 @@ import pytest
 
 from cp_vision.search.fit.kinds import DEFAULT_KINDS, kinds_of
 
-# Name, whether it adds to its input itself, parts of its middle, and of which kinds how much may stay.
+# Name, whether it adds to its input itself, parts of its middle, and of which kinds how much may stay. Of heads each
+# has 64 channels; whole ones and thin ones may stay.
+THIN = {"thin heads/8": 8, "thin heads/4": 16, "thin heads/2": 32}
 CASES = [
     ("blocks.0.attn", False, 0, {}),
-    ("blocks.0.attn", False, 1, {}),
-    ("blocks.0.attn", False, 2, {"heads/6": 1}),
-    ("blocks.0.attn", False, 3, {"heads/6": 1, "heads/2": 2}),
-    ("blocks.0.attn", False, 6, {"heads/6": 1, "heads/3": 2, "heads/2": 3}),
-    ("encoder.layers.encoder_layer_0.self_attention", False, 12, {"heads/6": 2, "heads/3": 4, "heads/2": 6}),
+    ("blocks.0.attn", False, 1, THIN),
+    ("blocks.0.attn", False, 2, {"heads/6": 1, **THIN}),
+    ("blocks.0.attn", False, 3, {"heads/6": 1, "heads/2": 2, **THIN}),
+    ("blocks.0.attn", False, 6, {"heads/6": 1, "heads/3": 2, "heads/2": 3, **THIN}),
+    ("encoder.layers.encoder_layer_0.self_attention", False, 12, {"heads/6": 2, "heads/3": 4, "heads/2": 6, **THIN}),
     ("blocks.0.mlp", False, 256, {"units 0.25C": 16, "units 0.5C": 32, "units 1C": 64, "units 2C": 128}),
     ("blocks.0.mlp", False, 64, {"units 0.25C": 16, "units 0.5C": 32}),
     ("blocks.3.1", True, 384, {"units 0.25C": 16, "units 0.5C": 32, "units 1C": 64, "units 2C": 128}),
@@ -26,17 +28,23 @@ CASES = [
 ]
 
 
+PARTS = ("heads", "head_channels", "units", "channels")
+
+
 @pytest.mark.parametrize(("name", "residual", "parts", "kept"), CASES)
 def test_how_much_may_stay(name, residual, parts, kept):
     """Of filters in groups of some channels, whole groups."""
     parts, size = parts if isinstance(parts, tuple) else (parts, 1)
-    place = SimpleNamespace(name=name, residual=residual, parts=parts, part_size=size, channels=64)
+    channels = 64 if parts and "att" in name else 0
+    place = SimpleNamespace(
+        name=name, residual=residual, parts=parts, part_size=size, channels=64, head_channels=channels
+    )
     options = {kind.name: kind.options(place) for kind in kinds_of(DEFAULT_KINDS)}
     found = {
         kind: value
         for kind, own in options.items()
         for part, value in (own or {}).items()
-        if part in ("heads", "units", "channels")
+        if part == ("head_channels" if kind.startswith("thin") else part) and part in PARTS
     }
     assert found == kept
     half = name.rpartition(".")[2]
