@@ -47,6 +47,7 @@ class ContextPoolBlock(nn.Module):
         norm: whether n is a LayerNorm over channels without parameters, as in front of pre-norm transformer blocks;
             else it is nothing.
         prefix: P.
+        map: whether the tokens themselves are read, V_0; False where something is kept and nothing is pooled.
         kept: what gives h, with m as its ``size``, such as :class:`cp_vision.layers.kept_units.KeptUnits`.
         **pool_options: of pools that predict one of both, see :class:`cp_vision.ContextPool2d`, with 0.2 for
             ``support_range``.
@@ -76,6 +77,7 @@ class ContextPoolBlock(nn.Module):
         norm: bool = False,
         prefix: int = 0,
         kept: nn.Module | None = None,
+        map: bool = True,
         learned_weight: bool = False,
         learned_support: bool = False,
         **pool_options: Any,
@@ -84,18 +86,21 @@ class ContextPoolBlock(nn.Module):
         for name, value, least in (("channels", channels, 1), ("supports", supports, 1), ("prefix", prefix, 0)):
             _check_whole(name, value, least)
         learned = (("learned_weight", learned_weight), ("learned_support", learned_support))
-        for name, value in (("pool", pool), ("residual", residual), ("norm", norm), *learned):
+        for name, value in (("pool", pool), ("residual", residual), ("norm", norm), ("map", map), *learned):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} {value!r} must be True or False")
         if rank is not None:
             _check_whole("rank", rank, 1)
             if rank > channels:
                 raise ValueError(f"rank {rank} must be at most the number of channels, {channels}")
+        if not map and (kept is None or pool):
+            raise ValueError("map=False leaves nothing to read; keep something, and take pool=False")
         count = supports if pool else 0
         size = 0 if kept is None else int(cast("Any", kept).size)
-        features = (1 + count) * channels + size
+        features = (map + count) * channels + size
         rank = rank or (max(1, channels * channels // (features + channels)) if pool and kept is None else channels)
-        self.channels, self.residual, self.norm, self.prefix = channels, residual, norm, prefix
+        rank = min(rank, features)
+        self.channels, self.residual, self.norm, self.prefix, self.map = channels, residual, norm, prefix, map
         if learned_weight or learned_support:
             predicted = {"learned_weight": learned_weight, "learned_support": learned_support}
             options = {"support_range": 0.2, **pool_options, **predicted}
@@ -128,14 +133,16 @@ class ContextPoolBlock(nn.Module):
         n_BCHW, read_out, pools = self._norm(x_BCHW, 1), self.read_out, self._pools()
         n_BPC = None if x_BPC is None else self._norm(x_BPC, 2)
         h_BmHW, h_BPm = self._kept(n_BCHW, n_BPC)
-        sizes = [self.channels] * (1 + len(pools))
+        sizes = [self.channels * self.map] + [self.channels] * len(pools)
         down_0, *down, down_h = read_out.down.tensor_split(list(accumulate(sizes)), 1)
-        y_BCHW = pointwise(n_BCHW, down_0, read_out.bias if read_out.up is None else None)
+        y_BCHW: Any = pointwise(n_BCHW, down_0, read_out.bias if read_out.up is None else None) if self.map else 0
         for pool, down_k in zip(pools, down, strict=True):
             y_BCHW = y_BCHW + _pooled(pool, pointwise(n_BCHW, down_k), n_BCHW)
         if h_BmHW is not None:
             # The second convolution of a basic block reads neighbours, too.
             y_BCHW = y_BCHW + getattr(self.kept, "read", pointwise)(h_BmHW, down_h)
+            if not self.map and read_out.up is None:
+                y_BCHW = y_BCHW + read_out.bias[:, None, None]
         if read_out.up is not None:
             y_BCHW = pointwise(y_BCHW, read_out.up, read_out.bias)
         if self.residual:
@@ -156,7 +163,8 @@ class ContextPoolBlock(nn.Module):
         """The same of tokens in a row, the prefix tokens first: (B, N, C) to (B, N, C), in fewer steps."""
         n_BNC = self._norm(x_BNC, 2)
         h_BNm = None if self.kept is None else cast("Any", self.kept).of_tokens(n_BNC)
-        y_BNC: Tensor = self.read_out(n_BNC if h_BNm is None else torch.cat([n_BNC, h_BNm], 2))
+        parts = [*([n_BNC] if self.map else []), *([] if h_BNm is None else [h_BNm])]
+        y_BNC: Tensor = self.read_out(parts[0] if len(parts) == 1 else torch.cat(parts, 2))
         if prefix := self.prefix:
             mean_B1C = n_BNC[:, prefix:].mean(1, keepdim=True)
             features = _prefix_features(n_BNC[:, :prefix], mean_B1C, None if h_BNm is None else h_BNm[:, :prefix])
@@ -167,7 +175,7 @@ class ContextPoolBlock(nn.Module):
         """What the linear maps read: (B, H W, F) for the grid, then (B, 1, 2 C + m) for each prefix token."""
         n_BCHW, n_BPC = self._norm(x_BCHW, 1), None if x_BPC is None else self._norm(x_BPC, 2)
         h_BmHW, h_BPm = self._kept(n_BCHW, n_BPC)
-        parts = [n_BCHW, *(_pooled(pool, n_BCHW, n_BCHW) for pool in self._pools())]
+        parts = [*([n_BCHW] if self.map else []), *(_pooled(pool, n_BCHW, n_BCHW) for pool in self._pools())]
         if h_BmHW is not None:
             parts.append(cast("Any", self.kept).neighbours(h_BmHW) if hasattr(self.kept, "neighbours") else h_BmHW)
         of_grid = torch.cat([part.flatten(2).mT for part in parts], 2)
@@ -210,8 +218,10 @@ class ContextPoolBlock(nn.Module):
 
     def extra_repr(self) -> str:
         """Show what tells this block from another."""
+        alone = "" if self.map else ", map=False"
         return (
             f"{self.channels}, rank={self.rank}, supports={len(self.pools)}, residual={self.residual}, norm={self.norm}"
+            f"{alone}"
         )
 
 

@@ -240,7 +240,7 @@ _PARTS: dict[str, tuple[tuple[type[nn.Module], ...], str, str]] = {
 }
 for _name, _about in _PARTS.items():
     _own = (_about[1], "head_channels") if _about[1] == "heads" else (_about[1],)
-    register_stand_in(_name, partial(_narrow, *_about), (*_own, "pool", "rank"))
+    register_stand_in(_name, partial(_narrow, *_about), (*_own, "map", "pool", "rank"))
 register_stand_in(
     "context_pool",
     _context_pool,

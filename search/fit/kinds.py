@@ -32,8 +32,9 @@ class Kind:
 
 _KINDS: dict[str, Kind] = {}
 
-# Hidden units that may stay, as a share of C; shares of the heads, and of the channels in a bottleneck or basic block.
-_UNITS = (0.25, 0.5, 1, 2)
+# Hidden units that may stay, as a share of C, beside a map and alone; shares of the heads, of the channels of each, and
+# of the channels in a bottleneck or basic block.
+_UNITS, _UNITS_ALONE = (0.25, 0.5, 1, 2), (0.5, 1, 2)
 _HEADS = (6, 3, 2)
 _HEAD_CHANNELS = (8, 4, 2)
 _CHANNELS = (8, 4, 2)
@@ -103,6 +104,16 @@ def _of_units(share: float) -> Callable[[Place], Mapping[str, Any] | None]:
     return options
 
 
+def _alone(options: Callable[[Place], Mapping[str, Any] | None]) -> Callable[[Place], Mapping[str, Any] | None]:
+    """The same in an MLP half without a map beside it: more units for as much."""
+
+    def without_map(place: Place) -> Mapping[str, Any] | None:
+        found = options(place)
+        return None if found is None or found["kind"] != "narrow_mlp" else {**found, "map": False}
+
+    return without_map
+
+
 def _of_channels(divisor: int) -> Callable[[Place], Mapping[str, Any] | None]:
     """A share of the channels in a block that isn't expanded, unless a smaller share comes to as many."""
     divisors = [divisor, *(other for other in _CHANNELS if other > divisor)]
@@ -135,7 +146,8 @@ def _of_heads(divisor: int) -> Callable[[Place], Mapping[str, Any] | None]:
 
     def options(place: Place) -> Mapping[str, Any] | None:
         counts = [max(1, round(place.parts / each)) for each in (divisor, *smaller)]
-        if not _is_attention(place) or counts[0] >= place.parts or counts[0] in counts[1:]:
+        # Thin heads leave less than whole ones of the same cost.
+        if not _is_attention(place) or place.head_channels or counts[0] >= place.parts or counts[0] in counts[1:]:
             return None
         return {"kind": "narrow_attention", "heads": counts[0]}
 
@@ -143,13 +155,13 @@ def _of_heads(divisor: int) -> Callable[[Place], Mapping[str, Any] | None]:
 
 
 def _of_head_channels(divisor: int) -> Callable[[Place], Mapping[str, Any] | None]:
-    """All heads of an attention half, with a share of the channels of each."""
+    """All heads of an attention half, with a share of the channels of each; what a map would add they say as well."""
 
     def options(place: Place) -> Mapping[str, Any] | None:
         channels = place.head_channels // divisor
         if not _is_attention(place) or channels < 1:
             return None
-        return {"kind": "narrow_attention", "heads": place.parts, "head_channels": channels}
+        return {"kind": "narrow_attention", "heads": place.parts, "head_channels": channels, "map": False}
 
     return options
 
@@ -168,6 +180,8 @@ register_option("pool", _of_rank(1, pool=True))
 # What stays of the middle of a block beside a map.
 for _share in _UNITS:
     register_option(f"units {_share:g}C", _of_units(_share), plain=True)
+for _share in _UNITS_ALONE:
+    register_option(f"units {_share:g}C alone", _alone(_of_units(_share)), plain=True)
 for _divisor in _HEADS:
     register_option(f"heads/{_divisor}", _of_heads(_divisor), plain=True)
 for _divisor in _HEAD_CHANNELS:

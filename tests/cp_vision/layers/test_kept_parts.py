@@ -329,6 +329,8 @@ CASES = {
     "heads and pool": ("test_vit", {**VIT, "num_heads": 8}, "blocks.1.attn", "narrow_attention", "heads", (1, 2)),
     "thin heads": ("test_vit", VIT, "blocks.1.attn", "narrow_attention", "head_channels", (8, 16)),
     "thin heads and pool": ("test_vit", VIT, "blocks.1.attn", "narrow_attention", "head_channels", (8, 16)),
+    "thin heads alone": ("test_vit", VIT, "blocks.1.attn", "narrow_attention", "head_channels", (8, 16)),
+    "mlp alone": ("test_vit", VIT, "blocks.1.mlp", "narrow_mlp", "units", (32, 96)),
     "swin's thin heads": (
         "swin_tiny_patch4_window7_224",
         {**SWIN, "num_heads": (2, 2)},
@@ -362,6 +364,7 @@ def test_the_more_stays_the_less_is_left(case):
     left, costs = [], [count_macs(teacher, (3, 32, 32))]
     options = {"pool": True, "rank": 12} if "pool" in case else {}
     options |= {"heads": 2} if part == "head_channels" else {}
+    options |= {"map": False} if "alone" in case else {}
     for count in counts:
         student = copy.deepcopy(teacher)
         replace_blocks(student, [place], kind=kind, **{part: count}, **options)
@@ -374,7 +377,8 @@ def test_the_more_stays_the_less_is_left(case):
     plain = copy.deepcopy(teacher)
     replace_blocks(plain, [place], pool=False)
     (fit,) = fit_blocks(plain, teacher, x).blocks
-    assert left[1] < left[0] < min(fit.unexplained, 1)
+    # Those that stay alone have no map beside them.
+    assert left[1] < left[0] < (1 if "alone" in case else min(fit.unexplained, 1))
     assert costs[1] < costs[2] < costs[0]
 
 
@@ -408,6 +412,8 @@ def test_halves_of_torchvision():
             for count in (0, 32, True, 2.0)
         ),
         ("test_vit", "blocks.1.mlp", "narrow_mlp", {"units": 8, "head_channels": 4}, "unknown"),
+        ("test_vit", "blocks.1.mlp", "narrow_mlp", {"units": 8, "map": False, "pool": True}, "map=False"),
+        ("test_vit", "blocks.1.mlp", "narrow_mlp", {"units": 8, "map": 1}, "map 1"),
         (
             "swinv2_tiny_window8_256",
             "layers.0.blocks.0.attn",

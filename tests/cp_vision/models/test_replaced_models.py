@@ -166,6 +166,8 @@ def test_checkpoint_files(name, runs, tmp_path):
 
 
 HEADS = {"kind": "narrow_attention", "heads": 1, "rank": 16}
+THIN = {"kind": "narrow_attention", "heads": 2, "head_channels": 6, "map": False}
+ALONE = {"kind": "narrow_mlp", "units": 16, "map": False}
 ARCHITECTURES = [
     ("test_vit", {"img_size": 64}, {"blocks.1:blocks.2": {"rank": 5}, "blocks.4.attn": {}}),
     ("test_vit", {"img_size": 64}, {"blocks.3": {"share": 0.2, "learned_support": True}}),
@@ -175,6 +177,7 @@ ARCHITECTURES = [
         marks=pytest.mark.slow,
     ),
     ("test_vit", {"img_size": 64}, {"blocks.1.mlp": {"kind": "narrow_mlp", "units": 16}, "blocks.3.attn": HEADS}),
+    ("test_vit", {"img_size": 64}, {"blocks.1.mlp": ALONE, "blocks.3.attn": THIN}),
     pytest.param(
         *("efficientnet_lite0", {}, {"blocks.2.1": {"kind": "narrow_conv", "channels": 8, "pool": True}}),
         marks=pytest.mark.slow,
@@ -381,7 +384,9 @@ class TestGraphs:
 GRAPHS = [
     ("cp_vit_small_patch16_224", ["blocks.0", "blocks.1.attn"]),
     ("cp_vit_small_patch16_224", {"blocks.0.mlp": {"kind": "narrow_mlp", "units": 16}, "blocks.1.attn": HEADS}),
+    ("cp_vit_small_patch16_224", {"blocks.0.mlp": ALONE, "blocks.1.attn": THIN}),
     ("cp_resnet18", ["layer3.1"]),
+    (SWIN, {"layers.0.blocks.1.attn": {**THIN, "map": True}, "layers.0.blocks.0.mlp": ALONE}),
     (SWIN, ["layers.0.blocks.0.attn", "layers.0.blocks.1.mlp", "layers.1.blocks.0"]),
     (SWIN, {"layers.0.blocks.0.attn": HEADS, "layers.0.blocks.1.attn": {**HEADS, "pool": True}}),
     ("cp_swinv2_tiny_window8_256", {"layers.0.blocks.1.attn": HEADS}),
