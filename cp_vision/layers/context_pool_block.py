@@ -32,7 +32,7 @@ class ContextPoolBlock(nn.Module):
     identity: U, b and what stands for prefix tokens are zero. Since a pool averages all channels of a token with the
     same weights, it acts on the r channels of ``V_1 n(x)`` and not on all C.
 
-    A prefix token t has a map of its own, of the same rank, of ``[n(t), mean of n(patches), h(t)]``.
+    A prefix token t has a map of its own, of the same rank, of ``[n(t), mean of n(patches), h(t)]``, or of h(t) alone.
 
     Args:
         channels: C.
@@ -111,7 +111,7 @@ class ContextPoolBlock(nn.Module):
             self.pools = nn.ModuleList(GaussianPool() for _ in range(count))
         self.kept = kept
         self.read_out = ReadOut(features, channels, rank)
-        self.prefix_read_outs = nn.ModuleList(ReadOut(2 * channels + size, channels, rank) for _ in range(prefix))
+        self.prefix_read_outs = nn.ModuleList(ReadOut(2 * channels * map + size, channels, rank) for _ in range(prefix))
 
     @property
     def rank(self) -> int:
@@ -149,7 +149,7 @@ class ContextPoolBlock(nn.Module):
             y_BCHW = x_BCHW + y_BCHW
         if x_BPC is None or n_BPC is None:
             return y_BCHW
-        y_BPC = self._map_prefix(_prefix_features(n_BPC, n_BCHW.mean((2, 3))[:, None], h_BPm))
+        y_BPC = self._map_prefix(self._prefix_features(n_BPC, n_BCHW.flatten(2).mT, h_BPm))
         return y_BCHW, x_BPC + y_BPC if self.residual else y_BPC
 
     @property
@@ -166,8 +166,8 @@ class ContextPoolBlock(nn.Module):
         parts = [*([n_BNC] if self.map else []), *([] if h_BNm is None else [h_BNm])]
         y_BNC: Tensor = self.read_out(parts[0] if len(parts) == 1 else torch.cat(parts, 2))
         if prefix := self.prefix:
-            mean_B1C = n_BNC[:, prefix:].mean(1, keepdim=True)
-            features = _prefix_features(n_BNC[:, :prefix], mean_B1C, None if h_BNm is None else h_BNm[:, :prefix])
+            h_BPm = None if h_BNm is None else h_BNm[:, :prefix]
+            features = self._prefix_features(n_BNC[:, :prefix], n_BNC[:, prefix:], h_BPm)
             y_BNC = torch.cat([self._map_prefix(features), y_BNC[:, prefix:]], 1)
         return x_BNC + y_BNC if self.residual else y_BNC
 
@@ -179,7 +179,7 @@ class ContextPoolBlock(nn.Module):
         if h_BmHW is not None:
             parts.append(cast("Any", self.kept).neighbours(h_BmHW) if hasattr(self.kept, "neighbours") else h_BmHW)
         of_grid = torch.cat([part.flatten(2).mT for part in parts], 2)
-        return [of_grid, *([] if n_BPC is None else _prefix_features(n_BPC, n_BCHW.mean((2, 3))[:, None], h_BPm))]
+        return [of_grid, *([] if n_BPC is None else self._prefix_features(n_BPC, n_BCHW.flatten(2).mT, h_BPm))]
 
     def read_outs(self) -> list[ReadOut]:
         """The linear maps, in the order of :meth:`features`."""
@@ -194,7 +194,7 @@ class ContextPoolBlock(nn.Module):
         kept: Any = self.kept
         maps = read_out_macs(self.read_out.down.shape[1], self.channels, self.rank)
         size = 0 if kept is None else kept.size
-        prefix = self.prefix * read_out_macs(2 * self.channels + size, self.channels, self.rank)
+        prefix = self.prefix * read_out_macs(2 * self.channels * self.map + size, self.channels, self.rank)
         pooled = sum(pool.macs(grid, self.read_out.down.shape[0]) for pool in self._pools())
         # Tokens in a row go through the map all together, and prefix tokens through their own as well.
         tokens = math.prod(grid) + (self.prefix if self.takes_tokens else 0)
@@ -205,6 +205,15 @@ class ContextPoolBlock(nn.Module):
 
     def _kept(self, n_BCHW: Tensor, n_BPC: Tensor | None) -> Any:
         return (None, None) if self.kept is None else self.kept(n_BCHW, n_BPC)
+
+    def _prefix_features(self, n_BPC: Tensor, n_BNC: Tensor, h_BPm: Tensor | None) -> list[Tensor]:
+        """What the map of each prefix token reads: the token, the mean of the patches (B, N, C), what is kept of it."""
+        parts: list[Tensor] = []
+        if self.map:
+            parts += [n_BPC, n_BNC.mean(1, keepdim=True).expand_as(n_BPC)]
+        if h_BPm is not None:
+            parts.append(h_BPm)
+        return list(torch.cat(parts, 2).split(1, 1))
 
     def _map_prefix(self, features: Iterable[Tensor]) -> Tensor:
         return torch.cat([one(of_token) for one, of_token in zip(self.prefix_read_outs, features, strict=True)], 1)
@@ -223,12 +232,6 @@ class ContextPoolBlock(nn.Module):
             f"{self.channels}, rank={self.rank}, supports={len(self.pools)}, residual={self.residual}, norm={self.norm}"
             f"{alone}"
         )
-
-
-def _prefix_features(n_BPC: Tensor, mean_B1C: Tensor, h_BPm: Tensor | None) -> list[Tensor]:
-    """What the map of each prefix token reads: the token, the mean of the patches, and what is kept of it."""
-    each = zip(*(part.split(1, 1) for part in (n_BPC, *([] if h_BPm is None else [h_BPm]))), strict=True)
-    return [torch.cat([token, mean_B1C, *kept], 2) for token, *kept in each]
 
 
 def _pooled(pool: Any, x_BCHW: Tensor, n_BCHW: Tensor) -> Tensor:
