@@ -42,6 +42,7 @@ BASES = {
 FORMS = {
     "drop only": ("blocks left out alone", "#8f8f8f", "s"),
     "Torch-Pruning": ("channels pruned, Torch-Pruning", "#d9652b", "^"),
+    "Torch-Pruning, refitted": ("these, with our least squares", "#b8860b", "v"),
     "no pools": ("maps and kept parts", "#4a90d9", "o"),
     "best": ("maps, kept parts and pools", "#1a9e84", "D"),
 }
