@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -156,6 +157,10 @@ def _fit(recipe: Recipe, output: Path, processes: Processes, args: argparse.Name
     if args.quiet:
         # What wandb tells of a run.
         os.environ.setdefault("WANDB_SILENT", "true")
+    if recipe.log_wandb:
+        # On a full disk every line of wandb's own log is a traceback, and its service, which ended, one of asyncio's.
+        logging.raiseExceptions = False
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
     with contextlib.ExitStack() as checking:
         checking.enter_context(held_back())
         training = Training(recipe, output, processes, args.max_unreadable, args.resume)
