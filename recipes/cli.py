@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cp_vision.shared.command_line import CommandParser, default_output, run_command
 from cp_vision.shared.errors import UserError
+from cp_vision.shared.held_back import held_back
 
 from .data import MAX_UNREADABLE
 from .recipe.allowed import allowed
@@ -126,7 +129,8 @@ def _train(arguments: Sequence[str] | None) -> None:
     recipe = _read(args)
     if args.dry_run:
         if _is_primary():
-            _dry_run(recipe)
+            with held_back():
+                _dry_run(recipe)
         return
     from .processes import joined_processes
 
@@ -134,7 +138,8 @@ def _train(arguments: Sequence[str] | None) -> None:
         if args.eval is not None:
             from .evaluation.score_model import score_model
 
-            scores = score_model(recipe, args.eval, processes, args.max_unreadable)
+            with held_back():
+                scores = score_model(recipe, args.eval, processes, args.max_unreadable)
             if processes.primary:
                 if scores["unreadable"]:
                     print(f"skipped {scores['unreadable']}")
@@ -152,18 +157,30 @@ def _fit(recipe: Recipe, output: Path, processes: Processes, args: argparse.Name
     if args.quiet:
         # What wandb tells of a run.
         os.environ.setdefault("WANDB_SILENT", "true")
-    training = Training(recipe, output, processes, args.max_unreadable, args.resume)
-    if processes.primary:
-        _notice(recipe)
-    for problem in training.problems if processes.primary else ():
-        print(f"cp-train: {problem}; going on from the one before", file=sys.stderr)
-    if training.finished is not None:
-        if args.resume is not None:
-            raise UserError(f"--resume {args.resume!r}: output {str(output)!r} is finished; choose another --output")
-        summary = training.finished
-    else:
-        with Progress(training, args.quiet) as progress, stop_signals() as stop:
-            summary = training.run(progress.on_update, progress.on_epoch, progress.on_begin, stop)
+    if recipe.log_wandb:
+        # On a full disk every line of wandb's own log is a traceback, and its service, which ended, one of asyncio's.
+        logging.raiseExceptions = False
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
+    with contextlib.ExitStack() as checking:
+        checking.enter_context(held_back())
+        training = Training(recipe, output, processes, args.max_unreadable, args.resume)
+        if processes.primary:
+            _notice(recipe)
+        for problem in training.problems if processes.primary else ():
+            print(f"cp-train: {problem}; going on from the one before", file=sys.stderr)
+        if training.finished is not None:
+            if args.resume is not None:
+                where = f"--resume {args.resume!r}: output {str(output)!r}"
+                raise UserError(f"{where} is finished; choose another --output")
+            summary = training.finished
+        else:
+            with Progress(training, args.quiet) as progress, stop_signals() as stop:
+
+                def on_begin() -> None:
+                    checking.close()
+                    progress.on_begin()
+
+                summary = training.run(progress.on_update, progress.on_epoch, on_begin, stop)
     if not processes.primary:
         return
     for problem in summary["unreadable"]:

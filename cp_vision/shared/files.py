@@ -13,7 +13,16 @@ from pathlib import Path
 from .command_line import CommandError
 from .errors import UserError
 
-__all__ = ["check_path", "make_folder", "needs_room", "remove_unfinished", "whole_file", "whole_folder", "write_text"]
+__all__ = [
+    "check_path",
+    "is_no_room",
+    "make_folder",
+    "needs_room",
+    "remove_unfinished",
+    "whole_file",
+    "whole_folder",
+    "write_text",
+]
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -41,6 +50,11 @@ def check_path(path: Path) -> None:
         raise UserError(f"output {str(path)[:80]!r} can't be used: {reason}; choose another --output") from error
 
 
+def is_no_room(error: BaseException) -> bool:
+    """Whether it says that a disk is full, or a quota used up."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
 @contextmanager
 def needs_room(folder: Path) -> Iterator[None]:
     """Say in one line that a disk is full, or a quota used up, where files are written into a folder.
@@ -51,7 +65,7 @@ def needs_room(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if not is_no_room(error):
             raise
         raise CommandError(
             f"can't write into {str(folder)!r}: {error.strerror}; make room and run the same command again: nothing "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import signal
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cp_vision.shared.errors import UserError, one_line
+from cp_vision.shared.held_back import told_at_once
 
 from ..processes import Processes
 from ..recipe.keys import Recipe
@@ -137,21 +140,45 @@ def worker_count(recipe: Recipe) -> int:
     return min(recipe.workers, cores)
 
 
+class _Loader(DataLoader):
+    """A loader whose workers end with Python: an error that is kept, with its traceback, keeps them.
+
+    Python would send them the signal that they ignore, and wait for them for ever.
+    """
+
+    _last: Any = None
+
+    def __iter__(self) -> Any:
+        iterator: Any = super().__iter__()
+        if self.num_workers and iterator is not self._last:
+            # After torch's own, which waits for them too, so that this is called first.
+            self._last = iterator
+            atexit.register(_end_workers, weakref.ref(iterator))
+        return iterator
+
+
+def _end_workers(reference: weakref.ref[Any]) -> None:
+    iterator = reference()
+    if iterator is not None:
+        iterator.__del__()
+
+
 def data_loader(dataset: Dataset, recipe: Recipe, processes: Processes, **options: Any) -> DataLoader:
     """torch's loader with the recipe's workers."""
     workers = worker_count(recipe)
-    return DataLoader(
+    return _Loader(
         dataset,
         num_workers=workers,
         pin_memory=processes.device.type == "cuda",
         persistent_workers=workers > 0,
-        worker_init_fn=_let_the_command_end,
+        worker_init_fn=_begin_worker,
         **options,
     )
 
 
-def _let_the_command_end(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     """Ctrl-C and a cluster's end go to all processes; workers end with the command, once it has kept its state."""
+    told_at_once()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

@@ -8,6 +8,8 @@ import torch
 from timm.task import ClassificationEvaluator
 from torch import Tensor, nn
 
+from cp_vision.shared.errors import UserError
+
 from ..precision import autocast
 from ..processes import Processes
 from ..recipe.keys import Recipe
@@ -32,6 +34,7 @@ def evaluate(
 
     Raises:
         CommandError: raised by the loader: too many images can't be read.
+        UserError: not one image could be had.
         ValueError: outputs or classes of another shape.
     """
     model = model.to(processes.device).eval()
@@ -41,4 +44,9 @@ def evaluate(
         if len(targets):
             with autocast(recipe, processes.device):
                 evaluator.update(model(images), targets)
+    if not processes.any(torch.tensor([evaluator.num_samples > 0])).item():
+        split = "" if recipe is None else f" of val_split {recipe.val_split!r}"
+        raise UserError(
+            f"not one image{split} can be had, so nothing can be scored; look at its files, input_key and target_key"
+        )
     return dict(evaluator.compute(distributed=processes.count > 1))

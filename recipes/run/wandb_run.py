@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError, one_line
-from cp_vision.shared.files import write_text
+from cp_vision.shared.files import is_no_room, write_text
 
 from ..recipe.keys import Recipe
 
@@ -38,6 +39,8 @@ def wandb_run(recipe: Recipe, output: Path) -> Iterator[Any]:
 
     Raises:
         UserError: wandb can't begin a run (nobody is logged in, no network, no such run).
+        OSError: there is no room for its files.
+        CommandError: it can't end the run of a training that is done.
     """
     if not recipe.log_wandb:
         yield None
@@ -58,11 +61,25 @@ def wandb_run(recipe: Recipe, output: Path) -> Iterator[Any]:
             resume="must" if recipe.wandb_resume_id else "allow",
         )
     except Exception as error:
+        if is_no_room(error):
+            raise
         # Whatever wandb, its server or the network raises.
         raise UserError(
             f"log_wandb: wandb can't begin a run: {one_line(error)}; set WANDB_MODE=offline to write it into "
             f"{str(output)!r} alone"
         ) from error
     write_text(known, number + "\n")
-    with run:
+    try:
         yield run
+    except BaseException:
+        # As at the end of `with run`, which prints the traceback, too. This error is the one to be told.
+        with contextlib.suppress(Exception):
+            run.finish(exit_code=1)
+        raise
+    try:
+        run.finish(exit_code=0)
+    except Exception as error:
+        raise CommandError(
+            f"log_wandb: the training is done, but wandb can't end its run: {one_line(error)}; wandb sync sends what "
+            f"{str(output)!r} has of it"
+        ) from error

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from cp_vision.shared.command_line import CommandError
-from cp_vision.shared.errors import UserError, one_line
+from cp_vision.shared.errors import UserError
 
 from ..data.evaluation_loader import ScoringLoader
+from ..data.failures import reason_of
 from ..data.training_loader import TrainingLoader
 from ..evaluation.evaluate import evaluate
 from ..processes import Processes
@@ -38,8 +39,7 @@ def first_step(*passed: type[Exception]) -> Iterator[None]:
     except kept:
         raise
     except Exception as error:
-        # With the kind, where it tells something.
-        raise UserError(f"a first training step fails: {type(error).__name__}: {one_line(error)}") from error
+        raise UserError(f"a first training step fails: {reason_of(error)}") from error
 
 
 def rehearse(
@@ -62,4 +62,6 @@ def rehearse(
         loss = Trainer(model, recipe, loader, processes).one_update()
         if not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss}; look at mean, std and lr")
-        evaluate(model, itertools.islice(scoring_loader, 1), processes, recipe)
+        # A batch of images none of which can be read is empty.
+        full = (batch for batch in scoring_loader if len(batch[1]))
+        evaluate(model, itertools.islice(full, 1), processes, recipe)

@@ -141,7 +141,9 @@ class Trainer:
         """
         loss = self._update(self.loader.epoch(0))
         if loss is None:
-            raise TrainingError("the training split gave no batch; it is empty or shorter than one")
+            raise TrainingError(
+                "the training split gave no batch; it is empty or shorter than one, or no image can be read"
+            )
         return loss
 
     def _update(self, batches: Iterator[tuple[Tensor, Tensor]]) -> float | None:

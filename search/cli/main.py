@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cp_vision.shared.command_line import CommandParser, default_output, run_command
 from cp_vision.shared.errors import UserError
+from cp_vision.shared.held_back import held_back
 from cp_vision.shared.validation import FieldError
 
 from ..config.addresses import hide_password
@@ -107,7 +108,8 @@ def _fit(config: SearchConfig, plan_only: bool, command: str, quiet: bool) -> No
         from ..run_fit import FitSearch
         from .fit_display import FitProgress, show_fit_forecast
 
-    search = FitSearch(config)
+    with held_back():
+        search = FitSearch(config)
     if plan_only:
         print(show_fit_forecast(search.forecast(), search.budgets))
         return
@@ -135,7 +137,8 @@ def _search(config: SearchConfig, plan_only: bool, command: str, quiet: bool = F
         from .display import Progress, plan, show_forecast, summary
         from .plan import forecast
 
-    search = Search(config, planned=plan_only)
+    with held_back():
+        search = Search(config, planned=plan_only)
     print(plan(search), flush=True)
     if plan_only:
         print(show_forecast(forecast(search), search))

@@ -56,7 +56,8 @@ def forecast(context: SearchContext) -> Forecast:
     batches = trainer.scoring_loader(model, context.held_out)
     size = recipe.validation_batch_size or recipe.batch_size
     began = time.perf_counter()
-    evaluate(model, itertools.islice(batches, 1), trainer.processes, recipe)
+    full = (batch for batch in batches if len(batch[1]))
+    evaluate(model, itertools.islice(full, 1), trainer.processes, recipe)
     score = (time.perf_counter() - began) * max(1.0, len(context.held_out) / size)
     epoch = update * loader.updates
     candidate = 0.0 if config.evaluator == "sensitivity" else epoch * updates.epochs + score

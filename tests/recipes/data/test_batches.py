@@ -1,5 +1,8 @@
 """The batches of a training."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from digits_folder import digits, parts
@@ -29,3 +32,20 @@ def test_mixing_ends_where_the_recipe_says():
         # Also for workers that are there since the first epoch.
         mixed = any(((targets > 0) & (targets < 1)).any() for _, targets in loader.epoch(epoch))
         assert mixed is (epoch == 0)
+
+
+KEPT = """
+import sys
+from cp_vision.recipes import Recipe, single_process
+from cp_vision.recipes.data.training_loader import data_loader
+
+# As after an error that nobody caught: Python keeps its traceback.
+sys.last_value = iter(data_loader(range(4), Recipe(workers=1), single_process()))
+print(next(sys.last_value))
+"""
+
+
+@pytest.mark.slow
+def test_a_loader_that_is_kept_to_the_end_does_not_keep_python_from_ending():
+    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "tensor([0])\n", "")

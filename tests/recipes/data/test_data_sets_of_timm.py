@@ -2,12 +2,15 @@
 
 import io
 import json
+import logging
 import shutil
 import tarfile
 
 import numpy as np
 import pytest
 import torch
+from digits_folder import sets
+from mistakes import assert_one_line_mistake
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
@@ -111,6 +114,29 @@ def test_every_kind_of_data_set_is_trained_on_and_taken_up_again(make, tmp_path,
     assert main([*command, str(stopped)]) == 0
     one, other = (load_file(output / "last" / "model.safetensors") for output in (whole, stopped))
     assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        (["train_split=training"], ["'wds/digits'", "training"]),
+        (["train_split=digits-train-0.tar|30", "num_classes=null"], ["num_classes"]),
+        (["val_split=digits-nothing-{0..1}.tar|30"], ["not one image", "digits-nothing"]),
+        (["input_key=bmp"], ["no image can be read"]),
+        (["target_key=none"], ["Target key(s) ['none'] require a json sidecar"]),
+        (["target_key=none", "workers=1"], ["fails: ", "Target key(s) ['none'] require a json sidecar"]),
+    ],
+)
+def test_of_a_mistake_no_other_line_is_told(changes, names, tmp_path, capsys, monkeypatch):
+    splits = ["train_split=digits-train-{0..1}.tar|60", "val_split=digits-validation-{0..1}.tar|30"]
+    settings = [*SETTINGS, "workers=0", *webdataset(tmp_path), *splits, *changes]
+    # timm warns where it is not there.
+    (tmp_path / "_info.json").unlink()
+    with monkeypatch.context() as patched:
+        # Without pytest's handler, as on a command line.
+        patched.setattr(logging.root, "handlers", [])
+        assert_one_line_mistake(main, ["default", *sets(settings), "--output", str(tmp_path / "run")], capsys, names)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
