@@ -199,7 +199,8 @@ def _kept_filters(width: int, channels: int) -> dict[str, dict[str, Any]]:
 
 def _kept_units(channels: int) -> dict[str, dict[str, Any]]:
     units = {share: {"kind": "narrow_mlp", "units": round(share * channels)} for share in (0.25, 0.5, 1, 2)}
-    return {"map": _plain(channels)["map"], **{f"map and {s:g} C units": own for s, own in units.items()}}
+    alone = {f"{s:g} C units alone": {**own, "map": False} for s, own in units.items()}
+    return {"map": _plain(channels)["map"], **{f"map and {s:g} C units": own for s, own in units.items()}, **alone}
 
 
 def _kept_heads(channels: int) -> dict[str, dict[str, Any]]:
@@ -209,6 +210,11 @@ def _kept_heads(channels: int) -> dict[str, dict[str, Any]]:
         own = {"kind": "narrow_attention", "heads": max(1, channels // 64 // divisor)}
         forms[f"map and 1/{divisor} of the heads"] = own
         forms[f"Gaussian and map, rank C/2, and 1/{divisor} of the heads"] = {**own, **_beside(channels)}
+    for divisor in (8, 4, 2):
+        own = {"kind": "narrow_attention", "heads": channels // 64, "head_channels": 64 // divisor}
+        forms[f"1/{divisor} of each head alone"] = {**own, "map": False}
+        forms[f"map and 1/{divisor} of each head"] = own
+        forms[f"Gaussian and map, rank C/2, and 1/{divisor} of each head"] = {**own, **_beside(channels)}
     return forms
 
 
