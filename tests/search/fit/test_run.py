@@ -181,7 +181,7 @@ def test_classes_are_those_of_the_weights_whatever_the_order_of_folders(evaluato
     assert train.classes == test.classes == {name: int(index) for index, name in names.items()}
     (data / "val" / "x").mkdir()
     (data / "val" / "x" / "0.png").write_bytes((data / "val" / names["0"]).glob("*.png").__next__().read_bytes())
-    with pytest.raises(UserError, match="'val.*' has classes that .* lacks: x"):
+    with pytest.raises(UserError, match=r"'val.*' has classes that .* lacks: x"):
         FitSearch(config) if evaluator == "fit" else Search(config)
 
 
