@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from timm.models import load_model_config_from_hf, load_state_dict_from_hf
@@ -11,7 +13,7 @@ from torch import Tensor
 from cp_vision.models.build import STORED
 from cp_vision.shared.errors import UserError, one_line
 
-__all__ = ["StoredModel", "read_stored"]
+__all__ = ["StoredModel", "read_labels", "read_stored"]
 
 # How a model wants its images.
 _INPUT = ("mean", "std", "interpolation", "crop_pct")
@@ -40,18 +42,45 @@ def read_stored(name: str) -> StoredModel:
     Raises:
         UserError: no such folder or repository, the hub can't be reached, files that can't be read.
     """
-    kind = next(kind for kind in STORED if name.startswith(kind))
-    place = name.removeprefix(kind)
-    try:
+    kind, place = _parts(name)
+    with _readable(name, kind):
         if kind == "local-dir:":
             config, architecture, args = load_model_config_from_path(place)
             weights: Any = load_state_dict_from_path(place)
         else:
             config, architecture, args = load_model_config_from_hf(place)
             weights = load_state_dict_from_hf(place)
+    images = {key: config[key] for key in _INPUT if config.get(key) is not None}
+    return StoredModel(weights, f"{architecture} with {args}" if args else architecture, images)
+
+
+def read_labels(name: str | None) -> Any:
+    """The ``label_names`` of a model's config.json; None where it has none, and of what is no such model.
+
+    Args:
+        name: of a recipe's ``initial_checkpoint``.
+
+    Raises:
+        UserError: as :func:`read_stored`.
+    """
+    if name is None or not name.startswith(STORED):
+        return None
+    kind, place = _parts(name)
+    with _readable(name, kind):
+        read = load_model_config_from_path if kind == "local-dir:" else load_model_config_from_hf
+        return read(place)[0].get("label_names")
+
+
+def _parts(name: str) -> tuple[str, str]:
+    kind = next(kind for kind in STORED if name.startswith(kind))
+    return kind, name.removeprefix(kind)
+
+
+@contextmanager
+def _readable(name: str, kind: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         # Whatever a damaged folder, the hub or the network makes timm raise.
         instead = "" if kind == "local-dir:" else "; fetch it where the hub can be reached, and name local-dir:FOLDER"
         raise UserError(f"{name!r} can't be read: {type(error).__name__}: {one_line(error)[:200]}{instead}") from error
-    images = {key: config[key] for key in _INPUT if config.get(key) is not None}
-    return StoredModel(weights, f"{architecture} with {args}" if args else architecture, images)

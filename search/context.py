@@ -14,6 +14,7 @@ from cp_vision.shared.errors import UserError
 from cp_vision.shared.on_meta import on_meta
 
 from ..recipes.data.open import count_classes, fingerprint_of, found_in, hold_out, open_splits
+from ..recipes.evaluation.numbering import open_as_stored
 from ..recipes.models import data_config, label_names, model_args
 from ..recipes.recipe.keys import Recipe
 from .config.paths import whole_path
@@ -61,7 +62,9 @@ class SearchContext:
         check_base(config.base)
         options = load_space_options(config.space)
         self.recipe = search_recipe(config) if recipe is None else recipe
-        whole, self.test_set = open_splits(self.recipe)
+        # What trains nothing takes the base's head as it is.
+        opened = open_as_stored if config.evaluator == "sensitivity" else open_splits
+        whole, self.test_set = opened(self.recipe)
         self.found = found_in(whole, self.test_set, (self.recipe.train_split, self.recipe.val_split))
         self.data = fingerprint_of(whole, self.test_set)
         self.train_set, self.held_out = hold_out(whole, config.val_fraction)

@@ -19,8 +19,9 @@ from cp_vision.shared.files import check_path, make_folder, remove_unfinished
 
 from ..recipes.data.evaluation_loader import ScoringLoader
 from ..recipes.data.images import Images
-from ..recipes.data.open import count_classes, open_splits
+from ..recipes.data.open import count_classes
 from ..recipes.data.seeding import seed_all
+from ..recipes.evaluation.numbering import open_as_stored
 from ..recipes.models import data_config, save_model
 from ..recipes.processes import single_process
 from .config.addresses import hide_password
@@ -70,7 +71,7 @@ class FitSearch:
         check_base(config.base)
         self.budgets = read_sweep(config.budget_text)
         self.recipe = search_recipe(config)
-        self.train, self.test = open_splits(self.recipe)
+        self.train, self.test = open_as_stored(self.recipe)
         if not isinstance(self.train, Images):
             raise UserError("the data set is streamed, so images can't be taken from it by number; use a folder")
         classes = count_classes(self.train, self.recipe)

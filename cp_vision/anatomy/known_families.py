@@ -42,7 +42,7 @@ def list_blocks(model: nn.Module, input_size: tuple[int, int, int] | None = None
         try:
             return discover_blocks(model, input_size)
         except UserError:
-            _check_wrapper(model)
+            _check_wrapper(model, input_size)
             raise
     return [block for block in find(model) if not isinstance(block.module, DroppedBlock | Replacement)]
 
@@ -65,14 +65,23 @@ def register_family(model_class: type[nn.Module], finder: Callable[[Any], Iterat
     _FAMILIES[model_class] = finder
 
 
-def _check_wrapper(model: nn.Module) -> None:
+def _check_wrapper(model: nn.Module, input_size: tuple[int, int, int] | None) -> None:
     """Raise a UserError where what the model wraps is what should be given, since its names are those to keep."""
     for name, part in model.named_modules():
-        if name and isinstance(part, tuple(_FAMILIES)):
+        # timm gives every model of its own this configuration.
+        is_model = isinstance(part, tuple(_FAMILIES)) or hasattr(part, "pretrained_cfg")
+        if name and is_model and _has_blocks(part, input_size):
             raise UserError(
                 f"{type(model).__name__} models are not supported, but what this one holds as {name!r} is: give that "
                 f"{type(part).__name__} itself"
             )
+
+
+def _has_blocks(model: nn.Module, input_size: tuple[int, int, int] | None) -> bool:
+    try:
+        return bool(list_blocks(model, input_size))
+    except UserError:
+        return False
 
 
 def is_known(model: nn.Module) -> bool:

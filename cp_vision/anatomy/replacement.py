@@ -14,6 +14,7 @@ from torch import cat as concatenate
 
 from ..layers.context_pool_2d import record_call
 from .block import DroppedBlock, Layout
+from .token_grid import as_map
 
 __all__ = ["REPLACEMENT", "Replacement", "RestOfRun"]
 
@@ -90,7 +91,7 @@ class Replacement(nn.Module):
         # Tokens in a row are as good as a grid to a stand-in without pools.
         grid = map_size or (self.grid() if self.grid is not None else (1, x.shape[1] - prefix))
         x_BPC, patches = x.tensor_split([prefix], 1)
-        x_BCHW = patches.mT.unflatten(2, grid)
+        x_BCHW = as_map(patches, grid)
         return (x_BCHW, x_BPC) if prefix else (x_BCHW,)
 
     def _as_given(self, y_BCHW: Tensor, y_BPC: Tensor | None) -> Tensor:

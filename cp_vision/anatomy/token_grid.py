@@ -10,12 +10,31 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
-__all__ = ["TokenGrid", "patch_embedding"]
+from ..shared.errors import UserError
+
+__all__ = ["TokenGrid", "as_map", "patch_embedding"]
 
 
 def patch_embedding(model: Any) -> Any:
     """What cuts an image into patches and knows their grid, by timm's names for it; None where there is none."""
     return getattr(model, "patch_embed", None) or getattr(model, "stem", None)
+
+
+def as_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Patches (B, H W, C) as a map (B, C, H, W).
+
+    Raises:
+        UserError: there are fewer patches, or more, than the grid has.
+    """
+    count = patches.shape[1]
+    # Tracers have other numbers than these.
+    if type(count) is int and type(grid[0]) is int and type(grid[1]) is int and count != grid[0] * grid[1]:
+        raise UserError(
+            f"{count} patches are no grid of {grid[0]} x {grid[1]}: something leaves patches out (timm's PatchDropout, "
+            "at model.patch_drop) or adds tokens; pools and stand-ins on a map need the whole grid: set "
+            "model.patch_drop = torch.nn.Identity()"
+        )
+    return patches.mT.unflatten(2, grid)
 
 
 class TokenGrid:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from timm.models.regnet import RegStage
 from torch import Tensor, nn
 
 from ..cost.input_size import input_size_of
@@ -24,8 +25,9 @@ from .token_grid import patch_embedding
 
 __all__ = ["discover_blocks", "run_trial"]
 
-# Rows of modules, and the names under which a stage keeps its row.
-_ROWS = (nn.Sequential, nn.ModuleList)
+# Rows of modules, and the names under which a stage keeps its row; RegNet's stages, of which features_only leaves no
+# RegNet, are rows under a class of their own.
+_ROWS = (nn.Sequential, nn.ModuleList, RegStage)
 _ROW_NAMES = ("blocks", "layers", "stages", "transformer_encoder")
 _ROWS_OF_STAGES = tuple(f".{name}." for name in _ROW_NAMES)
 # Parts of a model before and after its blocks.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy.block import CHILD, Block, Layout
-from ..anatomy.token_grid import TokenGrid
+from ..anatomy.token_grid import TokenGrid, as_map
 
 __all__ = ["PoolInput", "PooledSequential", "attach_pools"]
 
@@ -72,7 +72,7 @@ class _Pool:
             return pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         # Class and register tokens pass through untouched.
         prefix, patches = x.tensor_split([self.prefix], 1)
-        pooled = pool(patches.mT.unflatten(2, self.tokens.now()))
+        pooled = pool(as_map(patches, self.tokens.now()))
         return torch.cat([prefix, pooled.flatten(2).mT], 1)
 
 

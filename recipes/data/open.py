@@ -120,33 +120,36 @@ def open_splits(recipe: Recipe) -> tuple[Any, Any]:
             f"data folder {recipe.data_dir!r} has no separate splits; put the images into {recipe.train_split}/ "
             f"and {recipe.val_split}/ (or val/), one folder per class in each, or name two tar files in it as splits"
         )
-    return train, renumbered(recipe, test, train.classes, repr(recipe.train_split))
+    return train, renumbered(recipe, test, train.classes, repr(recipe.train_split), recipe.val_split)
 
 
-def renumbered(recipe: Recipe, test: Any, classes: Mapping[str, int] | None, whose: str) -> Any:
-    """The test split with classes numbered as in ``classes``.
+def renumbered(recipe: Recipe, dataset: Any, classes: Mapping[str, int] | None, whose: str, split: str) -> Any:
+    """A split with classes numbered as in ``classes``.
 
     Folders are numbered split by split, so a class that is missing in one shifts all others.
 
     Args:
         recipe: names the data set.
-        test: its test split.
+        dataset: the split.
         classes: class indices by name; None takes the split as it is.
         whose: whose classes they are, for errors.
+        split: the split's name.
 
     Raises:
         UserError: classes that ``classes`` lacks, or a data set that can't be renumbered.
     """
-    own = getattr(test, "classes", None)
+    own = getattr(dataset, "classes", None)
     if classes is None or own is None or own == classes:
-        return test
+        return dataset
     unknown = sorted(set(own) - set(classes))
     if unknown:
-        raise UserError(f"split {recipe.val_split!r} has classes that {whose} lacks: {listed(unknown)}")
-    test = open_split(recipe, recipe.val_split, classes)
-    if test.classes != classes:
-        raise UserError(f"split {recipe.val_split!r} numbers its classes differently from {whose}")
-    return test
+        raise UserError(f"split {split!r} has classes that {whose} lacks: {listed(unknown)}")
+    dataset = open_split(recipe, split, classes)
+    if dataset.classes != classes:
+        raise UserError(
+            f"split {split!r} numbers its classes ({listed(own)}) differently from {whose} ({listed(classes)})"
+        )
+    return dataset
 
 
 def hold_out(train: Any, fraction: float) -> tuple[Images, Images]:

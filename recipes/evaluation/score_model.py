@@ -10,11 +10,12 @@ from cp_vision.shared.errors import UserError, one_line
 
 from ..data import MAX_UNREADABLE
 from ..data.evaluation_loader import ScoringLoader
-from ..data.open import count_classes, open_split, open_splits, renumbered
-from ..models import build_model, data_config, label_names, load_model, model_args
+from ..data.open import count_classes, open_split, open_splits
+from ..models import build_model, data_config, load_model, model_args
 from ..processes import Processes, single_process
 from ..recipe.keys import Recipe
 from .evaluate import evaluate
+from .numbering import numbered_as
 
 __all__ = ["score_model"]
 
@@ -60,7 +61,8 @@ def score_model(
     else:
         model, by_name = build_model(what, {"in_chans": recipe.in_chans}, pretrained=True), True
     if not path.is_file():
-        dataset = _numbered_as(model.pretrained_cfg.get("label_names"), recipe, open_split(recipe, recipe.val_split))
+        labels = model.pretrained_cfg.get("label_names")
+        dataset = numbered_as(labels, recipe, open_split(recipe, recipe.val_split), recipe.val_split)
     num_classes = count_classes(dataset, recipe)
     if model.num_classes != num_classes:
         raise UserError(f"{what!r} has {model.num_classes} classes, the data set has {num_classes}")
@@ -83,19 +85,3 @@ def _as_trained(recipe: Recipe) -> Any:
     has_training = recipe.data_dir and (Path(recipe.data_dir) / recipe.train_split).is_dir()
     both = has_training and recipe.val_split != recipe.train_split
     return open_splits(recipe)[1] if both else open_split(recipe, recipe.val_split)
-
-
-def _numbered_as(labels: Any, recipe: Recipe, dataset: Any) -> Any:
-    """The split with its classes numbered as in the model's labels: its folders alone may lack one, or say others."""
-    own = getattr(dataset, "classes", None)
-    if isinstance(labels, list | tuple):
-        # timm's configurations have either.
-        labels = {str(index): label for index, label in enumerate(labels)}
-    if own is None or not isinstance(labels, dict) or label_names(own) == labels:
-        return dataset
-    classes: dict[str, int] = {}
-    for index, label in labels.items():
-        # Of a class of the model that has several of the data set's, or of one that has a comma in its name.
-        parts = label.split(", ")
-        classes |= dict.fromkeys([label] if own.keys().isdisjoint(parts) else parts, int(index))
-    return renumbered(recipe, dataset, classes, "the model")

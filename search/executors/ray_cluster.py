@@ -8,7 +8,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -126,13 +128,24 @@ def _start(config: SearchConfig) -> None:
         options["num_cpus"] = max(os.cpu_count() or 1, math.ceil((config.parallel or 1) * config.cpus))
     try:
         ray.init(**options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        # Ray raises a bare Exception where one of its processes doesn't start.
         reason = one_line(error)[:200]
         if config.address is None:
+            place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
             raise CommandError(
-                f"Ray can't be started here: {reason}; RAY_TMPDIR names the folder of its files"
+                f"Ray can't be started here: {reason}; RAY_TMPDIR names the folder of its files, now {place!r} with "
+                f"{_free(place)} MiB left on its disk"
             ) from error
         raise UserError(f"address {config.address!r}: no Ray cluster can be reached there: {reason}") from error
+
+
+def _free(folder: str) -> int:
+    try:
+        return shutil.disk_usage(folder).free >> 20
+    except OSError:
+        # It isn't there.
+        return 0
 
 
 def _import_ray(address: str | None) -> None:

@@ -97,3 +97,32 @@ def test_pools_of_a_mixer_see_its_grid():
     close(model(x), before)
     assert stir(model)(x).shape == (1, 5)
     assert cp_vision.find_sites(model)[0].grid == (7, 7)
+
+
+def test_the_stages_of_a_regnet_are_rows_without_the_regnet():
+    with torch.device("meta"):
+        model, whole = (timm.create_model("regnety_002", features_only=only) for only in (True, False))
+    assert [block.name for block in list_blocks(model)] == [block.name for block in list_blocks(whole)]
+
+
+@pytest.mark.parametrize(
+    ("base", "options", "name"),
+    [
+        ("regnety_002", {}, "RegNet"),
+        ("resnet18", {"features_only": True}, "FeatureListNet"),
+        ("mixer_s32_224", {}, "MlpMixer"),
+    ],
+)
+def test_a_model_in_a_module_of_the_users_is_named(base, options, name):
+    class Mine(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = timm.create_model(base, **options)
+
+        def forward(self, x):
+            return self.backbone(x)[-1]
+
+    with torch.device("meta"):
+        model = Mine()
+    with pytest.raises(cp_vision.UserError, match=f"Mine models .* 'backbone' is: give that {name} itself"):
+        list_blocks(model)

@@ -10,7 +10,7 @@ from small_models import record
 from torch import nn
 
 import cp_vision
-from cp_vision import UserError, drop_blocks, find_sites, insert_pools
+from cp_vision import UserError, drop_blocks, find_sites, insert_pools, replace_blocks
 from cp_vision.anatomy.known_families import list_blocks
 
 VIT, RESNET = "test_vit", "resnet18"
@@ -298,3 +298,15 @@ def test_a_model_whose_record_cant_be_written_is_as_it_was():
         assert before[0] == after[0]
         assert before[1].keys() == after[1].keys()
         assert before[2] == after[2]
+
+
+def test_patches_that_are_left_out_later_are_told_as_the_model_runs():
+    pooled, replaced = (timm.create_model("test_vit2") for _ in range(2))
+    insert_pools(pooled, ["blocks.2"])
+    replace_blocks(replaced, ["blocks.2"])
+    for model in (pooled, replaced):
+        model.patch_drop = timm.layers.PatchDropout(0.5)
+        x = torch.randn(1, 3, 64, 64)
+        model.eval()(x)
+        with pytest.raises(UserError, match=r"8 patches are no grid of 4 x 4.*model\.patch_drop"):
+            model.train()(x)

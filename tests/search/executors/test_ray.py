@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,9 +18,10 @@ from search_process import kill_at, start
 from cp_vision import UserError
 from cp_vision.recipes import load_recipe
 from cp_vision.search import Observer, Search, SearchConfig
-from cp_vision.search.executors.ray_cluster import how_many_fit, wanted_resources
+from cp_vision.search.executors.ray_cluster import how_many_fit, on_cluster, wanted_resources
 from cp_vision.search.study.lease import MOST_ATTEMPTS
 from cp_vision.search.study.progress import progress_of
+from cp_vision.shared.command_line import CommandError
 
 CONFIG = {"base": "test_vit2", "executor": "ray", "parallel": 2, "cpus": 1.0, "trials": 8}
 
@@ -72,6 +74,21 @@ def test_what_no_node_has_is_refused(wanted, nodes, named):
 def test_what_cannot_be_asked_for(wrong, tmp_path):
     with pytest.raises(UserError, match=f"gpus {wrong['gpus']}"):
         wanted_resources(config(tmp_path, **wrong))
+
+
+def test_where_ray_does_not_start_its_disk_may_be_full(tmp_path, monkeypatch):
+    """What a real one raises on a full disk, after forty seconds."""
+
+    def init(**options):
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, is_initialized=lambda: False))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with (
+        pytest.raises(CommandError, match=f"timed out during startup.*RAY_TMPDIR.*{tmp_path}.* MiB left"),
+        on_cluster(config(tmp_path)),
+    ):
+        pass
 
 
 def run_code(code, *arguments):

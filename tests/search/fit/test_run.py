@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 
-from cp_vision import count_macs
+from cp_vision import UserError, count_macs
 from cp_vision.recipes.data.digits import Digits
-from cp_vision.search import SearchConfig
+from cp_vision.search import Search, SearchConfig
 from cp_vision.search.cli.main import main
 from cp_vision.search.fit.accuracy import evaluated
 from cp_vision.search.run_fit import FitSearch
@@ -183,6 +183,32 @@ def test_a_plan_says_what_can_be_reached_and_writes_nothing(weights, tmp_path, c
     # True to the last digit: it is rounded to three.
     assert main([*words, str(tmp_path / "new"), "--plan", "--budget", f"{float(least) + 0.001:.3f}x"]) == 0
     assert main([*words, str(tmp_path / "new"), "--plan", "--budget", f"{float(least) - 0.001:.3f}x"]) == 2
+
+
+@pytest.mark.parametrize("evaluator", ["fit", "sensitivity"])
+def test_classes_are_those_of_the_weights_whatever_the_order_of_folders(evaluator, weights, tmp_path):
+    names = {str(i): f"{9 - i} or so" for i in range(10)}
+    model = timm.create_model(f"local-dir:{weights.parent}", pretrained=True)
+    save_for_hf(model, tmp_path / "base", {"label_names": names}, safe_serialization=True)
+    data = tmp_path / "data"
+    digits = Digits(train=True)
+    for i in range(160):
+        image, label = digits[i]
+        folder = data / ("train" if i < 120 else "val") / names[str(label)]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{i}.png")
+    values = {"base": "test_vit", "evaluator": evaluator, "budget": "0.6x", "output": str(tmp_path / "out")}
+    values |= {"model_kwargs": {"patch_size": 8, "depth": 3}, "data_dir": str(data)}
+    config = SearchConfig(**values, overrides=(f"initial_checkpoint=local-dir:{tmp_path / 'base'}", "img_size=32"))
+    # A base whose classes are those of others is refused.
+    search = FitSearch(config) if evaluator == "fit" else Search(config)
+    train = search.train if evaluator == "fit" else search.train_set
+    test = search.test if evaluator == "fit" else search.test_set
+    assert train.classes == test.classes == {name: int(index) for index, name in names.items()}
+    (data / "val" / "x").mkdir()
+    (data / "val" / "x" / "0.png").write_bytes((data / "val" / names["0"]).glob("*.png").__next__().read_bytes())
+    with pytest.raises(UserError, match=r"'val.*' has classes that .* lacks: x"):
+        FitSearch(config) if evaluator == "fit" else Search(config)
 
 
 @pytest.mark.parametrize(
