@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from benchmarks.channel_pruning import pruned
 from benchmarks.replacement_report import table
-from cp_vision import count_macs
+from cp_vision import UserError, count_macs
 from cp_vision.recipes.data.digits import Digits
 from cp_vision.search import compress
 from cp_vision.search.fit.accuracy import evaluated
@@ -136,7 +136,7 @@ def accuracies(model: nn.Module, test: Any, images: Tensor, with_pruning: bool) 
         try:
             made = make()
             cell = str(evaluated(test.right, made))
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, UserError) as error:
             # What doesn't go is what is asked here.
             cells.append(f"no: {str(error).splitlines()[0][:60]}")
             continue
