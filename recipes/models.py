@@ -96,7 +96,7 @@ def build_model(
     try:
         model: Any = _create(name, True, args)
     except UserError as error:
-        holds = f"{checkpoint!r} holds {architecture}: " if architecture else ""
+        holds = f"{checkpoint!r} holds {architecture}: " if architecture else f"with the weights of {checkpoint!r}: "
         raise UserError(f"{holds}{error}") from error
     # What is saved of a model says where its weights came from, and doesn't hold them.
     kept = {key: value for key, value in model.pretrained_cfg.items() if key != "state_dict"}

@@ -248,9 +248,9 @@ class SearchConfig(CheckedModel):
             read_budgets(info.data["budget"])
         if value == "fit":
             if info.data.get("trials") != cls.model_fields["trials"].default:
-                raise ValueError("fit has no trials: leave them out, or take the evaluator train")
+                raise ValueError("has no trials: leave them out, or take the evaluator train")
             if info.data.get("keep_accuracy") is not None:
-                raise ValueError("fit takes budgets; an accuracy to keep needs the evaluator train")
+                raise ValueError("takes budgets; an accuracy to keep needs the evaluator train")
         return value
 
     @field_validator("fit_images", "distil_epochs")

@@ -53,11 +53,12 @@ def read_sweep(budget: str | Sequence[str]) -> list[Budget]:
     if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) for text in texts):
         raise UserError(f"budget {budget!r} must be text or a list of text, such as '0.6x' or ['0.4x', '0.6x']")
     texts = [text.strip() for text in texts]
-    if len(set(texts)) < len(texts):
-        raise UserError(f"budget {budget!r} names one budget twice; name each once")
     found = [Budget(text, read_budgets(text)[0]) for text in texts]
     if len(measures := sorted({one.measure for one in found})) > 1:
         raise UserError(f"budget {budget!r} is of {' and '.join(measures)}; give budgets of one measure")
+    # In whatever words: 0.6x is 0.60x.
+    if len({(one.written.number, one.written.unit) for one in found}) < len(found):
+        raise UserError(f"budget {budget!r} names one budget twice; name each once")
     return found
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cp_vision.shared.errors import UserError
+from cp_vision.shared.errors import UserError, one_line
 from cp_vision.shared.files import check_path, make_folder, remove_unfinished, whole_file, write_text
 
 from .option import Option
@@ -59,8 +60,9 @@ class LibraryFiles:
         path = self._path(block, "json")
         if not path.exists():
             return None
-        values = _read(path)["options"]
-        return [Option(**{**value, "blocks": tuple(value["blocks"])}) for value in values]
+        with _reading(path):
+            values = _read(path)["options"]
+            return [Option(**{**value, "blocks": tuple(value["blocks"])}) for value in values]
 
     def write(self, block: int, options: Sequence[Option], stand_ins: Mapping[str, nn.Module]) -> None:
         """Write the options that begin at a block, and the stand-ins of those that have one, by the option's key."""
@@ -85,8 +87,9 @@ class LibraryFiles:
         if not path.exists():
             base, saved = measure()
             write_text(path, json.dumps({"base": base, "saved": saved}, indent=1) + "\n")
-        values = _read(path)
-        return values["base"], values["saved"]
+        with _reading(path):
+            values = _read(path)
+            return values["base"], values["saved"]
 
     @property
     def distilled(self) -> Path:
@@ -102,12 +105,17 @@ class LibraryFiles:
         if key not in known:
             known[key] = measure()
             write_text(path, json.dumps(known, indent=1) + "\n")
-        return float(known[key])
+        with _reading(path):
+            return float(known[key])
 
     def weights(self, option: Option) -> dict[str, Tensor]:
-        """The state dict of an option's stand-in."""
-        start = f"{option.key}|"
-        with safe_open(self._path(option.first, "safetensors"), "pt") as file:
+        """The state dict of an option's stand-in.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        start, path = f"{option.key}|", self._path(option.first, "safetensors")
+        with _reading(path), safe_open(path, "pt") as file:
             return {name.removeprefix(start): file.get_tensor(name) for name in file.keys() if name.startswith(start)}  # noqa: SIM118
 
     def _path(self, block: int, ending: str) -> Path:
@@ -121,10 +129,22 @@ def count_fitted(folder: Path) -> tuple[int, int]:
 
 
 def _read(path: Path) -> Any:
+    with _reading(path):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise a UserError where a file is damaged, or none of a library's."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{str(path)!r} is no file of a library ({error}); choose another folder") from error
+        yield
+    except UserError:
+        raise
+    except (AttributeError, KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{str(path)!r} is no file of a library ({type(error).__name__}: {one_line(error)}); remove {path.stem}.* "
+            "there, or choose another folder"
+        ) from error
 
 
 def fingerprint_of(model: nn.Module) -> str:

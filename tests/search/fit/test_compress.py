@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -287,7 +288,7 @@ MISTAKES = [
     ({"images": images(40, size=(48, 48))}, "the model takes (3, 32, 32)"),
     ({"budget": "0.01x"}, "below the smallest that can be met, 0."),
     ({"budget": "lots"}, "'lots' is neither"),
-    ({"budget": "0.5x,0.5x"}, "twice"),
+    ({"budget": "0.5x,0.50x"}, "twice"),
     ({"budget": 0.5}, "must be text"),
     ({"budget": "params=0.01x"}, "below the smallest that can be met, 0."),
     ({"budget": "latency=1us"}, "below the smallest that can be met, "),
@@ -320,3 +321,36 @@ def test_a_folder_of_other_images(tmp_path):
     seen = []
     compress(model, pictures(), "0.8x", folder=tmp_path, kinds=[], tries=1, progress=lambda *told: seen.append(told))
     assert [what for *_, what in seen] == ["budget 0.8x"]
+
+
+@pytest.fixture(scope="module")
+def small_library(tmp_path_factory):
+    """The folder of a library of maps."""
+    folder = tmp_path_factory.mktemp("library")
+    compress(base("test_vit"), pictures(), "0.9x", folder=folder, kinds=["linear"], tries=1)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("block-*.safetensors", None),
+        ("block-*.safetensors", "cut off"),
+        ("block-000.json", "{"),
+        ("block-000.json", "[]"),
+        ("block-000.json", '{"options": [{"x": 1}]}'),
+        ("scores.json", "[1]"),
+        ("library.json", "[1]"),
+    ],
+)
+def test_a_damaged_file_of_a_library_is_named(name, content, small_library, tmp_path):
+    shutil.copytree(small_library, tmp_path / "copy")
+    damaged = list((tmp_path / "copy").glob(name))
+    assert damaged
+    for path in damaged:
+        if content is None:
+            path.unlink()
+        else:
+            path.write_text(content)
+    with pytest.raises(UserError, match=rf"copy/{name.replace('*', '00.')}' .*; remove .*\.\* there"):
+        compress(base("test_vit"), pictures(), "0.9x", folder=tmp_path / "copy", kinds=["linear"], tries=1)
