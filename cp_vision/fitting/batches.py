@@ -24,7 +24,7 @@ class Batches:
         model: whose device and type they get.
 
     Raises:
-        UserError: no such images, or an iterator, which could be read only once.
+        UserError: no such images, or an iterator, which could be read only once; a model without weights.
     """
 
     def __init__(self, images: Any, model: nn.Module) -> None:
@@ -37,6 +37,8 @@ class Batches:
                 "images can be read only once, but are needed several times; give a tensor, a list or a DataLoader"
             )
         self.images = images
+        if any(p.is_meta for p in model.parameters()):
+            raise UserError(f"this {type(model).__name__} has no weights (device meta); load them first")
         self.like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
 
     def __len__(self) -> int:

@@ -6,6 +6,7 @@ Shapes: B images, n tokens of a map, F features, C channels.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -67,11 +68,17 @@ class BlockSums:
         """The map of each part, fitted to all images but those held out, and its squared error on these.
 
         Raises:
-            UserError: too few images.
+            UserError: too few images, or maps that aren't finite.
         """
         least = 2 * HELD_OUT_EVERY
         if self.images < least:
             raise UserError(f"images: {self.images} are too few to fit to; give at least {least}, better 256")
+        every = (sums for part in (self._held_out, *self._fitted) for sums in part)
+        if not all(math.isfinite(sums.total(False)) for sums in every):
+            raise UserError(
+                "images: what a block gives for some of them is no number (NaN or infinite); look at the images, and at "
+                "the weights of the model before its blocks were replaced"
+            )
         parts = enumerate(zip(self._held_out, ranks, strict=False))
         return [solve(self._regression(i, False), held_out, rank, ridges) for i, (held_out, rank) in parts]
 

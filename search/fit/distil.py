@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import itertools
 import pickle
 from collections.abc import Callable, Iterable
@@ -49,6 +50,7 @@ def distil(
 
     Raises:
         UserError: what lies in the folder is no such state.
+        OSError: a state can't be written.
     """
     file = _file(folder, bench, model, epochs, batches)
     wanted = _features(bench.model)
@@ -73,8 +75,11 @@ def distil(
             now_there: dict[str, Any] = {"student": student, "optimizer": optimizer, "schedule": schedule}
             # In the end the best is all that anybody asks for.
             more = {name: part.state_dict() for name, part in now_there.items() if state["epoch"] < epochs}
+            held = io.BytesIO()
+            torch.save({**state, **more}, held)
             with whole_file(file) as unfinished:
-                torch.save({**state, **more}, unfinished)
+                # Of a full disk torch itself tells an error of its own, without the system's reason.
+                unfinished.write_bytes(held.getbuffer())
     if state["best"] is None:
         return model, state["score"], 0
     trained = copy.deepcopy(model)

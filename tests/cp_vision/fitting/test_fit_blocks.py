@@ -1,6 +1,7 @@
 """Fitting stand-ins to a teacher: what is such a map is found again, whatever the layout."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -236,6 +237,9 @@ def test_more_images_explain_more():
         (lambda s, t, x: (s, t, [x[0]], {}), r"\(3, 64, 96\)"),
         (lambda s, t, x: (s, t, ["a"], {}), "str"),
         (lambda s, t, x: (s, t, x[:7], {}), "7"),
+        (lambda s, t, x: (s, t, x / 0, {}), "NaN"),
+        (lambda s, t, x: (s, t, torch.cat([x, x[:1] * math.nan]), {"inputs": "teacher"}), "NaN"),
+        (lambda s, t, x: (s.to("meta"), t, x, {}), "no weights"),
         (lambda s, t, x: (s, t, x, {"inputs": "both"}), "'both'"),
         (lambda s, t, x: (s, t, x, {"steps": -1}), "-1"),
         (lambda s, t, x: (s, t, x, {"steps": 1.5}), "1.5"),

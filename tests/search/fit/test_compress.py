@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from full_disk import no_file_above
 from small_models import images
 from torch import nn
 
@@ -178,6 +179,17 @@ def test_a_distillation_that_was_stopped_goes_on(tmp_path):
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match=file.name):
         compress(model, x, "0.5x", training=rest, folder=tmp_path / "stopped", **arguments)
+
+
+def test_a_distillation_on_a_full_disk_goes_on_when_there_is_room(tmp_path):
+    model, x = base("test_vit"), pictures()
+    arguments = {**QUICK, "kinds": ["linear"], "max_run": 1, "tries": 1, "counterparts": False, "folder": tmp_path}
+    compress(model, x, "0.5x", **arguments)
+    room = max(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    with no_file_above(room), pytest.raises(OSError, match="File too large"):
+        compress(model, x, "0.5x", epochs=2, **arguments)
+    assert not [path for path in (tmp_path / "distilled").rglob("*") if path.is_file()]
+    assert compress(model, x, "0.5x", epochs=2, **arguments).points[0].best.score > 0
 
 
 class Halved(ContextPoolBlock):
