@@ -108,7 +108,7 @@ def search_with_ray(bases: Sequence[Base], arguments: argparse.Namespace) -> Non
     """
     import ray
 
-    ray.init(address=None if arguments.ray == "here" else arguments.ray)
+    ray.init(address="local" if arguments.ray == "here" else arguments.ray)
     task = ray.remote(num_cpus=arguments.cpus, num_gpus=arguments.gpus, max_retries=3)(_search_and_tell)
     try:
         told = ray.get([task.remote(base, arguments) for base in bases])
