@@ -76,8 +76,8 @@ class BlockSums:
         every = (sums for part in (self._held_out, *self._fitted) for sums in part)
         if not all(math.isfinite(sums.total(False)) for sums in every):
             raise UserError(
-                "images: what a block gives for some of them is no number (NaN or infinite); look at the images, and at "
-                "the weights of the model before its blocks were replaced"
+                "images: what a block gives for some of them is no number (NaN or infinite); look at them, and at the "
+                "weights of the model before its blocks were replaced"
             )
         parts = enumerate(zip(self._held_out, ranks, strict=False))
         return [solve(self._regression(i, False), held_out, rank, ridges) for i, (held_out, rank) in parts]
