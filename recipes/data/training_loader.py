@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import signal
@@ -159,8 +160,10 @@ class _Loader(DataLoader):
 
 def _end_workers(reference: weakref.ref[Any]) -> None:
     iterator = reference()
-    if iterator is not None:
-        iterator.__del__()
+    # Of a worker that the system has ended torch may tell while the others end, to nobody.
+    with contextlib.suppress(RuntimeError):
+        if iterator is not None:
+            iterator.__del__()
 
 
 def data_loader(dataset: Dataset, recipe: Recipe, processes: Processes, **options: Any) -> DataLoader:
