@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cp_vision.shared.command_line import CommandParser, default_output, run_command
+from cp_vision.shared.command_line import CommandError, CommandParser, default_output, run_command
 from cp_vision.shared.errors import UserError
 from cp_vision.shared.held_back import held_back
 
 from .data import MAX_UNREADABLE
+from .data.failures import is_killed_worker, reason_of
 from .recipe.allowed import allowed
 from .recipe.checks import notice
 from .recipe.keys import Recipe, bundled_recipes, read_recipe
@@ -146,7 +147,15 @@ def _train(arguments: Sequence[str] | None) -> None:
                 print(f"{args.eval}: {_scores(scores)}, loss {scores['loss']:.4f}")
             return
         output = Path(args.output or default_output(f"train-{Path(args.recipe).stem}", recipe.data_dir))
-        _fit(recipe, output, processes, args)
+        try:
+            _fit(recipe, output, processes, args)
+        except CommandError:
+            raise
+        except RuntimeError as error:
+            # Torch tells it wherever this process is, before and after the training, too.
+            if not is_killed_worker(error):
+                raise
+            raise CommandError(f"{reason_of(error)}; the same command goes on") from error
 
 
 def _fit(recipe: Recipe, output: Path, processes: Processes, args: argparse.Namespace) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import signal
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +33,9 @@ from .unreadable import Unreadable
 __all__ = ["Batch", "TrainingLoader", "data_loader", "prefetched", "worker_count"]
 
 Batch = tuple[Tensor, Tensor]
+
+# Seconds, at most, in which the system tells that a process has ended.
+_MOMENT = 5.0
 
 
 class TrainingLoader:
@@ -154,13 +159,20 @@ class _Loader(DataLoader):
             # After torch's own, which waits for them too, so that this is called first.
             self._last = iterator
             atexit.register(_end_workers, weakref.ref(iterator))
-        return iterator
+        try:
+            yield from iterator
+        except (ConnectionError, EOFError):
+            # A worker was ended while it sent a batch. Torch's handler of the signal says so, here rather than later.
+            time.sleep(_MOMENT)
+            raise
 
 
 def _end_workers(reference: weakref.ref[Any]) -> None:
     iterator = reference()
-    if iterator is not None:
-        iterator.__del__()
+    # Of a worker that the system has ended torch may tell while the others end, to nobody.
+    with contextlib.suppress(RuntimeError):
+        if iterator is not None:
+            iterator.__del__()
 
 
 def data_loader(dataset: Dataset, recipe: Recipe, processes: Processes, **options: Any) -> DataLoader:

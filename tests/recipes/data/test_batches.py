@@ -1,11 +1,16 @@
 """The batches of a training."""
 
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
-from digits_folder import digits, parts
+from digits_folder import CPU, digits, parts
+
+from cp_vision.recipes import Recipe
+from cp_vision.recipes.data.failures import is_killed_worker
+from cp_vision.recipes.data.training_loader import data_loader
 
 MIXED = ["mixup=0.2", "cutmix=0.5", "reprob=0.3", "drop_path=0.2", "color_jitter=0.3", "hflip=0.5"]
 
@@ -49,3 +54,23 @@ print(next(sys.last_value))
 def test_a_loader_that_is_kept_to_the_end_does_not_keep_python_from_ending():
     done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "tensor([0])\n", "")
+
+
+def test_of_a_worker_that_ends_while_it_sends_torchs_word_is_waited_for(monkeypatch):
+    def reset(loader):
+        # Torch's handler is called once the system tells of the worker's end.
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        raise ConnectionResetError
+        yield
+
+    def handler(number, frame):
+        raise RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", reset)
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(RuntimeError) as error:
+            list(data_loader(range(4), Recipe(workers=1), CPU))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert is_killed_worker(error.value)

@@ -157,3 +157,15 @@ def test_of_several_processes_one_tells_a_mistake(monkeypatch, capsys):
         monkeypatch.setenv("RANK", rank)
         assert main(["digits", "--set", "lr=-1"]) == 2
         assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_a_killed_worker_is_told_wherever_it_strikes(image_folder, tmp_path, capsys, monkeypatch):
+    def struck(training):
+        raise RuntimeError("DataLoader worker (pid 24702) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(Training, "_summary", struck)
+    settings = [*FOLDER, "epochs=1", "warmup_epochs=0", f"data_dir={image_folder}"]
+    assert main(["default", *sets(settings), "--quiet", "--output", str(tmp_path / "run")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "lower workers" in line
+    assert "the same command goes on" in line
