@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import UserError, one_line
+from .interrupts import noted_interrupts
 
 __all__ = ["CommandError", "CommandParser", "default_output", "parse_pairs", "run_command"]
 
@@ -50,8 +51,9 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments: Sequ
         # Names of files may hold what no terminal can show.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        command(arguments)
-        sys.stdout.flush()
+        with noted_interrupts():
+            command(arguments)
+            sys.stdout.flush()
     except (UserError, CommandError) as error:
         if not error.told_elsewhere:
             print(f"{name}: error: {error}", file=sys.stderr)

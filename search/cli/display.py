@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from cp_vision.cost.macs import format_macs
+from cp_vision.shared.interrupts import check_interrupt
 
 from ...recipes.recipe.checks import notice
 from ..context import kwargs_left_out
@@ -198,6 +199,7 @@ class Progress(Observer):
 
     def on_part(self, name: str, done: float) -> None:
         """Move it."""
+        check_interrupt()
         if self.part is not None:
             self.part.n = done
             self.part.refresh()
@@ -206,6 +208,7 @@ class Progress(Observer):
 
     def on_start(self, choice: Genotype, seed: int | None = None) -> Callable[[int, int, float], None]:
         """Move with the epochs."""
+        check_interrupt()
         if self.bar is not None:
             # Counterparts without pools and further trainings of finalists come on top.
             self.bar.total = max(self.trials, self.done + 1)
@@ -216,9 +219,7 @@ class Progress(Observer):
         self.done += 1
         if self.is_log:
             self._tell(candidate, now)
-        if self.bar is None:
-            return
-        if now.best is not None:
+        if self.bar is not None and now.best is not None:
             self.bar.set_postfix_str(f"best {now.best.score:.2f} % at {format_macs(now.best.macs)} MACs", refresh=False)
         self._show(self.done)
 
@@ -231,6 +232,7 @@ class Progress(Observer):
 
     def on_wait(self, running: int) -> None:
         """Tell what it waits for."""
+        check_interrupt()
         if self.bar is not None:
             self.bar.set_postfix_str(f"waiting for {running} of other processes")
 
@@ -246,6 +248,7 @@ class Progress(Observer):
             self.part = None
 
     def _show(self, done: float) -> None:
+        check_interrupt()
         if self.bar is not None:
             self.bar.n = done
             self.bar.refresh()

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cp_vision.shared.interrupts import check_interrupt
+
 from ..fit.budget import Budget, cost_in_words
 from ..fit.forecast import Forecast
 from ..outputs.report.fit_page import headline
@@ -63,6 +65,7 @@ class FitProgress:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         """Take parts done, parts in all (0 where that is not known) and what is being done."""
+        check_interrupt()
         if self.is_log:
             print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
         if self.bar is None:

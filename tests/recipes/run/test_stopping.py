@@ -28,10 +28,11 @@ def test_what_is_asked_is_done_after_the_update(number, tmp_path):
         if len(updates) == 5:
             signal.raise_signal(number)
 
+    before = signal.getsignal(signal.SIGTERM)
     with stop_signals() as stop, pytest.raises(Stopped) as stopped:
         training.run(on_update, stop=stop)
     assert (len(updates), stopped.value.code) == (5, 128 + number)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
     again = Training(recipe, tmp_path / "run")
     assert again.trainer.update == 5
     assert again.run() == whole
