@@ -2,12 +2,12 @@
 
     python benchmarks/compress.py --data-dir DIR --base elpv_dinov2
 
-DINOv2's ViT-S/14 fine-tuned on solar cells (packages of the ``bench`` extra) on 256 images, or the ViT and the ResNet
-that were trained on Fashion-MNIST on 512; their weights are made where ``DIR`` lacks them. One base at a time: a
-quarter of an hour of a core for ViT-S, minutes for the others. ``--parts pruning`` measures Torch-Pruning's channels at
-the same budgets (``pip install torch-pruning==1.6.1``), the best by divergence of two importances, as it leaves them
-and with our least squares for the layers behind them. Writes ``results/compress_BASE.csv``, and
-``results/compress.md`` of all bases that were measured.
+DINOv2's ViT-S/14 and EfficientNet-Lite0 fine-tuned on solar cells (packages of the ``bench`` extra) on 256 and 512
+images, or models that were trained on Fashion-MNIST, DINOv2's among them, on 512; their weights are made where ``DIR``
+lacks them. One base at a time: a quarter of an hour of a core for ViT-S, minutes for the others. ``--parts pruning``
+measures Torch-Pruning's channels at the same budgets (``pip install torch-pruning==1.6.1``), the best by divergence of
+two importances, as it leaves them and with our least squares for the layers behind them. Writes
+``results/compress_BASE.csv``, and ``results/compress.md`` of all bases that were measured.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from benchmarks.compress_report import report
 from benchmarks.elpv import elpv_images, elpv_labels, elpv_split
 from benchmarks.elpv_models import MODELS as OF_ELPV
 from benchmarks.elpv_models import finetuned_on_elpv
-from benchmarks.fashion_mnist import fill, open_split
+from benchmarks.fashion_mnist import fill, open_split, resize
+from benchmarks.fashion_models import MODELS as OF_FASHION
 from benchmarks.fashion_models import trained_on_fashion
 from benchmarks.package_files import INSTALL
 from benchmarks.refit_read_outs import refit_read_outs
@@ -60,6 +61,8 @@ BUDGETS = {
     "elpv_lite0": ("0.9x", "0.8x", "0.7x", "0.6x", "0.5x"),
     "fashion_vit": ("0.75x", "0.6x", "0.5x", "0.4x", "0.3x"),
     "fashion_resnet": ("0.9x", "0.8x", "0.7x", "0.6x", "0.5x"),
+    "fashion_convnext": ("0.9x", "0.8x", "0.7x", "0.6x", "0.5x"),
+    "fashion_dinov2": ("0.75x", "0.6x", "0.5x", "0.4x", "0.3x"),
 }
 
 
@@ -127,7 +130,8 @@ def _of_fashion(name: str, count: int) -> Callable[[Path], Case]:
         fill(data_dir)
         model = trained_on_fashion(name, data_dir)
         test, labels = open_split(data_dir, False)
-        return Case(model, open_split(data_dir, True)[0][:count], test, labels)
+        size = OF_FASHION[name].size
+        return Case(model, resize(open_split(data_dir, True)[0][:count], size), resize(test, size), labels)
 
     return case
 
@@ -136,13 +140,13 @@ CASES = {
     "elpv_dinov2": _of_elpv("elpv_dinov2", 256),
     "elpv_lite0": _of_elpv("elpv_lite0", 512),
     "fashion_vit": _of_fashion("fashion_vit", 512),
-    "fashion_resnet": _of_fashion("fashion_resnet", 512),
+    **{name: _of_fashion(name, 512) for name in ("fashion_resnet", "fashion_convnext", "fashion_dinov2")},
 }
 
 
 def measure(name: str, case: Case, budgets: Sequence[str], **options: Any) -> tuple[list[Row], Compressed]:
     """Compress a base for each budget, and evaluate what is found on its test images."""
-    result = compress(case.model, case.unlabelled, list(budgets), evaluate=partial(_right, case), **options)
+    result = compress(case.model, case.unlabelled, list(budgets), evaluate=partial(right, case), **options)
     count = len(case.test)
     of_base: Any = result.base_accuracy
     rows = [Row(name, result.images, "", "base", 1, 0, of_base.value, of_base.error, count, False, "")]
@@ -168,20 +172,10 @@ def measure_pruning(name: str, case: Case, budgets: Sequence[str]) -> list[Row]:
     """Prune a base's channels to each budget, by the same images, and evaluate what is nearest to the base."""
     images = Images(case.unlabelled, case.model, len(case.unlabelled))
     bench, base_macs = Workbench(sized(case.model, images), images), count_macs(case.model)
-    fitted = torch.cat(list(FitImages(images)))
-    rows, names = [], read_outs(case.model)
+    rows = []
     for budget in budgets:
-        limit = int(float(budget.rstrip("x")) * base_macs)
-        found = [(one, model) for one in IMPORTANCES for model in pruned(case.model, fitted, limit, one)]
-        refitted = [(one, refit_read_outs(model, bench.model, fitted, names)) for one, model in found]
-        if hasattr(case.model, "conv_head"):
-            found += [(one, model) for one in IMPORTANCES for model in pruned(case.model, fitted, limit, one, False)]
-        for form, made in (("Torch-Pruning", found), ("Torch-Pruning, refitted", refitted)):
-            scored = [(bench.score_model(model), one, model) for one, model in made]
-            if not scored:
-                continue
-            score, importance, model = min(scored, key=lambda entry: entry[0])
-            accuracy: Any = evaluated(partial(_right, case), model)
+        for form, (score, importance, model) in nearest_pruned(bench, budget).items():
+            accuracy: Any = evaluated(partial(right, case), model)
             share = count_macs(model) / base_macs
             own = (share, score, accuracy.value, accuracy.error, len(case.test), False, importance)
             rows.append(Row(name, images.count, budget, form, *own))
@@ -189,7 +183,23 @@ def measure_pruning(name: str, case: Case, budgets: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _right(case: Case, model: nn.Module) -> Tensor:
+def nearest_pruned(bench: Workbench, budget: str) -> dict[str, tuple[float, str, nn.Module]]:
+    """By form what Torch-Pruning leaves nearest to a base under a budget, such as 0.5x: score, importance, model."""
+    base, limit = bench.model, int(float(budget.rstrip("x")) * count_macs(bench.model))
+    fitted, names = torch.cat(list(FitImages(bench.images))), read_outs(base)
+    found = [(one, model) for one in IMPORTANCES for model in pruned(base, fitted, limit, one)]
+    refitted = [(one, refit_read_outs(model, base, fitted, names)) for one, model in found]
+    if hasattr(base, "conv_head"):
+        found += [(one, model) for one in IMPORTANCES for model in pruned(base, fitted, limit, one, False)]
+    made = {"Torch-Pruning": found, "Torch-Pruning, refitted": refitted}
+    scored = {
+        form: [(bench.score_model(model), one, model) for one, model in of_form] for form, of_form in made.items()
+    }
+    return {form: min(entries, key=lambda entry: entry[0]) for form, entries in scored.items() if entries}
+
+
+@torch.no_grad()
+def right(case: Case, model: nn.Module) -> Tensor:
     """For each test image 1 where the model is right, else 0."""
     given = torch.cat([model(batch).argmax(1) for batch in case.test.split(64)])
     return (given == case.labels).double()

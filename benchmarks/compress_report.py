@@ -7,9 +7,9 @@ from pathlib import Path
 
 from benchmarks.replacement_report import Row, read_csv, table
 
-__all__ = ["report", "tables"]
+__all__ = ["FORMS", "report", "tables"]
 
-_FORMS = {
+FORMS = {
     "Torch-Pruning": "channels, Torch-Pruning",
     "Torch-Pruning, refitted": "these with our least squares",
     "drop only": "blocks dropped",
@@ -45,7 +45,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     first = rows[0]
     yield f"## {first['base']}: {_accuracy(first)} % of {first['test']} test images\n"
     yield f"{first['images']} unlabelled images.\n"
-    forms = {form: title for form, title in _FORMS.items() if any(row["form"] == form for row in rows)}
+    forms = {form: title for form, title in FORMS.items() if any(row["form"] == form for row in rows)}
     cells = []
     for budget in dict.fromkeys(row["budget"] for row in rows[1:]):
         of_form = {row["form"]: row for row in rows if row["budget"] == budget}

@@ -89,6 +89,8 @@ def _cut(images: Tensor, where: Tensor, size: int) -> Tensor:
 
 def resize(images: Tensor, size: int) -> Tensor:
     """Whole images (N, 1, H, W) as the models are tested on them, (N, 1, size, size)."""
+    if images.shape[2:] == (size, size):
+        return images
     return _cut(images, torch.eye(2, 3).expand(len(images), 2, 3), size)
 
 

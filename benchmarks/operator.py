@@ -30,6 +30,7 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 import cp_vision
 from benchmarks.measure import Spread, peak_memory, spread, times_in_turn
@@ -94,8 +95,9 @@ def main() -> None:
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         with (output / "operator.csv").open("w", newline="") as file:
-            csv.writer(file).writerow([*Figure._fields[:-1], *Spread._fields])
-            csv.writer(file).writerows([*figure[:-1], *figure.value] for figure in figures)
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([*Figure._fields[:-1], *Spread._fields])
+            writer.writerows([*figure[:-1], *figure.value] for figure in figures)
         (output / "operator.md").write_text(report)
         if "pools" in {figure.section for figure in figures}:
             draw(figures, output / "operator.svg")
@@ -151,6 +153,21 @@ def measure_crossing(effort: Effort) -> Iterator[Figure]:
             yield from compare(("crossing", place.name, layout), pair, x, POOL_PHASES, effort)
 
 
+def measure_profile(effort: Effort) -> Iterator[Figure]:
+    """What the operators of a default pool take of its time, forward and backward, channels last."""
+    for place in effort.places:
+        layout = "channels last"
+        x = make_input(place, min(place.batch, effort.batch), layout)
+        step = forward_and_backward(make_method("auto", place, x, layout), x)
+        step()
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            for _ in range(effort.turns):
+                step()
+        times = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
+        for name in sorted(times, key=lambda name: -times[name])[:8]:
+            yield Figure("profile", place.name, layout, name, "share", spread([times[name] / sum(times.values())]))
+
+
 def measure_models(effort: Effort) -> Iterator[Figure]:
     """Models with their default pools and their bases."""
     for base in MODELS:
@@ -165,7 +182,12 @@ def measure_models(effort: Effort) -> Iterator[Figure]:
             yield Figure("models", base, "planar", name, "MMACs", spread([macs / 1e6]))
 
 
-SECTIONS = {"pools": measure_pools, "crossing": measure_crossing, "models": measure_models}
+SECTIONS = {
+    "pools": measure_pools,
+    "profile": measure_profile,
+    "crossing": measure_crossing,
+    "models": measure_models,
+}
 Call = Callable[[], object]
 
 

@@ -37,6 +37,12 @@ is the second of its stage in timm's ResNet-50, in the same layout; at 14x14x384
 what the input takes); gradients of input and parameters are part of it. No kernel: in a process of its own, beside the
 block there. 200x336x256 is a single image.
 """
+PROFILE = """## Where a pool's time goes
+
+Forward + backward of the default pool, channels last; the operators that take most of it, by `torch.profiler`. Where
+the linear backend runs, `GeneratedBackwardFor_cp_vision_linear_pool_default` is its kernel forward,
+`cp_vision::linear_pool_gradients` backward; `mm`, `addmm` and convolutions are the mapping's.
+"""
 CROSSING = """## Where the linear backend overtakes the exact one
 
 Square maps, channels last; times in ms.
@@ -79,6 +85,9 @@ def tables(figures: Sequence[Figure], batch: int) -> Iterator[str]:
         for at in places["pools"]:
             yield f"### {at[1]}, {at[2]}\n"
             yield from _table(head, (_method(found, at, name) for name in names if (*at, name, "maps") in found))
+    if "profile" in places:
+        yield PROFILE
+        yield from _table("| map | operators, share of the time |", (_profile(figures, at) for at in places["profile"]))
     if "crossing" in places:
         yield CROSSING
         heads = (f"exact, {phase} | linear, {phase} | linear / exact" for phase in PHASES)
@@ -107,6 +116,11 @@ def _method(found: Found, at: tuple[str, str, str], name: str) -> Sequence[str]:
     counted = ("-", "-") if macs is None else (f"{macs.median:.3g}", f"{macs.median / share:.3g}")
     shown = f"auto: {_auto(at[1])}" if name == "auto" else name
     return shown, *cells, *counted
+
+
+def _profile(figures: Sequence[Figure], at: tuple[str, str, str]) -> Sequence[str]:
+    shares = [f"`{figure.method}` {figure.value.median:.0%}" for figure in figures if figure[:3] == at]
+    return at[1], ", ".join(shares)
 
 
 def _crossing(found: Found, at: tuple[str, str, str]) -> Sequence[str]:

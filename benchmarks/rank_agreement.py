@@ -32,7 +32,7 @@ from scipy.stats import kendalltau
 
 from benchmarks.choice import random_candidate
 from benchmarks.fashion_mnist import accuracy, fill, open_split
-from benchmarks.fashion_models import MODELS, SIZE, train_on_fashion, trained_on_fashion
+from benchmarks.fashion_models import MODELS, train_on_fashion, trained_on_fashion
 from cp_vision import drop_blocks, replace_blocks
 from cp_vision.search.fit.build import build
 from cp_vision.search.fit.distil import distil
@@ -70,7 +70,7 @@ def measure(data_dir: Path, count: int) -> list[list[Any]]:
                 order = torch.randperm(_TRAINING, generator=torch.Generator().manual_seed(seed))
                 # Those that scores are of are left out.
                 distilled, *_ = distil(bench, built, 1, training[512 + order].split(_BATCH), Path(scratch, "distilled"))
-                accuracies.append(accuracy(distilled, test, labels, SIZE))
+                accuracies.append(accuracy(distilled, test, labels, MODELS[_BASE].size))
             share = 1 - saved_by(candidate, "macs") / base
             own = train_alone(candidate, data_dir)
             rows.append([share, bench.score_model(built), *accuracies, own, describe(candidate)])
@@ -81,11 +81,11 @@ def measure(data_dir: Path, count: int) -> list[list[Any]]:
 def train_alone(candidate: Candidate, data_dir: Path) -> float:
     """Accuracy in percent of a candidate that begins with random weights."""
     torch.manual_seed(0)
-    model = MODELS[_BASE]()
+    model = MODELS[_BASE].build()
     drop_blocks(model, [path for option in candidate if option.kind == DROP for path in option.blocks])
     replace_blocks(model, {option.place: option.options for option in candidate if option.kind != DROP})
     train_on_fashion(_BASE, model, data_dir, share=0.25)
-    return accuracy(model, *open_split(data_dir, False), SIZE)
+    return accuracy(model, *open_split(data_dir, False), MODELS[_BASE].size)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

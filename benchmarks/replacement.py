@@ -357,12 +357,15 @@ def fashion(data_dir: Path) -> Iterator[Left]:
 
 
 def fashion_kept(data_dir: Path) -> Iterator[Left]:
-    """ResNets of basic blocks and of bottlenecks with some channels beside the map."""
+    """ResNets of basic blocks and of bottlenecks with some channels beside the map, MLPs of a ConvNeXt with units."""
     images = open_split(data_dir, train=True)[0][:4096]
     for network, width in (("fashion resnet", 1), ("fashion bottlenecks", 4)):
         model = trained_on_fashion(network.replace(" ", "_"), data_dir)
         names = [block.name for block in list_blocks(model) if block.droppable]
         yield from measure(network, model, images, "blocks", names, 512, partial(_kept_filters, width), fresh=True)
+    convnext = trained_on_fashion("fashion_convnext", data_dir)
+    names = [f"{block.name}.mlp" for block in list_blocks(convnext)]
+    yield from measure("fashion convnext", convnext, images, "mlp halves", names, 512, _kept_units)
 
 
 def learned() -> Iterator[Left]:

@@ -28,7 +28,7 @@ def test_a_script_leaves_its_folder_before_it_imports(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", ["pools", "crossing"])
+@pytest.mark.parametrize("section", ["pools", "profile", "crossing"])
 def test_the_operators_benchmark_measures_a_section(tmp_path, section):
     command = [sys.executable, str(BENCHMARKS / "operator.py"), "--quick", "--only", section, "--output", str(tmp_path)]
     subprocess.run(command, check=True, cwd=BENCHMARKS, stdout=subprocess.DEVNULL)
