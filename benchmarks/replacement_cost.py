@@ -76,8 +76,7 @@ def _evaluate(model: Any, images: torch.Tensor) -> None:
 def _fit(model: Any, images: torch.Tensor, options: dict[str, Any]) -> None:
     with Snapshot(model), torch.no_grad():
         tokens = functools.cache(lambda: TokenGrid(model))
-        # Not all blocks can be replaced at once, so they are places one by one.
-        places = [place for i in range(12) for place in find_places(model, [f"blocks.{i}"])]
+        places = find_places(model, [f"blocks.{i}" for i in range(12)])
         stand_ins = [make_replacement(model, place, options, tokens) for place in places]
         fitted = [FittedBlock(place.modules[0], made) for place, made in zip(places, stand_ins, strict=True)]
         fit_places(model, fitted, Batches(images, model))

@@ -89,19 +89,24 @@ class BlockSums:
 
     def of_targets(self, targets: slice) -> BlockSums:
         """The sums of some of the targets of all parts; a view."""
-        part = self._narrow([None] * len(self._held_out), targets)
-        part._regressions = {}
-        return part
+        return self._narrow([slice(None)] * len(self._held_out), targets, {})
 
-    def of_features(self, counts: Sequence[int | None]) -> BlockSums:
-        """The sums of the leading features of each part, None for all; a view that shares its regressions."""
-        return self._narrow(counts, slice(None))
+    def of_leading(self, counts: Sequence[int]) -> BlockSums:
+        """The sums of the leading features of each part; a view that shares its regressions."""
+        return self._narrow([slice(count) for count in counts], slice(None), self._regressions)
 
-    def _narrow(self, counts: Sequence[int | None], targets: slice) -> BlockSums:
+    def of_features(self, features: Tensor) -> BlockSums:
+        """The sums of some of the features, by number, where there is one part."""
+        return self._narrow([features], slice(None), {})
+
+    def _narrow(
+        self, features: Sequence[slice | Tensor], targets: slice, regressions: dict[tuple[int, int, bool], Regression]
+    ) -> BlockSums:
         part = copy.copy(self)
-        part._held_out = [sums.narrow(n, targets) for sums, n in zip(self._held_out, counts, strict=True)]
+        part._regressions = regressions
+        part._held_out = [sums.narrow(f, targets) for sums, f in zip(self._held_out, features, strict=True)]
         part._fitted = [
-            [sums.narrow(n, targets) for sums in segments] for segments, n in zip(self._fitted, counts, strict=True)
+            [sums.narrow(f, targets) for sums in segments] for segments, f in zip(self._fitted, features, strict=True)
         ]
         return part
 

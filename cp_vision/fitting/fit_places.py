@@ -120,7 +120,7 @@ class _Family:
         for i, end in enumerate(self.ends):
             sums = self.sums.of_targets(slice(i * channels, (i + 1) * channels))
             for one in (member for member in self.members if member.wants == end):
-                one.set(sums.of_features([part.down.shape[1] for part in one.stand_in.read_outs()]))
+                one.set(sums.of_leading([part.down.shape[1] for part in one.stand_in.read_outs()]))
 
 
 def _families(fitted: Sequence[FittedBlock], given: dict[str, Tensor]) -> list[_Family]:

@@ -49,11 +49,12 @@ class Sums:
         self.rows += len(f_MF)
         self.f_F += f_MF.sum(0)
         self.t_C += t_MC.sum(0)
-        # Of the symmetric product three quarters.
-        half = f_MF.shape[1] // 2
-        for rows, columns in ((slice(half), slice(half)), (slice(half), slice(half, None)), (slice(half, None),) * 2):
-            self.ff_FF[rows, columns].addmm_(f_MF[:, rows].mT, f_MF[:, columns])
-        self.ff_FF[half:, :half] = self.ff_FF[:half, half:].mT
+        # Of the symmetric product ten of sixteen parts.
+        size = -(-f_MF.shape[1] // 4)
+        for first in range(0, f_MF.shape[1], size):
+            rows = slice(first, first + size)
+            self.ff_FF[rows, first:].addmm_(f_MF[:, rows].mT, f_MF[:, first:])
+            self.ff_FF[first + size :, rows] = self.ff_FF[rows, first + size :].mT
         self.ft_FC.addmm_(f_MF.mT, t_MC)
         self.tt_C += t_MC.square().sum(0)
 
@@ -74,11 +75,11 @@ class Sums:
             total += part
         return total
 
-    def narrow(self, features: int | None, targets: slice) -> Sums:
-        """The sums of the leading features, None for all, and of some of the targets; a view."""
+    def narrow(self, features: slice | Tensor, targets: slice) -> Sums:
+        """The sums of some of the features and targets; a view where slices tell which."""
         part = copy.copy(self)
-        part.f_F, part.ff_FF = self.f_F[:features], self.ff_FF[:features, :features]
-        part.t_C, part.ft_FC, part.tt_C = self.t_C[targets], self.ft_FC[:features, targets], self.tt_C[targets]
+        part.f_F, part.ff_FF = self.f_F[features], self.ff_FF[features][:, features]
+        part.t_C, part.ft_FC, part.tt_C = self.t_C[targets], self.ft_FC[features][:, targets], self.tt_C[targets]
         return part
 
     @property
