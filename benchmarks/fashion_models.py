@@ -105,6 +105,7 @@ def _dinov2() -> nn.Module:
     patches = model.patch_embed.proj
     weight = nn.Parameter(adapt_input_conv(1, patches.weight.detach()))
     patches.in_channels, patches.weight = 1, weight
+    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (1, 70, 70)}
     model.reset_classifier(10)
     return model
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ from .config.schema import CONFIG_FILE, SearchConfig
 from .context import base_architecture
 from .evaluators.guessing import refuse_guessing
 from .fit.budget import read_sweep
-from .fit.compress import compress
+from .fit.compress import compress, fit_library
 from .fit.forecast import Forecast, forecast
 from .fit.images import is_held_out
 from .fit.library import Tell
+from .fit.library_files import count_fitted
 from .fit.result import Compressed
 from .fit_base import FitBase
 from .outputs.fit_results import joined, point_values, read_results, values_of
@@ -65,7 +67,7 @@ class FitSearch:
     """
 
     def __init__(self, config: SearchConfig) -> None:
-        self.config, self.output = config, Path(config.output)
+        self.config, self.output, self._has_written = config, Path(config.output), False
         check_path(self.output)
         check_evaluator(config)
         check_base(config.base)
@@ -104,36 +106,68 @@ class FitSearch:
             # What can't be is told before an hour of training.
             self.forecast()
         make_folder(self.output)
-        # One process after another; each goes on from the library of those before.
-        with folder_lock(self.output):
-            remove_unfinished(self.output)
-            try:
-                return self._run(tell)
-            except (OSError, SafetensorError) as error:
-                reason = system_reason(error) or one_line(error)
-                raise CommandError(
-                    f"output {str(self.output)!r} can't be written: {reason}; make room, and the same command goes on "
-                    "from its library"
-                ) from error
+        try:
+            if not self.base.is_trained:
+                with folder_lock(self.output):
+                    self._train_base(tell)
+            if self.config.executor == "ray":
+                from .executors.ray_tasks import run_on_workers
+
+                run_on_workers(self.config, self.recipe, _fit_library, self._follower(tell))
+            return self._run(tell)
+        except (OSError, SafetensorError) as error:
+            reason = system_reason(error) or one_line(error)
+            raise CommandError(
+                f"output {str(self.output)!r} can't be written: {reason}; make room, and the same command goes on "
+                "from its library"
+            ) from error
+
+    def fit_library(self) -> None:
+        """Fit and score all options, beside other processes that do; nothing is chosen."""
+        fit_library(self.model, self.images, self.budgets, limit=self.config.fit_images, folder=self.output / LIBRARY)
+
+    def _follower(self, tell: Tell | None) -> Callable[[], None]:
+        """Tells how far workers are with the library."""
+        told = 0
+
+        def look() -> None:
+            nonlocal told
+            fitted, blocks = count_fitted(self.output / LIBRARY)
+            if tell is not None and fitted > told:
+                tell(fitted, blocks, "options at blocks")
+            told = fitted
+
+        return look
+
+    def _train_base(self, tell: Tell | None) -> None:
+        remove_unfinished(self.output)
+        self._write_config()
+        # Another process may have trained it while this one waited.
+        self.base = self._open_base()
+        self.base.train(tell)
+        self.model = self.base.model()
+        self._refuse_guessing()
 
     def _run(self, tell: Tell | None) -> Compressed:
-        config, old = self.config, read_results(self.output)
-        if not self.base.is_trained:
-            write_config(config, self.output / CONFIG_FILE, recipe=self.recipe)
-            # Another process may have trained it while this one waited.
-            self.base = self._open_base()
-            self.base.train(tell)
-            self.model = self.base.model()
-            self._refuse_guessing()
         scored = self._loader(self.test)
-        noted = False
+        old: dict[str, Any] | None = None
+
+        @contextmanager
+        def alone() -> Iterator[None]:
+            """One process after another chooses, and adds to the tables of those before."""
+            nonlocal old
+            with folder_lock(self.output):
+                remove_unfinished(self.output)
+                remove_unfinished(self.output / LIBRARY)
+                self._write_config()
+                old = read_results(self.output)
+                yield
 
         def note(done: int, total: int, what: str) -> None:
-            nonlocal noted
-            if not noted:
+            if not self._has_written:
                 # Something is there to go on with.
-                write_config(config, self.output / CONFIG_FILE, recipe=self.recipe)
-                noted = True
+                with folder_lock(self.output):
+                    self._write_config()
             if tell is not None:
                 tell(done, total, what)
 
@@ -143,10 +177,10 @@ class FitSearch:
             values = values_of(
                 found,
                 found.blocks,
-                base=config.base,
+                base=self.config.base,
                 dataset=self.recipe.dataset or str(self.recipe.data_dir or ""),
                 test_images=len(self.test),
-                command=hide_password(config.command),
+                command=hide_password(self.config.command),
             )
             write_fit_results(joined(old, values), self.output)
 
@@ -155,14 +189,20 @@ class FitSearch:
             self.images,
             [budget.text for budget in self.budgets],
             evaluate=lambda candidate: _right(candidate, scored),
-            limit=config.fit_images,
-            epochs=config.distil_epochs,
-            training=self._to_distil() if config.distil_epochs else None,
+            limit=self.config.fit_images,
+            epochs=self.config.distil_epochs,
+            training=self._to_distil() if self.config.distil_epochs else None,
             batch_sizes=_BATCH_SIZES,
             folder=self.output / LIBRARY,
             progress=note,
             on_budget=write,
+            alone=alone(),
         )
+
+    def _write_config(self) -> None:
+        if not self._has_written:
+            write_config(self.config, self.output / CONFIG_FILE, recipe=self.recipe)
+            self._has_written = True
 
     def _write_model(self, found: Compressed) -> None:
         """The folder of the last budget that was found."""
@@ -190,6 +230,11 @@ class FitSearch:
         rest = [i for i in range(len(self.train)) if i not in held_out]
         random.Random(self.config.seed).shuffle(rest)
         return _Unlabelled(self._loader(self.train.part(rest)))
+
+
+def _fit_library(config: SearchConfig) -> None:
+    """What a worker runs."""
+    FitSearch(config).fit_library()
 
 
 class _Unlabelled:

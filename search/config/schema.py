@@ -192,7 +192,7 @@ class SearchConfig(CheckedModel):
         default="local", description="this process and others that run the same command, or Ray"
     )
     parallel: Annotated[int | None, Option(WHERE, "N")] = Field(
-        default=None, ge=1, description="candidates at a time under Ray; default as many as there are resources"
+        default=None, ge=1, description="candidates, or workers that fit, at a time under Ray; default as many as fit"
     )
     address: Annotated[str | None, Option(WHERE)] = Field(
         default=None, description="of a Ray cluster; default one on this machine"
@@ -262,7 +262,7 @@ class SearchConfig(CheckedModel):
 
     @field_validator(
         *("sampler", "objective", "early_stop", "trial_seconds", "finalists", "seeds", "compiled"),
-        *("storage", "keep_checkpoints", "executor"),
+        *("storage", "keep_checkpoints"),
     )
     @classmethod
     def _not_of_fit(cls, value: Any, info: ValidationInfo) -> Any:

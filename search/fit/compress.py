@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from cp_vision.fitting.batches import Batches
 from cp_vision.shared.errors import UserError
 
 from .accuracy import Evaluate, evaluated
-from .budget import check_reachable, read_sweep
+from .budget import Budget, check_reachable, read_sweep
 from .build import sized
 from .choose import Chooser
 from .explore import TRIES
 from .images import FitImages, Images
-from .kinds import DEFAULT_KINDS, kinds_of
+from .kinds import DEFAULT_KINDS, Kind, kinds_of
 from .library import Library, Tell, base_costs
 from .offers import offered
 from .places import MAX_RUN, find_spots
@@ -30,7 +30,7 @@ from .stopwatch import Stopwatch
 from .throughput import Throughput
 from .workbench import Score, Workbench
 
-__all__ = ["compress"]
+__all__ = ["compress", "fit_library"]
 
 
 def compress(
@@ -52,6 +52,7 @@ def compress(
     folder: str | Path | None = None,
     progress: Tell | None = None,
     on_budget: Callable[[Compressed], None] | None = None,
+    alone: AbstractContextManager[object] | None = None,
 ) -> Compressed:
     """Make a trained model cheaper: replace or leave out blocks and halves of blocks, within a budget of MACs.
 
@@ -80,10 +81,12 @@ def compress(
             fitted to. Held-out images should not be among them.
         counterparts: whether to find the best without pools and the best of dropped blocks as well.
         batch_sizes: at which images a second are measured, on this device.
-        folder: keeps the library: a call that was stopped goes on from there, and another budget takes seconds. It
-            must be of the same model and images. None takes a temporary one.
+        folder: keeps the library: a call that was stopped goes on from there, another budget takes seconds, and
+            processes that are given the same folder share the work. It must be of the same model and images. None
+            takes a temporary one.
         progress: called with done, total and what is being done.
         on_budget: called with what was found so far, after each budget.
+        alone: entered once all options are fitted: such as a lock, for what several processes shouldn't do at once.
 
     Returns:
         A model for each budget, its architecture, its counterparts, and the table of all options.
@@ -113,26 +116,30 @@ def compress(
     with ExitStack() as stack:
         if folder is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cp-vision-"))
-        with watch("images"):
-            of_images = Images(images, model, limit)
-            bench = Workbench(sized(model, of_images), of_images, score)
-        measure = budgets[0].measure
-        spots = find_spots(bench.model, max_run)
-        blocks = len(bench.blocks)
-        if measure != "latency":
-            # Before anything is fitted.
-            check_reachable(budgets, base_costs(bench.model), offered(bench.model, spots, chosen_kinds), blocks)
-        with watch("library"):
-            library = Library(bench, spots, chosen_kinds, Path(folder), progress)
+        library = fit_library(
+            model,
+            images,
+            budgets,
+            score=score,
+            kinds=chosen_kinds,
+            max_run=max_run,
+            limit=limit,
+            folder=folder,
+            progress=progress,
+            watch=watch,
+        )
+        if alone is not None:
+            stack.enter_context(alone)
+        bench, measure, blocks = library.bench, budgets[0].measure, len(library.bench.blocks)
         if measure == "latency":
             with watch("latencies"):
                 library.measure_latency()
             check_reachable(budgets, library.base_costs, library.options, blocks)
-        distilled = FitImages(of_images) if training is None else Batches(training, bench.model)
+        distilled = FitImages(bench.images) if training is None else Batches(training, bench.model)
         throughput = None
         if batch_sizes:
             with watch("speed"):
-                throughput = Throughput(bench.model, of_images.held_out[0], batch_sizes)
+                throughput = Throughput(bench.model, bench.images.held_out[0], batch_sizes)
         chooser = Chooser(library, tries, steps, epochs, distilled, evaluate, counterparts, measure, throughput, watch)
         accuracy = None
         if evaluate is not None:
@@ -143,8 +150,8 @@ def compress(
             base_costs=library.base_costs,
             base_accuracy=accuracy,
             measure=bench.measure,
-            images=of_images.count,
-            held_out=sum(len(batch) for batch in of_images.held_out),
+            images=bench.images.count,
+            held_out=sum(len(batch) for batch in bench.images.held_out),
             points=(),
             options=tuple(library.options),
             blocks=tuple(bench.blocks),
@@ -158,6 +165,38 @@ def compress(
             if progress is not None:
                 progress(i + 1, len(budgets), f"budget {one.text}")
     return found
+
+
+def fit_library(
+    model: nn.Module,
+    images: Any,
+    budgets: Sequence[Budget],
+    *,
+    score: Score | None = None,
+    kinds: Sequence[Kind] | None = None,
+    max_run: int = MAX_RUN,
+    limit: int = 512,
+    folder: str | Path,
+    progress: Tell | None = None,
+    watch: Stopwatch | None = None,
+) -> Library:
+    """Fit and score all options, or read them from the folder; arguments as of :func:`compress`.
+
+    Raises:
+        UserError: no model, too few images, images that are unfit, a budget of MACs or parameters that can't be met.
+    """
+    watch = watch or Stopwatch()
+    chosen = kinds_of(DEFAULT_KINDS) if kinds is None else kinds
+    with watch("images"):
+        of_images = Images(images, model, limit)
+        bench = Workbench(sized(model, of_images), of_images, score)
+    spots = find_spots(bench.model, max_run)
+    if budgets[0].measure != "latency":
+        # Before anything is fitted.
+        offers = offered(bench.model, spots, chosen)
+        check_reachable(budgets, base_costs(bench.model), offers, len(bench.blocks))
+    with watch("library"):
+        return Library(bench, spots, chosen, Path(folder), progress)
 
 
 def _name(model: Any) -> str:

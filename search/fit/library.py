@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,17 @@ __all__ = ["Library", "Tell", "base_costs", "fitted_block"]
 # Told what is done, and of how much.
 Tell = Callable[[int, int, str], None]
 
-# Sums of several blocks are gathered in one pass of the base while they take no more.
-_BYTES = 2**29
+# Sums of several blocks are gathered in one pass of the base while they take no more, and so that others find work.
+_BYTES, _TOGETHER = 2**29, 4
+# Seconds between looks at what others do.
+_POLL = 0.5
 
 
 class Library:
     """All options of a base, with their stand-ins in a folder.
 
-    Blocks that the folder has already are taken from there; the result is the same.
+    Blocks that the folder has already are taken from there; the result is the same. Several processes with one folder
+    share the work: each fits what no other one does, and all end with everything.
 
     Args:
         bench: the base and its images.
@@ -63,19 +67,7 @@ class Library:
         self._spots = {spot.place.name: spot for spot in spots}
         self.base_costs = base_costs(bench.model)
         self.files = LibraryFiles(folder, self._about())
-        self.options: list[Option] = []
-        firsts = sorted({spot.first for spot in spots})
-        found = {first: self.files.read(first) for first in firsts}
-        missing = [first for first in firsts if found[first] is None]
-        done = len(firsts) - len(missing)
-        for group in self._groups(spots, missing):
-            for first, options in self._fit(group):
-                found[first] = options
-                done += 1
-                if tell is not None:
-                    tell(done, len(firsts), f"options at {bench.blocks[first]}")
-        for first in firsts:
-            self.options += found[first] or []
+        self.options = [option for options in self._gather(spots, tell) for option in options]
 
     def measure_latency(self) -> None:
         """Add what each option saves in time, measured on this device the first time that it is asked for."""
@@ -118,26 +110,47 @@ class Library:
 
         return self.files.score(candidate, measure)
 
-    def _groups(self, spots: Sequence[Spot], firsts: Sequence[int]) -> Iterator[list[list[Spot]]]:
-        """Places by first block, as many of these as their sums may take memory."""
-        group: list[list[Spot]] = []
-        taken = 0
-        for first in firsts:
-            here = [spot for spot in spots if spot.first == first]
-            with Snapshot(self.bench.model):
-                paths: dict[str, list[FittedBlock]] = {}
-                for offer in offers(self.bench.model, here, self._kinds):
-                    if offer.stand_in is not None:
-                        fitted = fitted_block(offer)
-                        paths.setdefault(fitted.path, []).append(fitted)
-                need = sum(bytes_of_sums(fitted) for fitted in paths.values())
-            if group and taken + need > _BYTES:
-                yield group
-                group, taken = [], 0
-            group.append(here)
-            taken += need
-        if group:
-            yield group
+    def _gather(self, spots: Sequence[Spot], tell: Tell | None) -> list[list[Option]]:
+        """Options by first block: read, fitted here, or waited for where another process fits them."""
+        firsts = sorted({spot.first for spot in spots})
+        found = {first: options for first in firsts if (options := self.files.read(first)) is not None}
+        at = {first: [spot for spot in spots if spot.first == first] for first in firsts}
+        need = functools.cache(lambda first: self._bytes_of_sums(at[first]))
+
+        def add(first: int, options: list[Option]) -> None:
+            found[first] = options
+            if tell is not None:
+                tell(len(found), len(firsts), f"options at {self.bench.blocks[first]}")
+
+        while missing := [first for first in firsts if first not in found]:
+            with self.files.claims() as claim:
+                group: list[list[Spot]] = []
+                room = _BYTES
+                for first in missing:
+                    if len(group) == _TOGETHER or (group and need(first) > room) or not claim(first):
+                        continue
+                    # Another process may have come to an end with it just now.
+                    if (options := self.files.read(first)) is None:
+                        group.append(at[first])
+                        room -= need(first)
+                for first, options in self._fit(group) if group else ():
+                    add(first, options)
+            if not group:
+                time.sleep(_POLL)
+            for first in missing:
+                if first not in found and (options := self.files.read(first)) is not None:
+                    add(first, options)
+        return [found[first] for first in firsts]
+
+    def _bytes_of_sums(self, spots: Sequence[Spot]) -> int:
+        """What the sums of places that begin at one block take."""
+        with Snapshot(self.bench.model):
+            paths: dict[str, list[FittedBlock]] = {}
+            for offer in offers(self.bench.model, spots, self._kinds):
+                if offer.stand_in is not None:
+                    fitted = fitted_block(offer)
+                    paths.setdefault(fitted.path, []).append(fitted)
+            return sum(bytes_of_sums(fitted) for fitted in paths.values())
 
     def _fit(self, group: Sequence[Sequence[Spot]]) -> Iterator[tuple[int, list[Option]]]:
         model = self.bench.model

@@ -1,11 +1,12 @@
 """A library of fitted stand-ins as files: one of JSON and one of safetensors for each first block.
 
-A file gets its name when it is whole; what a kill leaves half written is removed when the library is opened again.
+A file gets its name when it is whole; what a kill leaves half written is removed when its block is claimed again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,13 +19,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cp_vision.shared.errors import UserError, one_line
-from cp_vision.shared.files import check_path, make_folder, remove_unfinished, whole_file, write_text
+from cp_vision.shared.files import check_path, make_folder, whole_file, write_text
 
 from .option import Option
 
 __all__ = ["LibraryFiles", "count_fitted", "fingerprint_of"]
 
 _HEAD, _LATENCIES, _SCORES, _DISTILLED = "library.json", "latencies.json", "scores.json", "distilled"
+_CLAIMS = ".claims"
 
 
 class LibraryFiles:
@@ -42,7 +44,6 @@ class LibraryFiles:
         self.folder = folder
         check_path(folder)
         make_folder(folder)
-        remove_unfinished(folder)
         head = folder / _HEAD
         about = json.loads(json.dumps(about))
         if head.exists():
@@ -77,6 +78,25 @@ class LibraryFiles:
         # Last: it says that both are there.
         values = [dataclasses.asdict(option) for option in options]
         write_text(self._path(block, "json"), json.dumps({"options": values}, indent=1) + "\n")
+
+    @contextmanager
+    def claims(self) -> Iterator[Callable[[int], bool]]:
+        """Within, a function that claims a block for this process: False where another one has it.
+
+        A process that ends gives up its claims: they are POSIX locks, each of a byte of one file.
+        """
+        with (self.folder / _CLAIMS).open("w") as file:
+
+            def claim(block: int) -> bool:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, block)
+                except (BlockingIOError, PermissionError):
+                    return False
+                for left in self.folder.glob(f".{self._path(block, '*').name}.*unfinished"):
+                    left.unlink(missing_ok=True)
+                return True
+
+            yield claim
 
     def latencies(self, measure: Callable[[], tuple[int, dict[str, int]]]) -> tuple[int, dict[str, int]]:
         """Nanoseconds of the base, and what each option saves of them, by its key; measured where there are none yet.

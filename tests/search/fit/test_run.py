@@ -13,8 +13,8 @@ import time
 import pytest
 import timm
 import torch
+from digits_base import ARGUMENTS, MODEL_KWARGS
 from safetensors.torch import save_file
-from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 
 from cp_vision import UserError, count_macs
@@ -23,29 +23,6 @@ from cp_vision.search import Search, SearchConfig
 from cp_vision.search.cli.main import main
 from cp_vision.search.fit.accuracy import evaluated
 from cp_vision.search.run_fit import FitSearch
-
-ARGUMENTS = {"img_size": 32, "patch_size": 8, "depth": 3, "num_classes": 10}
-MODEL_KWARGS = ["--model-kwargs", "patch_size=8", "depth=3"]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Weights of a base that tells digits apart: a head on features as they are drawn, by least squares."""
-    torch.manual_seed(0)
-    model = timm.create_model("test_vit", **ARGUMENTS).eval()
-    transform = create_transform(**resolve_model_data_config(model))
-    digits = Digits(train=True)
-    images = torch.stack([transform(digits[i][0].convert("RGB")) for i in range(400)])
-    labels = torch.nn.functional.one_hot(torch.tensor([digits[i][1] for i in range(400)]), 10).float()
-    with torch.no_grad():
-        features = model.forward_head(model.forward_features(images), pre_logits=True)
-        augmented = torch.cat([features, torch.ones(400, 1)], 1)
-        solved = torch.linalg.solve(augmented.T @ augmented + 0.1 * torch.eye(augmented.shape[1]), augmented.T @ labels)
-        model.head.weight.copy_(10 * solved[:-1].T)
-        model.head.bias.copy_(10 * solved[-1])
-    folder = tmp_path_factory.mktemp("base")
-    save_for_hf(model, folder, safe_serialization=True)
-    return folder / "model.safetensors"
 
 
 @pytest.mark.slow
@@ -223,7 +200,7 @@ def test_classes_are_those_of_the_weights_whatever_the_order_of_folders(evaluato
         (["--weights", "WEIGHTS", "--plan", "--budget", "0.01x"], ["0.01x"]),
         (["--weights", "WEIGHTS", "--keep-accuracy", "0.5"], ["keep"]),
         (["--weights", "WEIGHTS", "--sampler", "tpe"], ["--sampler"]),
-        (["--weights", "WEIGHTS", "--executor", "ray"], ["--executor"]),
+        (["--weights", "WEIGHTS", "--parallel", "2"], ["--parallel", "ray"]),
         (["--weights", "WEIGHTS", "--fit-images", "3"], ["--fit-images"]),
         (["--weights", "WEIGHTS", "--evaluator", "train", "--fit-images", "64"], ["--fit-images"]),
         (["--weights", "WEIGHTS", "--model-kwargs", "depth=4"], ["depth"]),
