@@ -101,12 +101,10 @@ def _convnext() -> nn.Module:
 
 def _dinov2() -> nn.Module:
     """Twelve blocks over a class token and 5 x 5 patches of grey images."""
-    model: Any = dinov2_vit_small(70)
-    patches = model.patch_embed.proj
-    weight = nn.Parameter(adapt_input_conv(1, patches.weight.detach()))
-    patches.in_channels, patches.weight = 1, weight
-    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (1, 70, 70)}
-    model.reset_classifier(10)
+    weights, patches = dinov2_vit_small(70).state_dict(), "patch_embed.proj.weight"
+    weights[patches] = adapt_input_conv(1, weights[patches])
+    model = timm.create_model("vit_small_patch14_dinov2", num_classes=10, img_size=70, in_chans=1)
+    model.load_state_dict({**model.state_dict(), **weights})
     return model
 
 
