@@ -70,6 +70,7 @@ class FitSearch:
         self.config, self.output, self._has_written = config, Path(config.output), False
         check_path(self.output)
         check_evaluator(config)
+        self._check_output()
         check_base(config.base)
         self.budgets = read_sweep(config.budget_text)
         self.recipe = search_recipe(config)
@@ -87,6 +88,18 @@ class FitSearch:
         self._classes = classes
         if self.base.is_trained:
             self._refuse_guessing()
+
+    def _check_output(self) -> None:
+        """Raise a UserError where the folder holds what is no search's."""
+        if self.output.exists() and not self.output.is_dir():
+            raise UserError(f"output {str(self.output)!r} is a file; choose another --output")
+        if not (self.output / CONFIG_FILE).exists():
+            # What a kill may have left of one.
+            names = {path.name for path in self.output.glob("[!.]*")} - {BASE, LIBRARY}
+            if names:
+                raise UserError(
+                    f"output {str(self.output)!r} holds other files ({min(names)}); choose another --output"
+                )
 
     def forecast(self) -> Forecast:
         """What it takes and what it can reach; nothing is written."""

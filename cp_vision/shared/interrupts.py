@@ -1,4 +1,4 @@
-"""Ctrl-C is never lost: Python drops an exception raised while it finalises an object or is called back from C."""
+"""Ctrl-C and SIGTERM are never lost: Python drops what is raised in finalisers, and in calls back from C."""
 
 from __future__ import annotations
 
@@ -7,38 +7,52 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
-__all__ = ["check_interrupt", "noted_interrupts"]
+__all__ = ["Terminated", "check_interrupt", "noted_interrupts"]
+
+
+class Terminated(KeyboardInterrupt):
+    """The end of a command that SIGTERM asks for, as a cluster's scheduler does: as Ctrl-C, but for the exit code.
+
+    Attributes:
+        code: the exit code.
+    """
+
+    code = 128 + signal.SIGTERM
 
 
 class _Noted:
-    came = False
+    def __init__(self) -> None:
+        self.stop: type[KeyboardInterrupt] | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
-        raise KeyboardInterrupt
+        self.stop = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise self.stop
 
 
 _noted = _Noted()
+# What the signals do in a process that nobody told otherwise.
+_DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 @contextlib.contextmanager
 def noted_interrupts() -> Iterator[None]:
-    """Note SIGINT beside raising KeyboardInterrupt, in a process's main thread and where Ctrl-C raises that."""
+    """Raise KeyboardInterrupt for both, and note it, in a process's main thread and where they do their default."""
+    _noted.stop = None
     in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    _noted.came = False
-    signal.signal(signal.SIGINT, _noted)
+    taken = [number for number, default in _DEFAULTS.items() if in_main and signal.getsignal(number) is default]
+    for number in taken:
+        signal.signal(number, _noted)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is _noted:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in taken:
+            if signal.getsignal(number) is _noted:
+                signal.signal(number, _DEFAULTS[number])
 
 
 def check_interrupt() -> None:
-    """Raise KeyboardInterrupt again where a noted one was lost; called wherever a long command shows its progress."""
-    if _noted.came:
-        raise KeyboardInterrupt
+    """Raise it again where it was lost; called wherever a long command shows its progress."""
+    if _noted.stop is not None:
+        raise _noted.stop

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command wherever it comes."""
+"""Ctrl-C and SIGTERM end a command wherever they come."""
 
 import signal
 
@@ -9,12 +9,18 @@ from cp_vision.shared.interrupts import check_interrupt
 
 
 class Finalised:
+    def __init__(self, number):
+        self.number = number
+
     def __del__(self):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(self.number)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_while_an_object_is_finalised(capsys):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_an_object_is_finalised(number, code, capsys):
+    # Ray, in a test before, may have told the process otherwise.
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     steps = []
 
     def command(arguments):
@@ -24,8 +30,9 @@ def test_ctrl_c_while_an_object_is_finalised(capsys):
         check_interrupt()
         steps.append("went on")
 
-    assert run_command(command, [Finalised()], "cp-search") == 130
+    assert run_command(command, [Finalised(number)], "cp-search") == code
     assert steps == ["Python dropped it"]
     assert "cp-search: stopped" in capsys.readouterr().err
     assert run_command(lambda arguments: check_interrupt(), [], "cp-search") == 0
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(signal.SIGTERM, before) is signal.SIG_DFL

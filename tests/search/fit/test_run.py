@@ -5,11 +5,14 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 
+import commands
 import pytest
 import timm
 import torch
@@ -250,6 +253,38 @@ def test_the_error_of_a_difference_covers_it():
         gain = found.over(rest)
         held += abs(gain.value - 1.0) <= 1.96 * gain.error
     assert held >= 0.95 * 400
+
+
+@pytest.mark.slow
+def test_a_schedulers_end_is_one_line_and_the_same_command_goes_on(weights, tmp_path):
+    out = tmp_path / "out"
+    words = [
+        "cp-search",
+        "test_vit",
+        *MODEL_KWARGS,
+        "--weights",
+        str(weights),
+        "--budget",
+        "0.8x",
+        "--output",
+        str(out),
+    ]
+    running = commands.start(words)
+    while running.is_running and not list(out.glob("library/block-*.json")):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    done = running.wait()
+    assert done.returncode == 143
+    assert f"The same command goes on: {shlex.join(words)}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(out.rglob("*.unfinished"))
+
+
+def test_a_folder_of_something_else_is_left_alone(weights, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("model: resnet18")
+    assert main(["test_vit", *MODEL_KWARGS, "--weights", str(weights), "--output", str(tmp_path)]) == 2
+    assert "recipe.yaml" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
 KILLS = 20
