@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from .fit.forecast import Forecast, forecast
 from .fit.images import is_held_out
 from .fit.library import Tell
 from .fit.result import Compressed
+from .fit.scores import SCORES, read_scores
 from .fit_base import FitBase
 from .outputs.fit_results import joined, point_values, read_results, values_of
 from .outputs.fit_writer import model_card, write_fit_results
@@ -70,6 +72,7 @@ class FitSearch:
         check_evaluator(config)
         check_base(config.base)
         self.budgets = read_sweep(config.budget_text)
+        self.scores = None if config.scores is None else read_scores(config.scores)
         self.recipe = search_recipe(config)
         self.train, self.test = open_as_stored(self.recipe)
         if not isinstance(self.train, Images):
@@ -146,9 +149,12 @@ class FitSearch:
                 base=config.base,
                 dataset=self.recipe.dataset or str(self.recipe.data_dir or ""),
                 test_images=len(self.test),
+                scores_of=config.scores,
                 command=hide_password(config.command),
             )
             write_fit_results(joined(old, values), self.output)
+            if self.scores is None and found.scores is not None:
+                dataclasses.replace(found.scores, data=self._data_name).save(self.output / SCORES)
 
         return compress(
             self.model,
@@ -159,6 +165,7 @@ class FitSearch:
             epochs=config.distil_epochs,
             training=self._to_distil() if config.distil_epochs else None,
             batch_sizes=_BATCH_SIZES,
+            scores=self.scores,
             folder=self.output / LIBRARY,
             progress=note,
             on_budget=write,
@@ -173,6 +180,11 @@ class FitSearch:
             "README.md": model_card(point, found, self.config.base, folder, hide_password(self.config.command)),
         }
         save_model(point.model, folder, data_config(point.model, self.recipe), self.train.classes, files)
+
+    @property
+    def _data_name(self) -> str:
+        """The data set, without where it lies."""
+        return self.recipe.dataset or Path(self.recipe.data_dir or "").name
 
     def _open_base(self) -> FitBase:
         return FitBase(self.config, self._architecture, self.recipe, self.output / BASE)
