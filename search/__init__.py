@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .fit.compress import compress
     from .fit.kinds import register_option
     from .fit.result import Compressed
+    from .fit.scores import Scores, read_scores
+    from .fit.solve import Solved, solve
     from .observer import Observer
     from .runner import Proposal, Search, run
     from .samplers.registry import register_sampler
@@ -40,15 +42,19 @@ _HOMES = {
     "OnEpoch": "evaluators.base",
     "Proposal": "runner",
     "Results": "types",
+    "Scores": "fit.scores",
     "Search": "runner",
     "SearchConfig": "config.schema",
     "Score": "evaluators.base",
+    "Solved": "fit.solve",
     "Space": "space.space",
     "StoppedEarly": "evaluators.base",
     "compress": "fit.compress",
     "load_space_options": "config.space_options",
     "measure_space": "space.cost_model",
     "pareto_front": "selection",
+    "read_scores": "fit.scores",
+    "solve": "fit.solve",
     "parse_budgets": "space.budget",
     "register_option": "fit.kinds",
     "register_sampler": "samplers.registry",
@@ -67,8 +73,10 @@ __all__ = [
     "Proposal",
     "Results",
     "Score",
+    "Scores",
     "Search",
     "SearchConfig",
+    "Solved",
     "Space",
     "SpaceOptions",
     "StoppedEarly",
@@ -77,9 +85,11 @@ __all__ = [
     "measure_space",
     "pareto_front",
     "parse_budgets",
+    "read_scores",
     "register_option",
     "register_sampler",
     "run",
+    "solve",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ from .fit.images import is_held_out
 from .fit.library import Tell
 from .fit.library_files import count_fitted
 from .fit.result import Compressed
+from .fit.scores import SCORES, read_scores
 from .fit_base import FitBase
 from .outputs.fit_results import joined, point_values, read_results, values_of
 from .outputs.fit_writer import model_card, write_fit_results
@@ -73,6 +75,7 @@ class FitSearch:
         self._check_output()
         check_base(config.base)
         self.budgets = read_sweep(config.budget_text)
+        self.scores = None if config.scores is None else read_scores(config.scores)
         self.recipe = search_recipe(config)
         self.train, self.test = open_as_stored(self.recipe)
         if not isinstance(self.train, Images):
@@ -123,7 +126,7 @@ class FitSearch:
             if not self.base.is_trained:
                 with folder_lock(self.output):
                     self._train_base(tell)
-            if self.config.executor == "ray":
+            if self.config.executor == "ray" and self.scores is None:
                 from .executors.ray_tasks import run_on_workers
 
                 run_on_workers(self.config, self.recipe, _fit_library, self._follower(tell))
@@ -193,9 +196,12 @@ class FitSearch:
                 base=self.config.base,
                 dataset=self.recipe.dataset or str(self.recipe.data_dir or ""),
                 test_images=len(self.test),
+                scores_of=self.config.scores,
                 command=hide_password(self.config.command),
             )
             write_fit_results(joined(old, values), self.output)
+            if self.scores is None and found.scores is not None:
+                dataclasses.replace(found.scores, data=self._data_name).save(self.output / SCORES)
 
         return compress(
             self.model,
@@ -206,6 +212,7 @@ class FitSearch:
             epochs=self.config.distil_epochs,
             training=self._to_distil() if self.config.distil_epochs else None,
             batch_sizes=_BATCH_SIZES,
+            scores=self.scores,
             folder=self.output / LIBRARY,
             progress=note,
             on_budget=write,
@@ -226,6 +233,11 @@ class FitSearch:
             "README.md": model_card(point, found, self.config.base, folder, hide_password(self.config.command)),
         }
         save_model(point.model, folder, data_config(point.model, self.recipe), self.train.classes, files)
+
+    @property
+    def _data_name(self) -> str:
+        """The data set, without where it lies."""
+        return self.recipe.dataset or Path(self.recipe.data_dir or "").name
 
     def _open_base(self) -> FitBase:
         return FitBase(self.config, self._architecture, self.recipe, self.output / BASE)

@@ -18,7 +18,7 @@ from ..config.addresses import hide_password
 from ..config.files import read_values
 from ..config.schema import CONFIG_FILE, SearchConfig
 from .arguments import add_options, given_values, spelled
-from .subcommand_arguments import COMMANDS, QUIET, subcommand_parser
+from .subcommand_arguments import COMMANDS, QUIET, WORDS, subcommand_parser
 
 __all__ = ["main"]
 
@@ -38,9 +38,7 @@ On a search that was begun:
 
 def parser() -> CommandParser:
     """The arguments of ``cp-search``."""
-    more = "".join(
-        f"\n  cp-search {name} FOLDER{' NUMBER' if name == 'export' else ''}: {text}" for name, text in COMMANDS.items()
-    )
+    more = "".join(f"\n  cp-search {name} {WORDS.get(name, 'FOLDER')}: {text}" for name, text in COMMANDS.items())
     made = CommandParser(
         "cp-search", description=DESCRIPTION + more, formatter_class=argparse.RawDescriptionHelpFormatter
     )

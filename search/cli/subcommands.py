@@ -1,4 +1,4 @@
-"""``cp-search status``, ``report``, ``export`` and ``resume``: on a finished, running or dead search."""
+"""``cp-search status``, ``report``, ``export``, ``solve`` and ``resume``: on a finished, running or dead search."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ..study.database import StudyDatabase
 from ..study.trials import TrialStore
 from ..study.workers import Worker, is_alive, last_beat
 from .display import duration, summary
+from .solve_display import show_solved
 
 __all__ = ["run_subcommand"]
 
@@ -39,6 +40,9 @@ def run_subcommand(command: str, args: argparse.Namespace) -> SearchConfig | Non
     Raises:
         UserError: no search was begun in the folder, no such candidate.
     """
+    if command == "solve":
+        print(show_solved(args.scores, args.budget, args.output))
+        return None
     changes: dict[str, Any] = {}
     if command == "resume" and args.trials is not None:
         changes["trials"] = args.trials

@@ -56,7 +56,7 @@ def absolute(config: SearchConfig, recipe: Recipe | None = None) -> SearchConfig
         changes["storage"] = absolute_address(config.storage)
     if config.weights not in (None, "pretrained"):
         changes["weights"] = whole_path("initial_checkpoint", config.weights)
-    for key, kind in (("data_dir", Path.exists), ("recipe", Path.is_file)):
+    for key, kind in (("data_dir", Path.exists), ("recipe", Path.is_file), ("scores", Path.exists)):
         value = getattr(config, key)
         if value is not None and kind(Path(value)):
             changes[key] = str(Path(value).resolve())

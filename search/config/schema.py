@@ -140,6 +140,13 @@ class SearchConfig(CheckedModel):
     distil_epochs: Annotated[int, Option(HOW, "N")] = Field(
         default=0, ge=0, description="epochs of distilling what stand-ins gave from the base, over the same images"
     )
+    scores: Annotated[str | None, Option(HOW, "NAME")] = Field(
+        default=None,
+        min_length=1,
+        description="of an earlier search of this base, by which stand-ins are chosen before any is fitted: its "
+        "folder, its scores.json, or a name of those that come with the package (cp-search solve lists them); default "
+        "this search's own",
+    )
     sampler: Annotated[str, Option(HOW)] = Field(
         default="surrogate", description=f"what proposes candidates: {', '.join(SAMPLERS)}"
     )
@@ -253,9 +260,9 @@ class SearchConfig(CheckedModel):
                 raise ValueError("takes budgets; an accuracy to keep needs the evaluator train")
         return value
 
-    @field_validator("fit_images", "distil_epochs")
+    @field_validator("fit_images", "distil_epochs", "scores")
     @classmethod
-    def _of_fit(cls, value: int, info: ValidationInfo) -> int:
+    def _of_fit(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("evaluator") != "fit" and value != cls._default(info):
             raise ValueError(f"needs the evaluator fit, not {info.data.get('evaluator')}")
         return value

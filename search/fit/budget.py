@@ -13,10 +13,12 @@ from ..types import Measure
 from .front import Front
 from .option import Option
 
-__all__ = ["Budget", "check_reachable", "cost_in_words", "least_cost", "read_sweep"]
+__all__ = ["Budget", "check_reachable", "cost_in_words", "least_cost", "next_saving", "read_sweep"]
 
 # Latencies are whole nanoseconds here, so that sums of them are exact.
 _NANOSECONDS = 1e6
+# What costs more as a whole than its parts is chosen anew to save more, by so much of the budget at least.
+_STEPS = 200
 
 
 class Budget(NamedTuple):
@@ -86,6 +88,11 @@ def check_reachable(
                 f"budget {budget.text!r} ({cost_in_words(measure, limit)}) is below the smallest that can be met, "
                 f"{least / base[measure] + 0.0005:.3f}x ({cost_in_words(measure, least)})"
             )
+
+
+def next_saving(saved: int, cost: int, limit: int) -> int:
+    """What to save where a choice that should save so much costs more, as a whole, than the limit."""
+    return saved + max(cost - limit, limit // _STEPS)
 
 
 def cost_in_words(measure: Measure, cost: float) -> str:

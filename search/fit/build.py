@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from .library import Library
 from .option import Candidate
 from .workbench import put
 
-__all__ = ["architecture_of", "build", "refit", "sized"]
+__all__ = ["architecture_of", "build", "refit", "sized", "with_changes"]
 
 
 def build(library: Library, candidate: Candidate) -> nn.Module:
@@ -88,11 +89,16 @@ def architecture_of(base: Any, candidate: Candidate, size: tuple[int, int, int],
     for own in ("num_classes", "in_chans"):
         if isinstance(getattr(base, own, None), int):
             args[own] = getattr(base, own)
-    drops = tuple(path for option in candidate if option.kind == DROP for path in option.blocks)
-    replaces = {option.place: option.options for option in candidate if option.kind != DROP}
     try:
-        architecture = Architecture(name, drops=drops, replaces=replaces, model_args=args)
+        architecture = with_changes(Architecture(name, model_args=args), candidate)
         with_same_cost = architecture.macs(size) == macs
     except (UserError, TypeError, RuntimeError):
         return None
     return architecture if with_same_cost else None
+
+
+def with_changes(base: Architecture, candidate: Candidate) -> Architecture:
+    """A base with what a candidate changes, as a value."""
+    drops = tuple(path for option in candidate if option.kind == DROP for path in option.blocks)
+    replaces = {option.place: option.options for option in candidate if option.kind != DROP}
+    return dataclasses.replace(base, drops=drops, replaces=replaces)

@@ -11,7 +11,7 @@ from cp_vision import UserError
 
 from ..types import Measure
 from .accuracy import Evaluate, evaluated
-from .budget import Budget, cost_in_words
+from .budget import Budget, cost_in_words, next_saving
 from .build import architecture_of, build, refit
 from .distil import distil
 from .explore import explore
@@ -25,8 +25,6 @@ from .throughput import Throughput
 
 __all__ = ["Chooser"]
 
-# What costs more as a whole than its parts is chosen anew to save more, by so much of the budget at least.
-_STEPS = 200
 _BEST, _UNPOOLED, _DROP = "best", "no pools", "drop only"
 
 
@@ -127,7 +125,7 @@ class Chooser:
             if (cost := made[1].costs[self._measure]) <= limit:
                 return made
             # What the parts add up to is not what the model costs.
-            saved += max(cost - limit, limit // _STEPS)
+            saved = next_saving(saved, cost, limit)
             self._made.pop(scored[0][1])
 
     def _score(self, candidate: Candidate) -> float:

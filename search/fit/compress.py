@@ -17,7 +17,7 @@ from cp_vision.shared.errors import UserError
 
 from .accuracy import Evaluate, evaluated
 from .budget import Budget, check_reachable, read_sweep
-from .build import sized
+from .build import architecture_of, sized
 from .choose import Chooser
 from .explore import TRIES
 from .images import FitImages, Images
@@ -26,6 +26,7 @@ from .library import Library, Tell, base_costs
 from .offers import offered
 from .places import MAX_RUN, find_spots
 from .result import Compressed
+from .scores import Scores, read_scores, with_scores
 from .stopwatch import Stopwatch
 from .throughput import Throughput
 from .workbench import Score, Workbench
@@ -49,6 +50,7 @@ def compress(
     training: Any = None,
     counterparts: bool = True,
     batch_sizes: Sequence[int] = (),
+    scores: str | Path | Scores | None = None,
     folder: str | Path | None = None,
     progress: Tell | None = None,
     on_budget: Callable[[Compressed], None] | None = None,
@@ -81,6 +83,9 @@ def compress(
             fitted to. Held-out images should not be among them.
         counterparts: whether to find the best without pools and the best of dropped blocks as well.
         batch_sizes: at which images a second are measured, on this device.
+        scores: of an earlier search of the same base, with other weights and images maybe: the name of a table that
+            comes with the package, a file, or the folder of a search, see :func:`cp_vision.search.read_scores`. Then
+            candidates are found by these, and only their stand-ins are fitted.
         folder: keeps the library: a call that was stopped goes on from there, another budget takes seconds, and
             processes that are given the same folder share the work. It must be of the same model and images. None
             takes a temporary one.
@@ -92,7 +97,8 @@ def compress(
         A model for each budget, its architecture, its counterparts, and the table of all options.
 
     Raises:
-        UserError: no model, too few images, images that are unfit, a budget that can't be met, options that are none.
+        UserError: no model, scores of another one, too few images, images that are unfit, a budget that can't be met,
+            options that are none.
     """
     check_module(model)
     chosen_kinds = kinds_of(kinds)
@@ -112,6 +118,7 @@ def compress(
         if function is not None and not callable(function):
             raise UserError(f"{name} {function!r} must be a function")
     budgets = read_sweep(budget)
+    known = None if scores is None else read_scores(scores)
     watch = Stopwatch()
     with ExitStack() as stack:
         if folder is None:
@@ -123,6 +130,7 @@ def compress(
             score=score,
             kinds=chosen_kinds,
             max_run=max_run,
+            known=known,
             limit=limit,
             folder=folder,
             progress=progress,
@@ -159,7 +167,7 @@ def compress(
             base_rates={} if throughput is None else throughput.of_base,
         )
         for i, one in enumerate(budgets):
-            found = replace(found, points=(*found.points, chooser.point(one)))
+            found = replace(found, points=(*found.points, chooser.point(one)), scores=known or _scores(library))
             if on_budget is not None:
                 on_budget(found)
             if progress is not None:
@@ -175,12 +183,15 @@ def fit_library(
     score: Score | None = None,
     kinds: Sequence[Kind] | None = None,
     max_run: int = MAX_RUN,
+    known: Scores | None = None,
     limit: int = 512,
     folder: str | Path,
     progress: Tell | None = None,
     watch: Stopwatch | None = None,
 ) -> Library:
-    """Fit and score all options, or read them from the folder; arguments as of :func:`compress`.
+    """Fit and score all options, or read them from the folder; with known scores nothing is fitted yet.
+
+    Arguments are as of :func:`compress`.
 
     Raises:
         UserError: no model, too few images, images that are unfit, a budget of MACs or parameters that can't be met.
@@ -193,10 +204,27 @@ def fit_library(
     spots = find_spots(bench.model, max_run)
     if budgets[0].measure != "latency":
         # Before anything is fitted.
-        offers = offered(bench.model, spots, chosen)
-        check_reachable(budgets, base_costs(bench.model), offers, len(bench.blocks))
+        there = offered(bench.model, spots, chosen)
+        there = there if known is None else with_scores(known, there, bench.blocks)
+        check_reachable(budgets, base_costs(bench.model), there, len(bench.blocks))
     with watch("library"):
-        return Library(bench, spots, chosen, Path(folder), progress)
+        return Library(bench, spots, chosen, Path(folder), progress, known)
+
+
+def _scores(library: Library) -> Scores:
+    """What a library came to, up to now."""
+    bench, images = library.bench, library.bench.images
+    return Scores(
+        base=architecture_of(bench.model, (), images.size, library.base_costs["macs"]),
+        input_size=images.size,
+        blocks=tuple(bench.blocks),
+        base_costs=library.base_costs,
+        measure=bench.measure,
+        images=images.count,
+        held_out=sum(map(len, images.held_out)),
+        options=tuple(library.options),
+        scored=tuple(library.scored),
+    )
 
 
 def _name(model: Any) -> str:

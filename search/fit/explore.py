@@ -15,7 +15,7 @@ from ..types import Measure
 from .front import Front, all_candidates
 from .option import Candidate, Option, saved_by
 
-__all__ = ["TRIES", "Explored", "explore"]
+__all__ = ["TRIES", "Explored", "corrected", "explore"]
 
 # Candidates with real scores, where nobody says otherwise.
 TRIES = 12
@@ -61,7 +61,7 @@ def explore(
     most = len(scored.keys() - {start}) + tries
     scored[start] = score(start)
     while len(scored) < most:
-        found = _unseen(options, blocks, saved, measure, _corrected(scored), scored)
+        found = _unseen(options, blocks, saved, measure, corrected(scored), scored)
         if found is None:
             break
         scored[found] = score(found)
@@ -85,7 +85,7 @@ def _all_within(
     return found
 
 
-def _corrected(scored: dict[Candidate, float]) -> Callable[[Option], float]:
+def corrected(scored: Mapping[Candidate, float]) -> Callable[[Option], float]:
     """Scores of options times factors by which their sums are what was measured, about."""
     rows = [
         (candidate, value)

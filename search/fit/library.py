@@ -23,9 +23,10 @@ from .images import FitImages
 from .kinds import DROP, Kind
 from .latency import saved_latencies
 from .library_files import LibraryFiles, fingerprint_of
-from .offers import Offer, offers
+from .offers import Offer, offered, offers
 from .option import Candidate, Option
 from .places import Spot
+from .scores import Scores, with_scores
 from .workbench import Change, Workbench
 
 __all__ = ["Library", "Tell", "base_costs", "fitted_block"]
@@ -43,7 +44,8 @@ class Library:
     """All options of a base, with their stand-ins in a folder.
 
     Blocks that the folder has already are taken from there; the result is the same. Several processes with one folder
-    share the work: each fits what no other one does, and all end with everything.
+    share the work: each fits what no other one does, and all end with everything. With scores of another's
+    nothing is fitted or scored beforehand: a stand-in is fitted when it is first part of a candidate.
 
     Args:
         bench: the base and its images.
@@ -51,22 +53,32 @@ class Library:
         kinds: what may take them, beside nothing.
         folder: for the files.
         tell: called after each block.
+        known: scores to take.
 
     Attributes:
         options: all, by first block.
         base_costs: of the base: MACs of one image and parameters, see :meth:`measure_latency`.
 
     Raises:
-        UserError: a folder of something else.
+        UserError: a folder of something else, scores of another base.
     """
 
     def __init__(
-        self, bench: Workbench, spots: Sequence[Spot], kinds: Sequence[Kind], folder: Path, tell: Tell | None = None
+        self,
+        bench: Workbench,
+        spots: Sequence[Spot],
+        kinds: Sequence[Kind],
+        folder: Path,
+        tell: Tell | None = None,
+        known: Scores | None = None,
     ) -> None:
-        self.bench, self._kinds = bench, kinds
+        self.bench, self._kinds, self._tell, self._known = bench, kinds, tell, known
         self._spots = {spot.place.name: spot for spot in spots}
         self.base_costs = base_costs(bench.model)
         self.files = LibraryFiles(folder, self._about())
+        if known is not None:
+            self.options = with_scores(known, offered(bench.model, spots, kinds), bench.blocks)
+            return
         self.options = [option for options in self._gather(spots, tell) for option in options]
 
     def measure_latency(self) -> None:
@@ -89,6 +101,8 @@ class Library:
             model: what it is for, which may get hooks that tell a grid; None takes the workbench's.
         """
         model = self.bench.model if model is None else model
+        if self._known is not None:
+            self._fit_missing(candidate)
         tokens = functools.cache(lambda: TokenGrid(model))
         changes: list[Change] = []
         for option in candidate:
@@ -152,14 +166,45 @@ class Library:
                     paths.setdefault(fitted.path, []).append(fitted)
             return sum(bytes_of_sums(fitted) for fitted in paths.values())
 
+    @property
+    def scored(self) -> list[tuple[Candidate, float]]:
+        """Candidates that were scored as a whole, and their scores; those of earlier calls, too."""
+        by_key = {option.key: option for option in self.options}
+        found = self.files.scores()
+        # An earlier call may have had other kinds.
+        return [
+            (tuple(by_key[key] for key in keys), score) for keys, score in found if all(key in by_key for key in keys)
+        ]
+
+    def _fit_missing(self, candidate: Candidate) -> None:
+        """Fit the stand-ins of a candidate that aren't fitted yet, in one pass of the base."""
+        missing = [option for option in candidate if option.kind != DROP and not self.files.has(option)]
+        if not missing:
+            return
+        model, keys = self.bench.model, {option.key for option in missing}
+        with Snapshot(model):
+            spots = [self._spots[option.place] for option in missing]
+            made = [offer for offer in offers(model, spots, self._kinds) if offer.option.key in keys]
+            self._fit_offers(made)
+            for _, option, stand_in in made:
+                if stand_in is not None:
+                    self.files.write_one(option, stand_in)
+        if self._tell is not None:
+            self._tell(self.files.count(), 0, "stand-ins fitted")
+
+    def _fit_offers(self, made: Sequence[Offer]) -> dict[str, FittedBlock]:
+        """Fit stand-ins, all in one pass; by the option's key."""
+        fitted = {offer.option.key: fitted_block(offer) for offer in made if offer.stand_in is not None}
+        if fitted:
+            images: Any = FitImages(self.bench.images)
+            fit_places(self.bench.model, list(fitted.values()), Batches(images, self.bench.model))
+        return fitted
+
     def _fit(self, group: Sequence[Sequence[Spot]]) -> Iterator[tuple[int, list[Option]]]:
         model = self.bench.model
         with Snapshot(model):
             made = list(offers(model, [spot for spots in group for spot in spots], self._kinds))
-            fitted = {offer.option.key: fitted_block(offer) for offer in made if offer.stand_in is not None}
-            if fitted:
-                images: Any = FitImages(self.bench.images)
-                fit_places(model, list(fitted.values()), Batches(images, model))
+            fitted = self._fit_offers(made)
             for spots in group:
                 here = [offer for offer in made if offer.spot in spots]
                 options = [self._scored(offer, fitted.get(offer.option.key)) for offer in here]
@@ -186,6 +231,7 @@ class Library:
             "measure": self.bench.measure,
             # Another function has another name, or gives another number.
             "score": [self.bench.score_name, repr(self.bench.base_score)],
+            "scores": None if self._known is None else self._known.fingerprint,
             "max_run": max(spot.stop - spot.first for spot in self._spots.values()),
             "kinds": {
                 kind.name: {spot.place.name: kind.options(spot.place) for spot in self._spots.values()}
@@ -194,9 +240,9 @@ class Library:
         }
 
 
-def base_costs(model: nn.Module) -> dict[Measure, int]:
-    """MACs of one image, and parameters."""
-    return {"macs": count_macs(model), "params": sum(parameter.numel() for parameter in model.parameters())}
+def base_costs(model: nn.Module, input_size: tuple[int, int, int] | None = None) -> dict[Measure, int]:
+    """MACs of one image, of the model's own size where none is given, and parameters."""
+    return {"macs": count_macs(model, input_size), "params": sum(parameter.numel() for parameter in model.parameters())}
 
 
 def fitted_block(offer: Offer) -> FittedBlock:

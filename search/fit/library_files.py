@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -25,6 +26,7 @@ from .option import Option
 
 __all__ = ["LibraryFiles", "count_fitted", "fingerprint_of"]
 
+_SEPARATOR = ", "
 _HEAD, _LATENCIES, _SCORES, _DISTILLED = "library.json", "latencies.json", "scores.json", "distilled"
 _CLAIMS = ".claims"
 
@@ -67,14 +69,8 @@ class LibraryFiles:
 
     def write(self, block: int, options: Sequence[Option], stand_ins: Mapping[str, nn.Module]) -> None:
         """Write the options that begin at a block, and the stand-ins of those that have one, by the option's key."""
-        tensors = {
-            f"{key}|{name}": tensor.cpu().contiguous()
-            for key, stand_in in stand_ins.items()
-            for name, tensor in stand_in.state_dict().items()
-        }
-        target = self._path(block, "safetensors")
-        with whole_file(target) as unfinished:
-            save_file(tensors, unfinished)
+        with whole_file(self._path(block, "safetensors")) as unfinished:
+            save_file(_tensors(stand_ins), unfinished)
         # Last: it says that both are there.
         values = [dataclasses.asdict(option) for option in options]
         write_text(self._path(block, "json"), json.dumps({"options": values}, indent=1) + "\n")
@@ -98,6 +94,19 @@ class LibraryFiles:
 
             yield claim
 
+    def write_one(self, option: Option, stand_in: nn.Module) -> None:
+        """Write the stand-in of an option that was fitted by itself."""
+        with whole_file(self._path_of_one(option)) as unfinished:
+            save_file(_tensors({option.key: stand_in}), unfinished)
+
+    def has(self, option: Option) -> bool:
+        """Whether it was fitted by itself."""
+        return self._path_of_one(option).exists()
+
+    def count(self) -> int:
+        """How many were fitted by themselves."""
+        return len(list(self.folder.glob("one-*.safetensors")))
+
     def latencies(self, measure: Callable[[], tuple[int, dict[str, int]]]) -> tuple[int, dict[str, int]]:
         """Nanoseconds of the base, and what each option saves of them, by its key; measured where there are none yet.
 
@@ -119,7 +128,7 @@ class LibraryFiles:
     def score(self, candidate: Sequence[Option], measure: Callable[[], float]) -> float:
         """The real score of a candidate; measured where it is not there yet."""
         path = self.folder / _SCORES
-        key = ", ".join(option.key for option in candidate)
+        key = _SEPARATOR.join(option.key for option in candidate)
         # Read again each time: another process may have come to more.
         known = _read(path) if path.exists() else {}
         if key not in known:
@@ -128,18 +137,37 @@ class LibraryFiles:
         with _reading(path):
             return float(known[key])
 
+    def scores(self) -> list[tuple[list[str], float]]:
+        """The options' keys of each candidate that was scored, and its score."""
+        path = self.folder / _SCORES
+        known = _read(path) if path.exists() else {}
+        with _reading(path):
+            return [(key.split(_SEPARATOR) if key else [], float(score)) for key, score in known.items()]
+
     def weights(self, option: Option) -> dict[str, Tensor]:
         """The state dict of an option's stand-in.
 
         Raises:
             UserError: the file is damaged.
         """
-        start, path = f"{option.key}|", self._path(option.first, "safetensors")
+        start = f"{option.key}|"
+        path = self._path_of_one(option) if self.has(option) else self._path(option.first, "safetensors")
         with _reading(path), safe_open(path, "pt") as file:
             return {name.removeprefix(start): file.get_tensor(name) for name in file.keys() if name.startswith(start)}  # noqa: SIM118
 
+    def _path_of_one(self, option: Option) -> Path:
+        return self.folder / f"one-{quote(option.key, safe='')}.safetensors"
+
     def _path(self, block: int, ending: str) -> Path:
         return self.folder / f"block-{block:03}.{ending}"
+
+
+def _tensors(stand_ins: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    return {
+        f"{key}|{name}": tensor.cpu().contiguous()
+        for key, stand_in in stand_ins.items()
+        for name, tensor in stand_in.state_dict().items()
+    }
 
 
 def count_fitted(folder: Path) -> tuple[int, int]:

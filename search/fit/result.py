@@ -16,6 +16,7 @@ from ..types import Measure
 from .accuracy import Accuracy
 from .budget import cost_in_words
 from .option import Candidate, Option, describe
+from .scores import Scores
 from .throughput import rate_in_words
 
 __all__ = ["Compressed", "Outcome", "Point"]
@@ -111,6 +112,7 @@ class Compressed:
         blocks: paths of the base's blocks.
         seconds: spent, by step.
         base_rates: images a second of the base by batch size, where they were measured.
+        scores: what may be kept as a file, and be given to a search of the same base; None where no budget is done.
     """
 
     base: str
@@ -124,6 +126,7 @@ class Compressed:
     blocks: tuple[str, ...] = field(repr=False)
     seconds: Mapping[str, float]
     base_rates: Mapping[int, float] = field(default_factory=dict)
+    scores: Scores | None = field(default=None, repr=False)
 
     @property
     def base_macs(self) -> int:
