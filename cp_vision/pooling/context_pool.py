@@ -97,7 +97,7 @@ def gated_context_pool(
     _check(x, log_weight, sigma, stride, backend, sigma_max)
     if uses_linear((x.shape[2], x.shape[3]), stride, backend):
         return linear_pool(x, log_weight, sigma, gate, stride, sigma_max, masked)
-    pooled = exact_pool(x, log_weight, sigma, stride)
+    pooled = exact_pool(x, log_weight, sigma, stride, masked)
     if gate is None:
         return pooled
     # Without gradients the result overwrites the pooled map, which nothing else refers to.

@@ -19,16 +19,17 @@ __all__ = ["axis_distances", "exact_pool", "squared_distances", "under_transform
 # some CPUs multiply 10 to 60 times slower.
 _LEAST_WEIGHT = 1e-27
 
-# Supports below this are the identity in every float type; it keeps 1 / sigma**2 and its gradient finite.
-_SIGMA_FLOOR = 1e-6
+# Supports below the first are the identity in every float type, those above the second the weighted mean; between them
+# 1 / sigma**2 and its gradient are finite.
+_LEAST_SIGMA, _MOST_SIGMA = 1e-6, 1e9
 
 # More weights than this (256 MiB of float32) are made and used in blocks of output rows, and made again for the
 # backward pass, so that memory is linear in the tokens.
 _BLOCK_WEIGHTS = 1 << 26
 
 
-def exact_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int) -> Tensor:
-    """Compute :func:`cp_vision.context_pool` exactly; arguments as there, unchecked."""
+def exact_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, masked: bool = True) -> Tensor:
+    """Compute :func:`.gated_context_pool` exactly, without a gate; arguments as there, unchecked."""
     batch, _, height, width = x.shape
     rows, transformed = sigma.shape[1], under_transform()
     if x.is_cuda and not transformed and can_fuse(x, rows * sigma.shape[2]):
@@ -37,12 +38,12 @@ def exact_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int) -> Ten
         return fused_pool(x, log_weight.float(), _precision(sigma.float()), stride, (nearest[0], nearest[1]))
     # Neither graphs nor transforms can make the weights again for the backward pass.
     if transformed or type(x) is not Tensor or torch.compiler.is_compiling():
-        return _pool_rows(x, log_weight, sigma, stride, 0)
+        return _pool_rows(x, log_weight, sigma, stride, masked, 0)
     block = max(1, _BLOCK_WEIGHTS // max(1, batch * height * width * sigma.shape[2]))
     if block >= rows:
-        return _pool_rows(x, log_weight, sigma, stride, 0)
+        return _pool_rows(x, log_weight, sigma, stride, masked, 0)
     parts = [
-        checkpoint(_pool_rows, x, log_weight, part, stride, index * block, use_reentrant=False)
+        checkpoint(_pool_rows, x, log_weight, part, stride, masked, index * block, use_reentrant=False)
         for index, part in enumerate(sigma.split(block, 1))
     ]
     return torch.cat(parts, 2)
@@ -53,22 +54,23 @@ def under_transform() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
-def _pool_rows(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, first: int) -> Tensor:
+def _pool_rows(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, masked: bool, first: int) -> Tensor:
     """Pool for a block of output rows that begins at row ``first``."""
     # Logits need float32: in half precision a distance of 20 pixels already loses its last digit. Nothing up
     # to the product is an operation that autocast lowers.
     dtype = torch.promote_types(torch.promote_types(log_weight.dtype, sigma.dtype), torch.float32)
     coarse = (sigma.shape[1], sigma.shape[2])
     distance = squared_distances((x.shape[2], x.shape[3]), coarse, stride, x.device, dtype, first)
-    if stride > 1:
-        # No output need stand on a token: what the nearest ones share would swallow their weights.
-        distance = distance - distance.amin(-1, keepdim=True)
-    precision = _precision(sigma.to(dtype)).flatten(1)
-    logits = log_weight.to(dtype).flatten(1)[:, None, :] - distance * precision[:, :, None]
-    weights = F.threshold(logits.softmax(-1), _LEAST_WEIGHT, 0.0).to(x.dtype)
+    precision, weights = _precision(sigma.to(dtype)).flatten(1), log_weight.to(dtype).flatten(1)[:, None, :]
+    if masked or stride > 1:
+        # No output need stand on a token that stays: what the nearest ones share would swallow their weights.
+        there = distance.masked_fill(weights == -torch.inf, torch.inf) if masked else distance
+        distance = distance - there.amin(-1, keepdim=True)
+    logits = weights - distance * precision[:, :, None]
+    shares = F.threshold(logits.softmax(-1), _LEAST_WEIGHT, 0.0).to(x.dtype)
     tokens = x.flatten(2)
     # With channels last the product of the other order; its strides say so under vmap, too.
-    pooled = (weights @ tokens.mT).mT if tokens.stride(1) == 1 else tokens @ weights.mT
+    pooled = (shares @ tokens.mT).mT if tokens.stride(1) == 1 else tokens @ shares.mT
     return pooled.unflatten(2, coarse).to(x.dtype)
 
 
@@ -115,4 +117,4 @@ def axis_distances(
 
 
 def _precision(sigma: Tensor) -> Tensor:
-    return 0.5 / sigma.clamp_min(_SIGMA_FLOOR).square()
+    return 0.5 / sigma.clamp(_LEAST_SIGMA, _MOST_SIGMA).square()

@@ -141,7 +141,7 @@ def checked_score(score: Score, model: nn.Module) -> float:
     """
     value: Any = score(model)
     if isinstance(value, Tensor) and value.numel() == 1:
-        value = float(value)
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"score gave {value!r}; it must give a number, lower is better")
     return float(value) if value == value else float("inf")

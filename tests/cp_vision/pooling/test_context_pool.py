@@ -80,6 +80,30 @@ def test_gradients_are_finite_at_zero_support():
     assert all(t.grad.isfinite().all() for t in tensors)
 
 
+@pytest.mark.parametrize("backend", ["exact", "linear"])
+def test_infinite_support_gives_the_weighted_mean(backend):
+    tensors = [t.requires_grad_() for t in inputs(2, 3, 6, 5)[:2]]
+    sigma = torch.full((2, 6, 5), math.inf, requires_grad=True)
+    y = context_pool(*tensors, sigma, backend=backend)
+    shares = tensors[1].flatten(1).softmax(1).view_as(tensors[1])
+    mean = (tensors[0] * shares[:, None]).sum((2, 3), keepdim=True)
+    torch.testing.assert_close(y, mean.expand_as(y), atol=2e-5 if backend == "exact" else 0.02, rtol=0)
+    y.square().sum().backward()
+    assert all(t.grad.isfinite().all() for t in (*tensors, sigma))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_nearest_that_stay_keep_their_weights(dtype, stride):
+    x, log_weight, sigma = inputs(1, 3, 9, 8, stride, dtype)
+    # Where no token stays, those around are equally near.
+    log_weight[0, 1:-1:2, 1:-1] = log_weight[0, 2:4, 2:4] = -torch.inf
+    wanted = by_loops(x, log_weight, torch.full_like(sigma, 0.01), stride).to(dtype)
+    for support in (0.0, 1e-6, 1e-4, 0.01):
+        y = context_pool(x, log_weight, torch.full_like(sigma, support), stride=stride, backend="exact")
+        torch.testing.assert_close(y, wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_large_support_and_equal_weights_give_the_mean():
     x, log_weight, sigma = inputs(2, 3, 6, 5)
     y = context_pool(x, log_weight * 0, torch.full_like(sigma, 1e4))

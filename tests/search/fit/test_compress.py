@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from cp_vision.search.fit.images import Images
 from cp_vision.search.fit.kinds import DEFAULT_KINDS, kinds_of
 from cp_vision.search.fit.library import Library
 from cp_vision.search.fit.places import find_spots
-from cp_vision.search.fit.workbench import Workbench
+from cp_vision.search.fit.workbench import Workbench, checked_score
 
 BASES = {
     "test_vit": {"img_size": 32, "depth": 3, "num_classes": 5},
@@ -322,6 +323,15 @@ def test_mistakes(changed, message):
         compress(**arguments)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_score_may_be_a_tensor_with_gradients():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert checked_score(lambda model: model.weight.square().mean(), nn.Linear(2, 2)) > 0
+    assert checked_score(lambda model: torch.tensor(math.nan), nn.Linear(2, 2)) == math.inf
+    with pytest.raises(UserError, match="score gave True"):
+        checked_score(lambda model: torch.tensor(True), nn.Linear(2, 2))
 
 
 def test_a_folder_of_other_images(tmp_path):
