@@ -39,6 +39,8 @@ def exact_pool(x: Tensor, log_weight: Tensor, sigma: Tensor, stride: int, masked
     # Neither graphs nor transforms can make the weights again for the backward pass.
     if transformed or type(x) is not Tensor or torch.compiler.is_compiling():
         return _pool_rows(x, log_weight, sigma, stride, masked, 0)
+    # Searching for the nearest that stay takes twice as long as all else.
+    masked = masked and (x.is_meta or bool((log_weight == -torch.inf).any()))
     block = max(1, _BLOCK_WEIGHTS // max(1, batch * height * width * sigma.shape[2]))
     if block >= rows:
         return _pool_rows(x, log_weight, sigma, stride, masked, 0)
