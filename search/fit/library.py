@@ -135,12 +135,20 @@ class Library:
     @property
     def scored(self) -> list[tuple[Candidate, float]]:
         """Candidates that were scored as a whole, and their scores; those of earlier calls, too."""
+        return list(self._of_keys(self.files.scores()))
+
+    @functools.cached_property
+    def prior(self) -> dict[Candidate, float]:
+        """Candidates that the scores of another search know as a whole."""
+        known = () if self._known is None else self._known.scored
+        return dict(self._of_keys([([option.key for option in candidate], score) for candidate, score in known]))
+
+    def _of_keys(self, scored: Sequence[tuple[Sequence[str], float]]) -> Iterator[tuple[Candidate, float]]:
+        """Candidates of this library's options; there may be others of other kinds."""
         by_key = {option.key: option for option in self.options}
-        found = self.files.scores()
-        # An earlier call may have had other kinds.
-        return [
-            (tuple(by_key[key] for key in keys), score) for keys, score in found if all(key in by_key for key in keys)
-        ]
+        for keys, score in scored:
+            if all(key in by_key for key in keys):
+                yield tuple(by_key[key] for key in keys), score
 
     def _fit_missing(self, candidate: Candidate) -> None:
         """Fit the stand-ins of a candidate that aren't fitted yet, in one pass of the base."""
