@@ -21,7 +21,7 @@ from ..types import Measure
 from .images import FitImages
 from .kinds import DROP, Kind
 from .latency import saved_latencies
-from .library_files import LibraryFiles, fingerprint_of
+from .library_files import LibraryFiles, count_alone, fingerprint_of
 from .offers import Offer, offered, offers
 from .option import Candidate, Option
 from .places import Spot
@@ -164,7 +164,7 @@ class Library:
                 if stand_in is not None:
                     self.files.write_one(option, stand_in)
         if self._tell is not None:
-            self._tell(self.files.count(), 0, "stand-ins fitted")
+            self._tell(count_alone(self.files.folder), 0, "stand-ins fitted")
 
     def _fit_offers(self, made: Sequence[Offer]) -> dict[str, FittedBlock]:
         """Fit stand-ins, all in one pass; by the option's key."""
