@@ -106,7 +106,7 @@ class FitSearch:
 
     def forecast(self) -> Forecast:
         """What it takes and what it can reach; nothing is written."""
-        return forecast(self.model, self.images, self.budgets, self.config.fit_images, len(self.test))
+        return forecast(self.model, self.images, self.budgets, self.config.fit_images, len(self.test), self.scores)
 
     def run(self, tell: Tell | None = None) -> Compressed:
         """Put the base under its budgets, and write a folder for each; goes on from what an earlier run left.

@@ -66,7 +66,7 @@ def run_subcommand(command: str, args: argparse.Namespace) -> SearchConfig | Non
 
 def _of_fit(command: str, config: SearchConfig) -> None:
     """The same of a search by fitted stand-ins, which has no candidates by number."""
-    from ..fit.library_files import count_fitted
+    from ..fit.library_files import count_alone, count_fitted
     from ..outputs.fit_results import read_results
     from ..outputs.fit_writer import write_fit_results
     from ..run_fit import BASE, LIBRARY
@@ -81,6 +81,8 @@ def _of_fit(command: str, config: SearchConfig) -> None:
     if found is None:
         done, of = count_fitted(output / LIBRARY)
         text = f"no budget is done yet; options at {done} of {of} blocks are fitted"
+        if config.scores is not None:
+            text = f"no budget is done yet; {count_alone(output / LIBRARY)} stand-ins are fitted"
         if (output / BASE).is_dir() and not (output / LIBRARY).is_dir():
             log = output / BASE / "log.csv"
             epochs = len(log.read_text(encoding="utf-8").splitlines()) - 1 if log.exists() else 0

@@ -117,7 +117,14 @@ class Chooser:
         while True:
             with self._watch("choice"):
                 scored = explore(
-                    options, self._blocks, saved, self._score, self._tries, dict(self._scores), self._measure
+                    options,
+                    self._blocks,
+                    saved,
+                    self._score,
+                    self._tries,
+                    dict(self._scores),
+                    self._measure,
+                    self._library.prior,
                 )
             if not scored:
                 return None

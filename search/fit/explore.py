@@ -15,7 +15,7 @@ from ..types import Measure
 from .front import Front, all_candidates
 from .option import Candidate, Option, saved_by
 
-__all__ = ["TRIES", "Explored", "corrected", "explore"]
+__all__ = ["TRIES", "Explored", "expected_best", "explore"]
 
 # Candidates with real scores, where nobody says otherwise.
 TRIES = 12
@@ -35,6 +35,7 @@ def explore(
     tries: int,
     known: Mapping[Candidate, float] | None = None,
     measure: Measure = "macs",
+    prior: Mapping[Candidate, float] | None = None,
 ) -> Explored:
     """Candidates that save enough, with their real scores, the best first.
 
@@ -46,26 +47,52 @@ def explore(
         tries: how many to score at most.
         known: scores that are there already; those of these options that save enough are learned from as well.
         measure: of what is saved.
+        prior: scores of candidates in another search, which proposals are learned from and nothing else.
 
     Returns:
         What was scored or known; empty where nothing saves so much.
     """
     # Of models that give no numbers the score is infinite.
     options = [option for option in options if option.score < float("inf")]
-    if (start := Front(options, blocks, measure).best(saved)) is None:
+    allowed = set(options)
+    prior = {c: v for c, v in (prior or {}).items() if allowed.issuperset(c)}
+    if (begin := expected_best(options, blocks, saved, prior, measure)) is None:
         return []
+    start = begin[0]
     if (small := _all_within(options, blocks, saved, tries, measure)) is not None:
         return _sorted({candidate: score(candidate) for candidate in small})
-    allowed = set(options)
     scored = {c: v for c, v in (known or {}).items() if allowed.issuperset(c) and saved_by(c, measure) >= saved}
     most = len(scored.keys() - {start}) + tries
     scored[start] = score(start)
     while len(scored) < most:
-        found = _unseen(options, blocks, saved, measure, corrected(scored), scored)
+        found = _unseen(options, blocks, saved, measure, _corrected({**prior, **scored}), scored)
         if found is None:
             break
         scored[found] = score(found)
     return _sorted(scored)
+
+
+def expected_best(
+    options: Sequence[Option], blocks: int, saved: int, known: Mapping[Candidate, float], measure: Measure = "macs"
+) -> tuple[Candidate, float, bool] | None:
+    """What should be best of all that saves so much, its score, and whether that is a known one; nothing is scored.
+
+    Args:
+        options: to choose from, all with finite scores.
+        blocks: how many the base has.
+        saved: what to save at least.
+        known: scores of candidates of these options; those that save enough correct the table.
+        measure: of what is saved.
+    """
+    known = {candidate: value for candidate, value in known.items() if saved_by(candidate, measure) >= saved}
+    score = _corrected(known)
+    if (found := Front(options, blocks, measure, score).best(saved)) is None:
+        return None
+    choices = [(value, candidate, True) for candidate, value in known.items()]
+    if found not in known:
+        choices.append((sum(map(score, found)), found, False))
+    value, candidate, is_known = min(choices, key=lambda choice: choice[0])
+    return candidate, value, is_known
 
 
 def _sorted(scored: dict[Candidate, float]) -> Explored:
@@ -85,7 +112,7 @@ def _all_within(
     return found
 
 
-def corrected(scored: Mapping[Candidate, float]) -> Callable[[Option], float]:
+def _corrected(scored: Mapping[Candidate, float]) -> Callable[[Option], float]:
     """Scores of options times factors by which their sums are what was measured, about."""
     rows = [
         (candidate, value)

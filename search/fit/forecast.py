@@ -22,12 +22,15 @@ from .kinds import DEFAULT_KINDS, kinds_of
 from .library import base_costs, fitted_block
 from .offers import offered, offers
 from .places import MAX_RUN, find_spots
+from .scores import Scores, with_scores
 from .workbench import RECALIBRATION, Workbench
 
 __all__ = ["Forecast", "forecast"]
 
 # Passes over the held-out images for each budget: tries of three choices, of which the first half is not run again.
 _CHOICES = 3
+# Where scores of another search choose, about so many of the stand-ins are fitted.
+_FITTED = 0.25
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ class Forecast:
     budget_seconds: float
 
 
-def forecast(model: nn.Module, images: Any, budgets: Sequence[Budget], limit: int, test_images: int) -> Forecast:
+def forecast(
+    model: nn.Module, images: Any, budgets: Sequence[Budget], limit: int, test_images: int, known: Scores | None = None
+) -> Forecast:
     """Time the base and the options of a block in the middle on some images, and tell what all will take.
 
     Args:
@@ -65,15 +70,17 @@ def forecast(model: nn.Module, images: Any, budgets: Sequence[Budget], limit: in
         budgets: of one measure.
         limit: images at most.
         test_images: that models are scored on.
+        known: scores of another search, by which options are chosen before they are fitted.
 
     Raises:
-        UserError: images or model are unfit, or a budget can't be met.
+        UserError: scores of another base, images or model are unfit, or a budget can't be met.
     """
     kinds, measure = kinds_of(DEFAULT_KINDS), budgets[0].measure
     of_images = Images(images, model, limit)
     bench = Workbench(sized(model, of_images), of_images)
     spots = find_spots(bench.model, MAX_RUN)
     costs, options, blocks = base_costs(bench.model), offered(bench.model, spots, kinds), len(bench.blocks)
+    options = options if known is None else with_scores(known, options, bench.blocks)
     least = None
     if measure != "latency":
         check_reachable(budgets, costs, options, blocks)
@@ -96,6 +103,9 @@ def forecast(model: nn.Module, images: Any, budgets: Sequence[Budget], limit: in
     recalibration = RECALIBRATION if bench.has_norms else 0
     of_score = image * (min(32, held_out) + recalibration) / 2
     stand_ins = sum(option.kind != "drop" for option in options)
+    library = image * fitted + stand_ins * of_option + len(options) * of_score
+    if known is not None:
+        library = TRIES * image * fitted + _FITTED * stand_ins * of_option
     of_choice = image * (TRIES * (held_out + recalibration) / 2 + 3 * fitted + test_images)
     return Forecast(
         base_macs=costs["macs"],
@@ -104,7 +114,7 @@ def forecast(model: nn.Module, images: Any, budgets: Sequence[Budget], limit: in
         places=len(spots),
         options=len(options),
         least=least,
-        library_seconds=image * fitted + stand_ins * of_option + len(options) * of_score,
+        library_seconds=library,
         budget_seconds=_CHOICES * of_choice,
     )
 

@@ -22,7 +22,7 @@ from ..types import Measure
 from .images import FitImages
 from .kinds import DROP, Kind
 from .latency import saved_latencies
-from .library_files import LibraryFiles, fingerprint_of
+from .library_files import LibraryFiles, count_alone, fingerprint_of
 from .offers import Offer, offered, offers
 from .option import Candidate, Option
 from .places import Spot
@@ -169,12 +169,20 @@ class Library:
     @property
     def scored(self) -> list[tuple[Candidate, float]]:
         """Candidates that were scored as a whole, and their scores; those of earlier calls, too."""
+        return list(self._of_keys(self.files.scores()))
+
+    @functools.cached_property
+    def prior(self) -> dict[Candidate, float]:
+        """Candidates that the scores of another search know as a whole."""
+        known = () if self._known is None else self._known.scored
+        return dict(self._of_keys([([option.key for option in candidate], score) for candidate, score in known]))
+
+    def _of_keys(self, scored: Sequence[tuple[Sequence[str], float]]) -> Iterator[tuple[Candidate, float]]:
+        """Candidates of this library's options; there may be others of other kinds."""
         by_key = {option.key: option for option in self.options}
-        found = self.files.scores()
-        # An earlier call may have had other kinds.
-        return [
-            (tuple(by_key[key] for key in keys), score) for keys, score in found if all(key in by_key for key in keys)
-        ]
+        for keys, score in scored:
+            if all(key in by_key for key in keys):
+                yield tuple(by_key[key] for key in keys), score
 
     def _fit_missing(self, candidate: Candidate) -> None:
         """Fit the stand-ins of a candidate that aren't fitted yet, in one pass of the base."""
@@ -190,7 +198,7 @@ class Library:
                 if stand_in is not None:
                     self.files.write_one(option, stand_in)
         if self._tell is not None:
-            self._tell(self.files.count(), 0, "stand-ins fitted")
+            self._tell(count_alone(self.files.folder), 0, "stand-ins fitted")
 
     def _fit_offers(self, made: Sequence[Offer]) -> dict[str, FittedBlock]:
         """Fit stand-ins, all in one pass; by the option's key."""

@@ -24,7 +24,7 @@ from cp_vision.shared.files import check_path, make_folder, whole_file, write_te
 
 from .option import Option
 
-__all__ = ["LibraryFiles", "count_fitted", "fingerprint_of"]
+__all__ = ["LibraryFiles", "count_alone", "count_fitted", "fingerprint_of"]
 
 _SEPARATOR = ", "
 _HEAD, _LATENCIES, _SCORES, _DISTILLED = "library.json", "latencies.json", "scores.json", "distilled"
@@ -103,10 +103,6 @@ class LibraryFiles:
         """Whether it was fitted by itself."""
         return self._path_of_one(option).exists()
 
-    def count(self) -> int:
-        """How many were fitted by themselves."""
-        return len(list(self.folder.glob("one-*.safetensors")))
-
     def latencies(self, measure: Callable[[], tuple[int, dict[str, int]]]) -> tuple[int, dict[str, int]]:
         """Nanoseconds of the base, and what each option saves of them, by its key; measured where there are none yet.
 
@@ -174,6 +170,11 @@ def count_fitted(folder: Path) -> tuple[int, int]:
     """At how many blocks of a library options are fitted, and of how many."""
     head = folder / _HEAD
     return len(list(folder.glob("block-*.json"))), len(_read(head)["blocks"]) if head.exists() else 0
+
+
+def count_alone(folder: Path) -> int:
+    """How many stand-ins of a library were fitted by themselves."""
+    return len(list(folder.glob("one-*.safetensors")))
 
 
 def _read(path: Path) -> Any:

@@ -12,10 +12,9 @@ from cp_vision.shared.on_meta import on_meta
 from ..types import Measure
 from .budget import Budget, check_reachable, next_saving, read_sweep
 from .build import with_changes
-from .explore import corrected
-from .front import Front
+from .explore import expected_best
 from .library import base_costs
-from .option import Candidate, saved_by
+from .option import Candidate
 from .scores import Scores
 
 __all__ = ["Solved", "solve"]
@@ -77,7 +76,7 @@ def _solve(scores: Scores, base: Architecture, budget: Budget) -> Solved:
     measure, limit = budget.measure, budget.limit(scores.base_costs)
     saved = scores.base_costs[measure] - limit
     while True:
-        found = _best(scores, measure, saved)
+        found = expected_best(scores.options, len(scores.blocks), saved, dict(scores.scored), measure)
         if found is None:
             raise UserError(f"budget {budget.text!r} can't be met; give a larger one")
         candidate, score, is_measured = found
@@ -86,20 +85,6 @@ def _solve(scores: Scores, base: Architecture, budget: Budget) -> Solved:
         if costs[measure] <= limit:
             return Solved(budget.text, measure, candidate, costs, score, is_measured, architecture)
         saved = next_saving(saved, costs[measure], limit)
-
-
-def _best(scores: Scores, measure: Measure, saved: int) -> tuple[Candidate, float, bool] | None:
-    """The candidate with the lowest score that saves so much, its score, and whether that was measured."""
-    known = {candidate: score for candidate, score in scores.scored if saved_by(candidate, measure) >= saved}
-    score = corrected(known)
-    found = Front(scores.options, len(scores.blocks), measure, score).best(saved)
-    if found is None:
-        return None
-    choices = [(value, candidate, True) for candidate, value in known.items()]
-    if found not in known:
-        choices.append((sum(map(score, found)), found, False))
-    value, candidate, is_measured = min(choices, key=lambda choice: choice[0])
-    return candidate, value, is_measured
 
 
 def _costs(architecture: Architecture, scores: Scores) -> dict[Measure, int]:

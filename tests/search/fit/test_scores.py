@@ -126,7 +126,11 @@ def test_the_command_line_goes_from_scores_to_a_model(digits, half, tmp_path, ca
     where = words.index("--data-dir")
     del words[where : where + 2]
     out = tmp_path / "out"
-    assert main([*words, "--fit-images", "64", "--output", str(out)]) == 0
+    words += ["--fit-images", "64", "--output", str(out)]
+    assert main([*words, "--plan"]) == 0
+    assert not out.exists()
+    capsys.readouterr()
+    assert main(words) == 0
     results = json.loads((out / "results.json").read_text())
     assert [point["budget"] for point in results["points"]] == ["0.8x", "0.7x"]
     assert results["scores_of"] == str(scores)
