@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cp_vision.shared.errors import UserError
+from pydantic import ValidationError
+
+from cp_vision.shared.errors import UserError, one_line
 
 from ..fit.accuracy import Accuracy
 from ..fit.option import Option, describe
 from ..fit.result import Compressed, Outcome, Point
+from .fit_schema import Results
 
 __all__ = ["joined", "point_values", "read_results", "values_of"]
 
@@ -95,6 +98,15 @@ def read_results(folder: Path) -> dict[str, Any] | None:
         raise UserError(f"{str(path)!r} can't be read ({error}); choose another --output") from error
     if not isinstance(values, dict) or values.get("evaluator") != "fit" or values.get("format") != FORMAT:
         raise UserError(f"{str(path)!r} is of another search or version of cp-vision; choose another --output")
+    try:
+        Results.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{str(path)!r} is damaged: {where}: {one_line(first['msg'])}; move it away, and cp-search resume makes it "
+            "anew from the library"
+        ) from error
     return values
 
 
