@@ -46,7 +46,7 @@ _SCORED = 4  # times in a training
 def open_images(family: Family, seed: int, data_dir: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Images (N, 1, H, W), normalised, and their classes (N,): those to train on, which the seed draws, and to test.
 
-    Of solar cells the same are tested with every seed.
+    Of solar cells every seed has the same.
     """
     if family.data == "elpv":
         images, labels = elpv_images(family.size, [0.5] * 3, [0.25] * 3)[:, :1], elpv_labels()

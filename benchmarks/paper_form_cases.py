@@ -48,7 +48,7 @@ class Family:
 
     Attributes:
         data: ``fashion`` or ``elpv``.
-        train: how many images are trained on; each seed draws its own, of which a model sees all.
+        train: how many images are trained on; of Fashion-MNIST each seed draws its own.
         size: side of the images in pixels.
         base: timm's name.
         arguments: of the plain model.

@@ -266,6 +266,14 @@ def test_the_table_of_recipes_says_what_they_say():
         assert cells.split(" | ") == [str(value) for value in said]
 
 
+def test_the_readmes_differences_are_the_benchmarks():
+    results = (ROOT / "benchmarks" / "results" / "paper_form.md").read_text().splitlines()
+    section = (ROOT / "README.md").read_text().partition("## Does pooling pay?")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    assert rows
+    assert set(rows) <= set(results)
+
+
 ORDER = [
     *("cp_resnet50_a1", "cp_resnet50_a2", "cp_resnet50_a3"),
     *("cp_vit_small_deit", "cp_vit_base_deit", "cp_vit_small_deit3"),
