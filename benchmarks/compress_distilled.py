@@ -170,7 +170,7 @@ def report() -> None:
             values = [[float(row[key]) for row in own] for key in ("macs", "before", "untrained", "score", "accuracy")]
             macs, before, untrained, score, accuracy = (statistics.mean(column) for column in values)
             error = f" ± {statistics.stdev(values[-1]) / len(own) ** 0.5:.2f}" if len(own) > 1 else ""
-            after = f"{accuracy:.2f}{error} ({len(own)} seeds)"
+            after = f"{accuracy:.2f}{error} ({len(own)} seed{'s' * (len(own) > 1)})"
             title = FORMS[form]
             cells.append([budget, title, f"{macs:.3f}x", f"{before:.2g}", f"{untrained:.2f}", f"{score:.2g}", after])
         lines += table(["budget", "made of", "MACs", "KL before", "top-1 before", "KL after", "top-1 after"], cells)
