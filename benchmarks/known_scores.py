@@ -28,7 +28,7 @@ from typing import Any
 import timm
 import torch
 
-from benchmarks.compress import CASES, RESULTS, Case, _right
+from benchmarks.compress import CASES, RESULTS, Case, right
 from cp_vision.search import compress
 from cp_vision.search.fit.accuracy import evaluated
 from cp_vision.shared.command_line import run_command
@@ -60,7 +60,7 @@ def rows_of(case: Case, budgets: Sequence[str], **options: Any) -> list[tuple[st
         seconds = time.process_time() - begin
         for point in found.points:
             share = f"{point.best.macs / found.base_macs:.3f}"
-            accuracy = evaluated(partial(_right, case), point.model)
+            accuracy = evaluated(partial(right, case), point.model)
             figures = (share, f"{point.best.score:.2g}", str(accuracy), f"{seconds:.0f}")
             rows.append((form, point.budget, *figures))
             print(*rows[-1], flush=True)
