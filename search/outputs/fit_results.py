@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cp_vision.shared.errors import UserError, one_line
+from cp_vision.shared.errors import UserError
 
 from ..fit.accuracy import Accuracy
 from ..fit.option import Option, describe
@@ -104,7 +104,7 @@ def read_results(folder: Path) -> dict[str, Any] | None:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{str(path)!r} is damaged: {where}: {one_line(first['msg'])}; move it away, and cp-search resume makes it "
+            f"{str(path)!r} is damaged: {where}: {first['msg']}; move it away, and cp-search resume makes it "
             "anew from the library"
         ) from error
     return values
