@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..anatomy.block import DroppedBlock
-from ..anatomy.known_families import list_blocks
+from ..anatomy.known_families import check_module, list_blocks
 from ..anatomy.replacement import Replacement
 from ..shared.errors import UserError
 from .batches import Batches
@@ -71,6 +71,13 @@ def fit_blocks(
     Source: our own. Fitting each block to the teacher's own features: LANA, Molchanov et al., ECCV 2022; Puzzle,
     Bercovich et al. 2024, arXiv 2411.19146.
     """
+    for model in (student, teacher):
+        check_module(model)
+    for name, value in (("recalibrate", recalibrate), ("curve", curve)):
+        if not isinstance(value, bool):
+            raise UserError(f"{name} {value!r} must be True or False")
+    if progress is not None and not callable(progress):
+        raise UserError(f"progress {progress!r} must be a function")
     found = [FittedBlock(path, part) for path, part in student.named_modules() if isinstance(part, Replacement)]
     _check(student, teacher, found, inputs, steps)
     batches = Batches(images, student)

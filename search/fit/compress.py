@@ -111,9 +111,13 @@ def compress(
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"{name} {value!r} must be a whole number, {least} or more")
-    for size in batch_sizes:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise UserError(f"batch_sizes {size!r} must be whole numbers, 1 or more")
+    for size in batch_sizes if isinstance(batch_sizes, list | tuple) else [batch_sizes]:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size is batch_sizes:
+            raise UserError(f"batch_sizes {batch_sizes!r} must be a list of whole numbers, 1 or more")
+    if not isinstance(counterparts, bool):
+        raise UserError(f"counterparts {counterparts!r} must be True or False")
+    if not isinstance(folder, str | Path | None):
+        raise UserError(f"folder {folder!r} must be a path, or None for a temporary one")
     for name, function in (("score", score), ("evaluate", evaluate), ("progress", progress), ("on_budget", on_budget)):
         if function is not None and not callable(function):
             raise UserError(f"{name} {function!r} must be a function")
