@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["Terminated", "check_interrupt", "noted_interrupts"]
+__all__ = ["Terminated", "check_interrupt", "interrupts_unwrapped", "noted_interrupts"]
 
 
 class Terminated(KeyboardInterrupt):
@@ -39,17 +39,29 @@ _DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.S
 @contextlib.contextmanager
 def noted_interrupts() -> Iterator[None]:
     """Raise KeyboardInterrupt for both, and note it, in a process's main thread and where they do their default."""
-    _noted.stop = None
     in_main = threading.current_thread() is threading.main_thread()
     taken = [number for number, default in _DEFAULTS.items() if in_main and signal.getsignal(number) is default]
     for number in taken:
         signal.signal(number, _noted)
     try:
-        yield
+        with interrupts_unwrapped():
+            yield
     finally:
+        _noted.stop = None
         for number in taken:
             if signal.getsignal(number) is _noted:
                 signal.signal(number, _DEFAULTS[number])
+
+
+@contextlib.contextmanager
+def interrupts_unwrapped() -> Iterator[None]:
+    """Raise it again where others made an error of it: pydantic does, of whatever is raised in its calls back."""
+    try:
+        yield
+    except Exception as error:
+        if _noted.stop is not None:
+            raise _noted.stop from error
+        raise
 
 
 def check_interrupt() -> None:

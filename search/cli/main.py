@@ -12,6 +12,7 @@ from pathlib import Path
 from cp_vision.shared.command_line import CommandParser, default_output, run_command
 from cp_vision.shared.errors import UserError
 from cp_vision.shared.held_back import held_back
+from cp_vision.shared.interrupts import interrupts_unwrapped
 from cp_vision.shared.validation import FieldError
 
 from ..config.addresses import hide_password
@@ -113,7 +114,8 @@ def _fit(config: SearchConfig, plan_only: bool, command: str, quiet: bool) -> No
         return
     progress = FitProgress(quiet)
     try:
-        found = search.run(progress)
+        with interrupts_unwrapped():
+            found = search.run(progress)
     except KeyboardInterrupt:
         print(f"\nStopped. The same command goes on: {command}", file=sys.stderr)
         raise
@@ -143,7 +145,8 @@ def _search(config: SearchConfig, plan_only: bool, command: str, quiet: bool = F
         return
     progress = Progress(config.candidates, quiet)
     try:
-        results = search.run(progress)
+        with interrupts_unwrapped():
+            results = search.run(progress)
     except KeyboardInterrupt:
         if hide_password(command) != command:
             command = "the one that was given"

@@ -36,3 +36,14 @@ def test_a_signal_while_an_object_is_finalised(number, code, capsys):
     assert run_command(lambda arguments: check_interrupt(), [], "cp-search") == 0
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.signal(signal.SIGTERM, before) is signal.SIG_DFL
+
+
+def test_a_signal_that_others_make_an_error_of(capsys):
+    def command(arguments):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("Error calling function") from None
+
+    assert run_command(command, [], "cp-search") == 130
+    assert capsys.readouterr().err == "cp-search: stopped\n"

@@ -1,10 +1,7 @@
-"""What tests of searches by fits share: a base, and one Ray in a process."""
+"""What tests of searches by fits share: a base."""
 
 import pytest
 from digits_base import write_base
-from ray_here import ray_cluster, search_environment
-
-__all__ = ["ray_cluster", "search_environment", "weights"]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""One Ray for all tests of executors in a process."""
+"""One Ray for all tests of searches in a process."""
 
 from ray_here import ray_cluster, search_environment
 
