@@ -170,17 +170,23 @@ def without_parts(name: str, case: Case, budgets: Sequence[str], tries: int) -> 
 
 def measure_pruning(name: str, case: Case, budgets: Sequence[str]) -> list[Row]:
     """Prune a base's channels to each budget, by the same images, and evaluate what is nearest to the base."""
-    images = Images(case.unlabelled, case.model, len(case.unlabelled))
-    bench, base_macs = Workbench(sized(case.model, images), images), count_macs(case.model)
+    bench = bench_of(case)
+    base_macs = count_macs(bench.model)
     rows = []
     for budget in budgets:
         for form, (score, importance, model) in nearest_pruned(bench, budget).items():
             accuracy: Any = evaluated(partial(right, case), model)
             share = count_macs(model) / base_macs
             own = (share, score, accuracy.value, accuracy.error, len(case.test), False, importance)
-            rows.append(Row(name, images.count, budget, form, *own))
+            rows.append(Row(name, bench.images.count, budget, form, *own))
             print(f"{budget}: {form}, {importance}: {share:.3f}x, KL {score:.4g}, {accuracy}", flush=True)
     return rows
+
+
+def bench_of(case: Case) -> Workbench:
+    """The base with all of its unlabelled images, as ``compress`` sees it."""
+    images = Images(case.unlabelled, case.model, len(case.unlabelled))
+    return Workbench(sized(case.model, images), images)
 
 
 def nearest_pruned(bench: Workbench, budget: str) -> dict[str, tuple[float, str, nn.Module]]:

@@ -21,9 +21,10 @@ if __name__ == "__main__":
 import argparse
 import csv
 import datetime
+import functools
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,18 +33,19 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from benchmarks.compress import CASES, RESULTS, Case, nearest_pruned, right
+from benchmarks.compress import CASES, RESULTS, Case, bench_of, nearest_pruned, right
 from benchmarks.compress_report import FORMS
 from benchmarks.fashion_mnist import open_split, resize
 from benchmarks.fashion_models import MODELS
 from benchmarks.replacement_report import read_csv, table
 from cp_vision import count_macs
 from cp_vision.search import compress
-from cp_vision.search.fit.build import sized
 from cp_vision.search.fit.distil import distil
-from cp_vision.search.fit.images import Images
 from cp_vision.search.fit.workbench import Workbench
 from cp_vision.shared.command_line import run_command
+
+# By budget and form: score, importance, model.
+Pruned = Callable[[str], dict[str, tuple[float, str, nn.Module]]]
 
 BASES = tuple(name for name in CASES if name in MODELS)
 SEEDS = 3
@@ -91,7 +93,9 @@ class Line(NamedTuple):
     date: str
 
 
-def measure(name: str, case: Case, training: Tensor, budget: str, seed: int, folder: Path) -> Iterator[Line]:
+def measure(
+    name: str, case: Case, bench: Workbench, pruned: Pruned, training: Tensor, budget: str, seed: int, folder: Path
+) -> Iterator[Line]:
     """Distil every form with one order of the images; the folder keeps what is fitted for other seeds and budgets."""
     batches = training[torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))].split(_BATCH)
     date = f"{datetime.date.today()}"
@@ -106,14 +110,9 @@ def measure(name: str, case: Case, training: Tensor, budget: str, seed: int, fol
         share, scores = outcome.macs / result.base_macs, (before.score, after.score, after.epochs)
         untrained, accuracy = before.accuracy.value, after.accuracy.value
         yield Line(name, budget, after.name, seed, share, *scores, untrained, accuracy, date)
-    images = Images(case.unlabelled, case.model, len(case.unlabelled))
-    bench = Workbench(sized(case.model, images), images)
-    for form, (score, _, model) in nearest_pruned(bench, budget).items():
+    for form, (score, _, model) in pruned(budget).items():
         trained, least, epochs = distil(bench, model, _EPOCHS, batches, folder / "pruned")
-        share, (untrained, accuracy) = (
-            count_macs(model) / result.base_macs,
-            (_top1(case, one) for one in (model, trained)),
-        )
+        share, untrained, accuracy = count_macs(model) / result.base_macs, _top1(case, model), _top1(case, trained)
         yield Line(name, budget, form, seed, share, score, least, epochs, untrained, accuracy, date)
 
 
@@ -135,12 +134,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = open_split(arguments.data_dir, True)[0]
     # Those that are fitted to, and held out, are left out.
     training = resize(images[len(case.unlabelled) : len(case.unlabelled) + count], trained.size)
+    bench = bench_of(case)
+    # Of a budget the same for all seeds.
+    pruned = functools.cache(partial(nearest_pruned, bench))
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(arguments.seeds):
             for budget in arguments.budgets:
                 if any((row["budget"], row["seed"]) == (budget, str(seed)) for row in read_csv(file)):
                     continue
-                lines = list(measure(name, case, training, budget, seed, Path(scratch)))
+                lines = list(measure(name, case, bench, pruned, training, budget, seed, Path(scratch)))
                 print(*lines, sep="\n", flush=True)
                 _append(file, lines)
     report()

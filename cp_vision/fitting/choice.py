@@ -104,8 +104,9 @@ class _Tried:
         channels = self._channels = target.shape[2]
         pooled = slice(channels, channels * (1 + len(self.starts[0])), -(-channels // _POOLED_CHANNELS))
         found: list[Tensor] = []
+        grid = one.grid(x)
         for supports in self.starts:
-            set_supports(one.stand_in, supports, one.grid(x))
+            set_supports(one.stand_in, supports, grid)
             features = one.features(x)[0]
             found.append(features[..., pooled])
         shared = [features[..., :channels], features[..., pooled.stop :]]

@@ -109,9 +109,14 @@ def _replace_folder(finished: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what an error or a kill left half written directly in a folder, into which nobody else writes now."""
-    for unfinished in folder.glob(".*.unfinished"):
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove what an error or a kill left half written directly in a folder, where nobody else writes it now.
+
+    Args:
+        folder: the folder.
+        name: of the files that were written, as a pattern.
+    """
+    for unfinished in folder.glob(f".{name}.unfinished"):
         if unfinished.is_dir():
             shutil.rmtree(unfinished, ignore_errors=True)
         else:

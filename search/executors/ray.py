@@ -20,7 +20,6 @@ from ray.tune.search import Searcher
 from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError
 
-from ..config.files import absolute
 from ..config.schema import SearchConfig
 from ..evaluators.base import Evaluator
 from ..evaluators.pruning import Pruner
@@ -32,7 +31,7 @@ from ..study.trials import TrialStore
 from ..types import Candidate
 from .local import take_next
 from .outcome import Outcome, record_outcome
-from .ray_cluster import how_many_fit, on_cluster, wanted_resources
+from .ray_cluster import for_workers, how_many_fit, on_cluster, wanted_resources
 
 __all__ = ["run_on_ray"]
 
@@ -59,9 +58,8 @@ def run_on_ray(
         CommandError: the base itself can't be scored, weights can't be written, or Ray can't be started.
         UserError: raised by an evaluator, or no node has what a candidate asks for.
     """
-    # Workers are in other folders, or on other machines.
     contents = StudyContents.from_attrs(store.study.user_attrs, "the study")
-    config = absolute(config, contents.make_recipe()).with_values(output=Path(config.output).resolve())
+    config = for_workers(config, contents.make_recipe())
     searcher = _Searcher(store, queue, observer, after_trial)
     scratch = Path(config.output) / ".ray" / store.worker.name
     for left in scratch.parent.glob("*"):

@@ -13,6 +13,7 @@ import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ import torch
 from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError, one_line
 
+from ...recipes.recipe.keys import Recipe
+from ..config.files import absolute
 from ..config.schema import SearchConfig
 
-__all__ = ["check_cluster", "how_many_fit", "on_cluster", "wanted_resources"]
+__all__ = ["check_cluster", "for_workers", "how_many_fit", "on_cluster", "wanted_resources"]
 
 _SETTINGS = {
     # Its older, plain output: ours is the only progress bar.
@@ -60,6 +63,11 @@ def check_cluster(config: SearchConfig) -> None:
             return
     with on_cluster(config) as nodes:
         how_many_fit(wanted, nodes)
+
+
+def for_workers(config: SearchConfig, recipe: Recipe) -> SearchConfig:
+    """The same search for workers, which are in other folders, or on other machines."""
+    return absolute(config, recipe).with_values(output=Path(config.output).resolve())
 
 
 def wanted_resources(config: SearchConfig) -> dict[str, float]:

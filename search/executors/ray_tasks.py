@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from cp_vision.shared.command_line import CommandError
 from cp_vision.shared.errors import UserError, one_line
 
 from ...recipes.recipe.keys import Recipe
-from ..config.files import absolute
 from ..config.schema import SearchConfig
-from .ray_cluster import check_cluster, how_many_fit, on_cluster, wanted_resources
+from .ray_cluster import check_cluster, for_workers, how_many_fit, on_cluster, wanted_resources
 
 __all__ = ["run_on_workers"]
 
@@ -38,13 +36,12 @@ def run_on_workers(
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    config = absolute(config, recipe).with_values(output=Path(config.output).resolve())
+    config = for_workers(config, recipe)
     with on_cluster(config) as nodes:
         wanted = wanted_resources(config)
         count = config.parallel or how_many_fit(wanted, nodes)
-        custom = {name: amount for name, amount in wanted.items() if name not in ("CPU", "GPU")}
         remote = ray.remote(max_retries=_RETRIES)(task).options(
-            num_cpus=config.cpus, num_gpus=config.gpus, resources=custom
+            num_cpus=config.cpus, num_gpus=config.gpus, resources=dict(config.resources)
         )
         waiting = [remote.remote(config) for _ in range(count)]
         while waiting:

@@ -22,11 +22,10 @@ from .choose import Chooser
 from .explore import TRIES
 from .images import FitImages, Images
 from .kinds import DEFAULT_KINDS, Kind, kinds_of
-from .library import Library, Tell, base_costs
-from .offers import offered
+from .library import Library, Tell, base_costs, options_of
 from .places import MAX_RUN, find_spots
 from .result import Compressed
-from .scores import Scores, read_scores, with_scores
+from .scores import Scores, read_scores
 from .stopwatch import Stopwatch
 from .throughput import Throughput
 from .workbench import Score, Workbench
@@ -170,8 +169,10 @@ def compress(
             seconds=watch.seconds,
             base_rates={} if throughput is None else throughput.of_base,
         )
+        base = known or _scores_of_base(library)
         for i, one in enumerate(budgets):
-            found = replace(found, points=(*found.points, chooser.point(one)), scores=known or _scores(library))
+            points = (*found.points, chooser.point(one))
+            found = replace(found, points=points, scores=known or replace(base, scored=tuple(library.scored)))
             if on_budget is not None:
                 on_budget(found)
             if progress is not None:
@@ -208,15 +209,14 @@ def fit_library(
     spots = find_spots(bench.model, max_run)
     if budgets[0].measure != "latency":
         # Before anything is fitted.
-        there = offered(bench.model, spots, chosen)
-        there = there if known is None else with_scores(known, there, bench.blocks)
+        there = options_of(bench, spots, chosen, known)
         check_reachable(budgets, base_costs(bench.model), there, len(bench.blocks))
     with watch("library"):
         return Library(bench, spots, chosen, Path(folder), progress, known)
 
 
-def _scores(library: Library) -> Scores:
-    """What a library came to, up to now."""
+def _scores_of_base(library: Library) -> Scores:
+    """What a library came to, before any candidate was scored as a whole."""
     bench, images = library.bench, library.bench.images
     return Scores(
         base=architecture_of(bench.model, (), images.size, library.base_costs["macs"]),
@@ -227,7 +227,6 @@ def _scores(library: Library) -> Scores:
         images=images.count,
         held_out=sum(map(len, images.held_out)),
         options=tuple(library.options),
-        scored=tuple(library.scored),
     )
 
 

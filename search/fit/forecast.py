@@ -19,10 +19,10 @@ from .build import sized
 from .explore import TRIES
 from .images import FitImages, Images
 from .kinds import DEFAULT_KINDS, kinds_of
-from .library import base_costs, fitted_block
-from .offers import offered, offers
+from .library import base_costs, fitted_block, options_of
+from .offers import offers
 from .places import MAX_RUN, find_spots
-from .scores import Scores, with_scores
+from .scores import Scores
 from .workbench import RECALIBRATION, Workbench
 
 __all__ = ["Forecast", "forecast"]
@@ -79,8 +79,7 @@ def forecast(
     of_images = Images(images, model, limit)
     bench = Workbench(sized(model, of_images), of_images)
     spots = find_spots(bench.model, MAX_RUN)
-    costs, options, blocks = base_costs(bench.model), offered(bench.model, spots, kinds), len(bench.blocks)
-    options = options if known is None else with_scores(known, options, bench.blocks)
+    costs, options, blocks = base_costs(bench.model), options_of(bench, spots, kinds, known), len(bench.blocks)
     least = None
     if measure != "latency":
         check_reachable(budgets, costs, options, blocks)

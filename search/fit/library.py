@@ -29,7 +29,7 @@ from .places import Spot
 from .scores import Scores, with_scores
 from .workbench import Change, Workbench
 
-__all__ = ["Library", "Tell", "base_costs", "fitted_block"]
+__all__ = ["Library", "Tell", "base_costs", "fitted_block", "options_of"]
 
 # Told what is done, and of how much.
 Tell = Callable[[int, int, str], None]
@@ -77,7 +77,7 @@ class Library:
         self.base_costs = base_costs(bench.model)
         self.files = LibraryFiles(folder, self._about())
         if known is not None:
-            self.options = with_scores(known, offered(bench.model, spots, kinds), bench.blocks)
+            self.options = options_of(bench, spots, kinds, known)
             return
         self.options = [option for options in self._gather(spots, tell) for option in options]
 
@@ -246,6 +246,18 @@ class Library:
                 for kind in self._kinds
             },
         }
+
+
+def options_of(
+    bench: Workbench, spots: Sequence[Spot], kinds: Sequence[Kind], known: Scores | None = None
+) -> list[Option]:
+    """What there is to choose from, nothing fitted: all that is offered, or those that known scores are of, with these.
+
+    Raises:
+        UserError: scores of another base.
+    """
+    options = offered(bench.model, spots, kinds)
+    return options if known is None else with_scores(known, options, bench.blocks)
 
 
 def base_costs(model: nn.Module, input_size: tuple[int, int, int] | None = None) -> dict[Measure, int]:

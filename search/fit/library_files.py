@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cp_vision.shared.errors import UserError, one_line
-from cp_vision.shared.files import check_path, make_folder, whole_file, write_text
+from cp_vision.shared.files import check_path, make_folder, remove_unfinished, whole_file, write_text
 
 from .option import Option
 
@@ -88,8 +88,7 @@ class LibraryFiles:
                     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, block)
                 except (BlockingIOError, PermissionError):
                     return False
-                for left in self.folder.glob(f".{self._path(block, '*').name}.*unfinished"):
-                    left.unlink(missing_ok=True)
+                remove_unfinished(self.folder, self._path(block, "*").name)
                 return True
 
             yield claim

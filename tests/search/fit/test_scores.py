@@ -6,11 +6,10 @@ import json
 import pytest
 import timm
 import torch
-from timm.data import create_transform, resolve_model_data_config
+from digits_base import make_base
 from timm.models import save_for_hf
 
 from cp_vision import Architecture, UserError, count_macs
-from cp_vision.recipes.data.digits import Digits
 from cp_vision.search import Scores, compress, read_scores, solve
 from cp_vision.search.cli.main import main
 from cp_vision.search.fit.scores import BUNDLED, SCORES, shipped_scores
@@ -21,20 +20,8 @@ QUICK = {"kinds": ["linear", "pool/3", "thin heads/2"], "max_run": 2, "tries": 3
 
 @pytest.fixture(scope="module")
 def digits():
-    """A base that tells digits apart by a head on features as they are drawn, and images."""
-    torch.manual_seed(0)
-    model = timm.create_model("test_vit2", **ARGUMENTS).eval()
-    transform = create_transform(**{**resolve_model_data_config(model), "input_size": (3, 32, 32)})
-    data = Digits(train=True)
-    images = torch.stack([transform(data[i][0].convert("RGB")) for i in range(300)])
-    labels = torch.nn.functional.one_hot(torch.tensor([data[i][1] for i in range(300)]), 10).float()
-    with torch.no_grad():
-        features = model.forward_head(model.forward_features(images), pre_logits=True)
-        augmented = torch.cat([features, torch.ones(300, 1)], 1)
-        solved = torch.linalg.solve(augmented.T @ augmented + 0.1 * torch.eye(augmented.shape[1]), augmented.T @ labels)
-        model.head.weight.copy_(10 * solved[:-1].T)
-        model.head.bias.copy_(10 * solved[-1])
-    return model, images
+    """A base that tells digits apart, and images."""
+    return make_base("test_vit2", ARGUMENTS, 300, input_size=(3, 32, 32))
 
 
 @pytest.fixture(scope="module")
