@@ -152,6 +152,8 @@ def _plain(channels: int) -> dict[str, dict[str, Any]]:
         "Gaussian and map, rank C/3": {"rank": third},
         "Gaussian and map, full rank": {"rank": channels},
         "two Gaussians and map, rank C/4": {"rank": max(1, channels // 4), "supports": 2},
+        "two Gaussians and map, full rank": {"rank": channels, "supports": 2},
+        "average alone, then map": {"kind": "average alone", "rank": channels},
         "filters of 3 x 3, then map": {"kind": "depthwise", "rank": channels},
     }
 
@@ -222,9 +224,6 @@ def _beside(channels: int) -> dict[str, Any]:
     return {"pool": True, "rank": max(1, channels // 2)}
 
 
-_WITHOUT_PREFIX = ("filters of 3 x 3, then map",)
-
-
 def measure(
     network: str,
     teacher: nn.Module,
@@ -245,8 +244,6 @@ def measure(
     chosen, others = images[order[:count]], images[order[count : 2 * count]] if fresh else None
     found = {place.name: place for place in find_places(teacher, names)}
     for form in make(64):
-        if form in _WITHOUT_PREFIX and any(place.prefix for place in found.values()):
-            continue
         # Not all blocks of a model can be replaced at once.
         for part in (names[::2], names[1::2]):
             of_part = [found[name] for name in part]
@@ -306,7 +303,7 @@ def _runs(network: str, model: nn.Module, images: Tensor, count: int) -> Iterato
     names = [block.name for block in list_blocks(model)]
     for length in (2, 3, 4):
         runs = [f"{names[i]}:{names[i + length - 1]}" for i in range(0, len(names) - length + 1, length)]
-        if len(runs) > 1:
+        if runs:
             yield from measure(network, model, images, f"runs of {length}", runs, count, _two)
 
 
@@ -319,6 +316,8 @@ def lite0() -> Iterator[Left]:
     model: Any = efficientnet_lite0()
     images = elpv_images(160, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
     yield from measure("lite0", model, images, "blocks", _LITE0, 512)
+    runs = [f"blocks.{stage}.1:blocks.{stage}.2" for stage in (3, 4, 5)]
+    yield from measure("lite0", model, images, "runs of 2", runs, 512, _two)
 
 
 def dinov2(places: str) -> Iterator[Left]:

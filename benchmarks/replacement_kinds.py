@@ -42,24 +42,30 @@ class _Depthwise(nn.Conv2d):
         return 9 * self.in_channels * math.prod(grid)
 
 
-class _DepthwiseBlock(ContextPoolBlock):
-    """Free filters of 3 x 3, then a linear map: no x beside them, which a filter can pass on itself."""
+class _FilteredBlock(ContextPoolBlock):
+    """A filter, then a linear map: no x beside it."""
 
-    def __init__(self, channels: int, **options: Any) -> None:
+    def __init__(self, channels: int, pool: nn.Module, **options: Any) -> None:
         super().__init__(channels, pool=False, **options)
-        self.pools = nn.ModuleList([_Depthwise(channels)])
+        self.pools = nn.ModuleList([pool])
 
     def forward(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> Any:
-        """Map (B, C, H, W); there are no prefix tokens."""
-        (features,) = self.features(x_BCHW, x_BPC)
-        y_BCHW = self.read_out(features).mT.unflatten(2, x_BCHW.shape[2:])
-        return x_BCHW + y_BCHW if self.residual else y_BCHW
+        """Map (B, C, H, W); with prefix tokens (B, P, C) beside it, both of them."""
+        of_grid, *of_prefix = self.features(x_BCHW, x_BPC)
+        y_BCHW = self.read_out(of_grid).mT.unflatten(2, x_BCHW.shape[2:])
+        y_BCHW = x_BCHW + y_BCHW if self.residual else y_BCHW
+        if x_BPC is None:
+            return y_BCHW
+        y_BPC = self._map_prefix(of_prefix)
+        return y_BCHW, x_BPC + y_BPC if self.residual else y_BPC
 
     def features(self, x_BCHW: Tensor, x_BPC: Tensor | None = None) -> list[Tensor]:
-        """What the linear map reads."""
-        if x_BPC is not None:
-            raise NotImplementedError("free filters stand in for maps without prefix tokens")
-        return [self.pools[0](self._norm(x_BCHW, 1)).flatten(2).mT]
+        """What the linear maps read."""
+        n_BCHW = self._norm(x_BCHW, 1)
+        of_grid = self.pools[0](n_BCHW).flatten(2).mT
+        if x_BPC is None:
+            return [of_grid]
+        return [of_grid, *self._prefix_features(self._norm(x_BPC, 2), n_BCHW.flatten(2).mT, None)]
 
 
 def _average(modules: Sequence[nn.Module], place: Place, rank: int | None = None) -> ContextPoolBlock:
@@ -68,11 +74,21 @@ def _average(modules: Sequence[nn.Module], place: Place, rank: int | None = None
     return block
 
 
+def _average_alone(modules: Sequence[nn.Module], place: Place, rank: int | None = None) -> ContextPoolBlock:
+    return _filtered(_Average(), place, rank)
+
+
 def _depthwise(modules: Sequence[nn.Module], place: Place, rank: int | None = None) -> ContextPoolBlock:
-    return _DepthwiseBlock(place.channels, rank=rank, residual=place.residual, norm=place.norm)
+    return _filtered(_Depthwise(place.channels), place, rank)
+
+
+def _filtered(pool: nn.Module, place: Place, rank: int | None) -> ContextPoolBlock:
+    options = {"residual": place.residual, "norm": place.norm, "prefix": place.prefix}
+    return _FilteredBlock(place.channels, pool, rank=rank, **options)
 
 
 def register_rivals() -> None:
-    """Add the kinds ``average`` and ``depthwise``."""
+    """Add the kinds ``average``, ``average alone`` and ``depthwise``."""
     register_stand_in("average", _average, ["rank"])
+    register_stand_in("average alone", _average_alone, ["rank"])
     register_stand_in("depthwise", _depthwise, ["rank"])
