@@ -260,7 +260,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs = about.read_text().partition("\n\n")[0].splitlines() if arguments.budgets and about.exists() else []
         runs.append(
             f"- {', '.join(budgets)}: {spent[0]:.0f} s of processor time, {torch.get_num_threads()} threads; "
-            f"s by step: {steps}; peak memory {peak:.0f} MiB"
+            f"s by step: {steps}; peak memory {peak:.0f} MiB; torch {torch.__version__}, timm {timm.__version__}, "
+            f"{datetime.datetime.now(datetime.UTC):%d %B %Y}"
         )
         about.write_text("\n".join(runs) + f"\n\n{result.table()}\n")
     if "no parts" in arguments.parts:
@@ -268,8 +269,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "pruning" in arguments.parts:
         rows += measure_pruning(name, case, budgets)
     _write(RESULTS / f"compress_{name}.csv", rows)
-    date = f"{datetime.datetime.now(datetime.UTC):%d %B %Y}"
-    report(RESULTS, list(CASES), f"torch {torch.__version__}, timm {timm.__version__}, {date}")
+    report(RESULTS, list(CASES))
 
 
 if __name__ == "__main__":

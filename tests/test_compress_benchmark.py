@@ -5,7 +5,8 @@ import torch
 from small_models import images
 
 from benchmarks.compress import BUDGETS, CASES, Case, _write, measure
-from benchmarks.compress_report import report
+from benchmarks.compress_report import report, speed_tables
+from benchmarks.compress_speed import measure as speed
 from benchmarks.replacement_report import read_csv
 
 
@@ -22,8 +23,16 @@ def test_rows_files_and_tables(tmp_path):
     # Another budget's rows stay, the larger one first.
     assert [row["budget"] for row in read_csv(path)] == ["", *3 * ["0.8x"], *3 * ["0.6x"]]
     (tmp_path / "compress_fashion_vit.txt").write_text(f"10 s\n\n{result.table()}\n")
-    report(tmp_path, list(CASES), "torch 2")
+    report(tmp_path, list(CASES))
     text = (tmp_path / "compress.md").read_text()
     assert text.count("| 0.8x |") == text.count("| 0.6x |") == 1
     assert "blocks.0.mlp" in text
+    # Their speed, from the same rows.
+    rows = read_csv(path)
+    speeds = speed("fashion_vit", case, rows)
+    assert [(one.budget, one.form) for one in speeds] == [(row["budget"], row["form"]) for row in rows]
+    assert all(one.at_1 > 0 and one.at_32 > 0 for one in speeds)
+    assert [f"{one.macs:.4g}" for one in speeds] == [f"{float(row['macs']):.4g}" for row in rows]
+    told = "\n".join(speed_tables([{name: str(value) for name, value in one._asdict().items()} for one in speeds]))
+    assert f"| 0.6x | {speeds[-1].macs:.2f}x: " in told
     assert BUDGETS.keys() == CASES.keys()
