@@ -46,8 +46,9 @@ test-nightly: .venv/installed
 test-oldest: build/oldest/installed
 	OMP_NUM_THREADS=1 build/oldest/bin/python $(PYTEST) -m "not slow and not nightly" tests/cp_vision tests/recipes tests/search
 
+# The short benchmarks again: which of the figures that are kept moved. The others: benchmarks/README.md.
 benchmark: .venv/installed
-	$(BIN)/python benchmarks/operator.py
+	$(BIN)/python benchmarks/rerun.py
 
 # The documentation site, into build/site; a dead link is an error.
 docs: .venv/installed

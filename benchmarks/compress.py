@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.channel_pruning import IMPORTANCES, pruned, read_outs
-from benchmarks.compress_report import report
+from benchmarks.compress_report import more_in_words, report
 from benchmarks.elpv import elpv_images, elpv_labels, elpv_split
 from benchmarks.elpv_models import MODELS as OF_ELPV
 from benchmarks.elpv_models import finetuned_on_elpv
@@ -49,7 +49,7 @@ from cp_vision import count_macs
 from cp_vision.search import Compressed, compress
 from cp_vision.search.fit.accuracy import evaluated
 from cp_vision.search.fit.build import sized
-from cp_vision.search.fit.images import FitImages, Images
+from cp_vision.search.fit.images import FitImages, Images, is_held_out
 from cp_vision.search.fit.kinds import DEFAULT_KINDS
 from cp_vision.search.fit.workbench import Workbench
 from cp_vision.shared.command_line import run_command
@@ -73,12 +73,14 @@ class Case:
     Attributes:
         model: the base.
         unlabelled: images to fit to, in random order.
+        further: so many more for the fit at the end, fewer where there are no more.
         test: test images.
         labels: theirs.
     """
 
     model: nn.Module
     unlabelled: Tensor
+    further: Callable[[int], Tensor]
     test: Tensor
     labels: Tensor
 
@@ -99,6 +101,7 @@ class Row(NamedTuple):
         refitted: whether the stand-ins are those fitted front to back.
         made: what was changed.
         pools: of the best, what it has over that without pools in points, with the error of pairs of images.
+        further: images for the fit at the end, beside those that options were fitted to.
     """
 
     base: str
@@ -113,6 +116,7 @@ class Row(NamedTuple):
     refitted: bool
     made: str
     pools: str = ""
+    further: int = 0
 
 
 def _of_elpv(name: str, count: int) -> Callable[[Path], Case]:
@@ -120,7 +124,11 @@ def _of_elpv(name: str, count: int) -> Callable[[Path], Case]:
         model: Any = finetuned_on_elpv(name, data_dir)
         images = elpv_images(OF_ELPV[name].size, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
         train, _, test = elpv_split()
-        return Case(model, images[train[:count]], images[test], elpv_labels()[test])
+
+        def further(more: int) -> Tensor:
+            return images[train[count : count + more]]
+
+        return Case(model, images[train[:count]], further, images[test], elpv_labels()[test])
 
     return case
 
@@ -130,8 +138,12 @@ def _of_fashion(name: str, count: int) -> Callable[[Path], Case]:
         fill(data_dir)
         model = trained_on_fashion(name, data_dir)
         test, labels = open_split(data_dir, False)
-        size = OF_FASHION[name].size
-        return Case(model, resize(open_split(data_dir, True)[0][:count], size), resize(test, size), labels)
+        size, training = OF_FASHION[name].size, open_split(data_dir, True)[0]
+
+        def further(more: int) -> Tensor:
+            return resize(training[count : count + more], size)
+
+        return Case(model, resize(training[:count], size), further, resize(test, size), labels)
 
     return case
 
@@ -233,13 +245,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="where trained weights are kept")
     parser.add_argument("--base", choices=CASES, required=True)
     parser.add_argument("--budgets", nargs="+", help="of these alone; what was measured of others stays")
+    parser.add_argument("--refit", type=int, default=0, help="further images for the fit of what was chosen")
     parser.add_argument("--tries", type=int, default=12, help="candidates with real scores for each choice")
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=PARTS[:1], help="what is measured; figures of the others stay"
     )
     parser.add_argument("--library", type=Path, help="keep the fitted stand-ins in this folder")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
-    name = arguments.base
+    name, output = arguments.base, arguments.output
     case = CASES[name](arguments.data_dir)
     begin, wall = time.process_time(), time.perf_counter()
 
@@ -249,17 +263,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     budgets = arguments.budgets or BUDGETS[name]
     rows: list[Row] = []
     if "all kinds" in arguments.parts:
-        rows, result = measure(name, case, budgets, folder=arguments.library, tries=arguments.tries, progress=tell)
+        more, options = case.further(arguments.refit), {"folder": arguments.library, "tries": arguments.tries}
+        if len(more):
+            options["to_refit"] = torch.cat([case.unlabelled[~is_held_out(0, len(case.unlabelled))], more])
+        rows, result = measure(name, case, budgets, progress=tell, **options)
+        rows = [row._replace(further=len(more)) for row in rows]
         print(result, result.table(), sep="\n\n", flush=True)
         spent = time.process_time() - begin, time.perf_counter() - wall
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{spent[0]:.0f} s of a core, {spent[1]:.0f} s, peak memory {peak:.0f} MiB of the whole process")
         steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in result.seconds.items())
-        about = RESULTS / f"compress_{name}.txt"
+        about = output / f"compress_{name}.txt"
         # A line for each run: its costs.
         runs = about.read_text().partition("\n\n")[0].splitlines() if arguments.budgets and about.exists() else []
         runs.append(
-            f"- {', '.join(budgets)}: {spent[0]:.0f} s of processor time, {torch.get_num_threads()} threads; "
+            f"- {', '.join(budgets)}{more_in_words(len(more))}: {spent[0]:.0f} s of processor time, "
+            f"{torch.get_num_threads()} threads; "
             f"s by step: {steps}; peak memory {peak:.0f} MiB; torch {torch.__version__}, timm {timm.__version__}, "
             f"{datetime.datetime.now(datetime.UTC):%d %B %Y}"
         )
@@ -268,8 +287,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows += without_parts(name, case, budgets, arguments.tries)
     if "pruning" in arguments.parts:
         rows += measure_pruning(name, case, budgets)
-    _write(RESULTS / f"compress_{name}.csv", rows)
-    report(RESULTS, list(CASES))
+    _write(output / f"compress_{name}.csv", rows)
+    report(output, list(CASES))
 
 
 if __name__ == "__main__":

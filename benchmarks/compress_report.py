@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.replacement_report import Row, read_csv, table
 
-__all__ = ["FORMS", "report", "speed_tables", "tables"]
+__all__ = ["FORMS", "more_in_words", "report", "speed_tables", "tables"]
 
 FORMS = {
     "Torch-Pruning": "channels, Torch-Pruning",
@@ -48,7 +48,9 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     """The table of a base: a row for each budget, a column for each form."""
     first = rows[0]
     yield f"## {first['base']}: {_accuracy(first)} % of {first['test']} test images\n"
-    yield f"{first['images']} unlabelled images.\n"
+    more = {row["budget"]: int(row.get("further") or 0) for row in rows if row["form"] == "best"}
+    told = [f"at {budget}{more_in_words(count)}" for budget, count in more.items() if count]
+    yield f"{first['images']} unlabelled images{''.join(f'; {one}' for one in told)}.\n"
     forms = {form: title for form, title in FORMS.items() if any(row["form"] == form for row in rows)}
     cells = []
     for budget in dict.fromkeys(row["budget"] for row in rows[1:]):
@@ -80,6 +82,11 @@ def _speeds(row: Row | None, base: Row) -> str:
         return ""
     one, many = (float(row[key]) / float(base[key]) for key in ("at_1", "at_32"))
     return f"{float(row['macs']):.2f}x: {one:.2f}, {many:.2f}"
+
+
+def more_in_words(count: int) -> str:
+    """Of images for the fit at the end; nothing where there are none."""
+    return f", {count:,} more for the fit at the end" if count else ""
 
 
 def _cell(row: Row | None) -> str:

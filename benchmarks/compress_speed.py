@@ -120,14 +120,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="where trained weights are kept")
     parser.add_argument("--base", choices=CASES, required=True)
+    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
-    name = arguments.base
+    name, output = arguments.base, arguments.output
     found: Any = measure(name, CASES[name](arguments.data_dir), read_csv(RESULTS / f"compress_{name}.csv"))
-    with (RESULTS / f"compress_speed_{name}.csv").open("w", newline="") as file:
+    with (output / f"compress_speed_{name}.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Speed._fields)
         writer.writerows([f"{value:.5g}" if isinstance(value, float) else value for value in line] for line in found)
-    report(RESULTS, list(CASES))
+    report(output, list(CASES))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="where trained weights are kept")
     parser.add_argument("--base", choices=CASES, required=True)
+    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     case = CASES[arguments.base](arguments.data_dir)
     rows = rows_of(case, BUDGETS)
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "|---|---|---|---|---|---|",
         *("| " + " | ".join(row) + " |" for row in rows),
     ]
-    (RESULTS / f"known_scores_{arguments.base}.md").write_text("\n".join(lines) + "\n")
+    (arguments.output / f"known_scores_{arguments.base}.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -443,6 +443,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="where trained weights are kept")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; others stay")
     parser.add_argument("--hub", metavar="NAME", help="measure this network of timm's in place of all others")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     register_rivals()
     data_dir: Path = arguments.data_dir
@@ -457,16 +458,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts |= {"whole": lambda: whole(data_dir)}
     for part in arguments.only:
         rows = list(_told(parts[part]()))
-        with (RESULTS / f"replacement_{part}.csv").open("w", newline="") as file:
+        with (arguments.output / f"replacement_{part}.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(rows[0]._fields)
             writer.writerows([f"{v:.5g}" if isinstance(v, float) else v for v in row] for row in rows)
-    report()
+    report(arguments.output)
 
 
-def report() -> None:
+def report(output: Path) -> None:
     """Write the report of all that was measured."""
-    rows = {part: read(RESULTS, part) for part in PARTS}
+    rows = {part: read(output, part) for part in PARTS}
     plain = [row for part in PLAIN for row in rows[part]]
     lines = [
         f"# What fitted stand-ins leave unexplained ({datetime.datetime.now(datetime.UTC):%d %B %Y})\n",
@@ -480,8 +481,8 @@ def report() -> None:
         _COST,
         *cost_table(rows["cost"]),
     ]
-    (RESULTS / "replacement.md").write_text("\n".join(lines))
-    draw(plain, RESULTS / "replacement.svg")
+    (output / "replacement.md").write_text("\n".join(lines))
+    draw(plain, output / "replacement.svg")
 
 
 def _told(rows: Iterator[Any]) -> Iterator[Any]:

@@ -209,8 +209,9 @@ class FitSearch:
             [budget.text for budget in self.budgets],
             evaluate=lambda candidate: _right(candidate, scored),
             limit=self.config.fit_images,
+            to_refit=self._further(self.config.refit_images) if self.config.refit_images else None,
             epochs=self.config.distil_epochs,
-            training=self._to_distil() if self.config.distil_epochs else None,
+            training=self._further() if self.config.distil_epochs else None,
             batch_sizes=_BATCH_SIZES,
             scores=self.scores,
             folder=self.output / LIBRARY,
@@ -249,12 +250,12 @@ class FitSearch:
     def _loader(self, images: Any) -> ScoringLoader:
         return ScoringLoader(images, self.recipe, data_config(self.model, self.recipe), single_process())
 
-    def _to_distil(self) -> _Unlabelled:
-        """All training images in random order, but for those that scores are of."""
+    def _further(self, count: int | None = None) -> _Unlabelled:
+        """So many training images, or all, in random order, but for those that scores are of."""
         held_out = {self._fitted[i] for i in is_held_out(0, len(self._fitted)).nonzero().flatten().tolist()}
         rest = [i for i in range(len(self.train)) if i not in held_out]
         random.Random(self.config.seed).shuffle(rest)
-        return _Unlabelled(self._loader(self.train.part(rest)))
+        return _Unlabelled(self._loader(self.train.part(rest[:count])))
 
 
 def _fit_library(config: SearchConfig) -> None:

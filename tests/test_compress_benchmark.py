@@ -13,11 +13,13 @@ from benchmarks.replacement_report import read_csv
 def test_rows_files_and_tables(tmp_path):
     torch.manual_seed(0)
     model = timm.create_model("test_vit", img_size=32, depth=3, num_classes=5).eval()
-    case = Case(model, images(32, size=(32, 32)), images(20, size=(32, 32)), torch.arange(20) % 5)
+    test = images(20, size=(32, 32))
+    case = Case(model, images(32, size=(32, 32)), lambda more: test[:more], test, torch.arange(20) % 5)
     path = tmp_path / "compress_fashion_vit.csv"
     for budget in ("0.6x", "0.8x"):
         rows, result = measure("fashion_vit", case, [budget], kinds=["linear"], max_run=1, tries=1)
         assert [row.form for row in rows] == ["base", "best", "no pools", "drop only"]
+        rows = [row._replace(further=1000) for row in rows] if budget == "0.6x" else rows
         assert all(row.macs <= float(budget[:-1]) and row.test == 20 and row.error > 0 for row in rows[1:])
         _write(path, rows)
     # Another budget's rows stay, the larger one first.
@@ -26,6 +28,7 @@ def test_rows_files_and_tables(tmp_path):
     report(tmp_path, list(CASES))
     text = (tmp_path / "compress.md").read_text()
     assert text.count("| 0.8x |") == text.count("| 0.6x |") == 1
+    assert "32 unlabelled images; at 0.6x, 1,000 more for the fit at the end." in text
     assert "blocks.0.mlp" in text
     # Their speed, from the same rows.
     rows = read_csv(path)

@@ -137,6 +137,12 @@ class SearchConfig(CheckedModel):
     fit_images: Annotated[int, Option(HOW, "N")] = Field(
         default=512, ge=16, description="unlabelled training images that stand-ins are fitted to"
     )
+    refit_images: Annotated[int, Option(HOW, "N")] = Field(
+        default=0,
+        ge=0,
+        description="training images that the chosen stand-ins are fitted to once more, front to back; default those "
+        "of --fit-images",
+    )
     distil_epochs: Annotated[int, Option(HOW, "N")] = Field(
         default=0, ge=0, description="epochs of distilling what stand-ins gave from the base, over the same images"
     )
@@ -260,7 +266,7 @@ class SearchConfig(CheckedModel):
                 raise ValueError("takes budgets; an accuracy to keep needs the evaluator train")
         return value
 
-    @field_validator("fit_images", "distil_epochs", "scores")
+    @field_validator("fit_images", "refit_images", "distil_epochs", "scores")
     @classmethod
     def _of_fit(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("evaluator") != "fit" and value != cls._default(info):

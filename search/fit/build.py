@@ -15,7 +15,7 @@ from cp_vision.cost.input_size import input_size_of
 from cp_vision.fitting.fit_blocks import fit_blocks
 from cp_vision.surgery.saved_arguments import note_changes
 
-from .images import FitImages, Images
+from .images import Images
 from .kinds import DROP
 from .library import Library
 from .option import Candidate
@@ -34,16 +34,16 @@ def build(library: Library, candidate: Candidate) -> nn.Module:
     return model
 
 
-def refit(library: Library, model: nn.Module, steps: int = 0) -> nn.Module:
+def refit(library: Library, model: nn.Module, images: Any, steps: int = 0) -> nn.Module:
     """A copy whose stand-ins are fitted again, front to back, to what comes out of those before them.
 
     Args:
         library: of the base.
         model: of a candidate, with a stand-in at least.
-        steps: of local training, see :func:`cp_vision.fit_blocks`.
+        images: to fit to, as for :func:`cp_vision.fit_blocks`.
+        steps: of local training, see there.
     """
     refitted = copy.deepcopy(model)
-    images: Any = FitImages(library.bench.images)
     fit_blocks(refitted, library.bench.model, images, steps=steps, recalibrate=False)
     library.bench.recalibrate(refitted)
     return refitted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -34,7 +35,8 @@ class Chooser:
     Args:
         library: the library.
         tries: candidates with real scores for each choice.
-        steps: of local training in the fit at the end.
+        to_refit: batches of images for the fit at the end.
+        steps: of local training in it.
         epochs: of distillation after it.
         training: batches of images for it.
         evaluate: what to tell of the chosen ones.
@@ -48,6 +50,7 @@ class Chooser:
         self,
         library: Library,
         tries: int,
+        to_refit: Any,
         steps: int,
         epochs: int,
         training: Iterable[Tensor],
@@ -59,7 +62,8 @@ class Chooser:
     ) -> None:
         self._measure: Measure = measure
         self._throughput = throughput
-        self._library, self._tries, self._steps, self._epochs = library, tries, steps, epochs
+        self._library, self._tries, self._epochs = library, tries, epochs
+        self._to_refit, self._steps = to_refit, steps
         self._training, self._evaluate, self._watch = training, evaluate, watch
         self._blocks = len(library.bench.blocks)
         options = library.options
@@ -148,7 +152,7 @@ class Chooser:
             model = build(self._library, candidate)
             score, refitted = self._library.bench.score_model(model), False
             if any(option.kind != DROP for option in candidate):
-                other = refit(self._library, model, self._steps)
+                other = refit(self._library, model, self._to_refit, self._steps)
                 if (of_other := self._library.bench.score_model(other)) < score:
                     model, score, refitted = other, of_other, True
         outcome = self._evaluated(Outcome(_BEST, candidate, self._costs(model), score, refitted), model)

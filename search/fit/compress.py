@@ -44,6 +44,7 @@ def compress(
     max_run: int = MAX_RUN,
     limit: int = 512,
     tries: int = TRIES,
+    to_refit: Any = None,
     steps: int = 0,
     epochs: int = 0,
     training: Any = None,
@@ -75,7 +76,10 @@ def compress(
         max_run: blocks of a run that one stand-in replaces, at most.
         limit: images to take at most.
         tries: candidates with real scores, for each budget and each counterpart.
-        steps: of local training for each stand-in with pools at the end, see :func:`cp_vision.fit_blocks`.
+        to_refit: more unlabelled images for the fit at the end, as ``images``; None takes those that were fitted to.
+            Held-out images should not be among them. What was chosen is a few stand-ins, which cost little to fit to
+            many images.
+        steps: of local training for each stand-in with pools in that fit, see :func:`cp_vision.fit_blocks`.
         epochs: of distillation of the chosen models from the base: the squared error of the last features, watched on
             the held-out images; the best state is kept, the untrained one among them.
         training: more unlabelled images to distil over, as ``images``, but in random order; None takes those that were
@@ -122,6 +126,7 @@ def compress(
             raise UserError(f"{name} {function!r} must be a function")
     budgets = read_sweep(budget)
     known = None if scores is None else read_scores(scores)
+    further = [None if more is None else Batches(more, model) for more in (to_refit, training)]
     watch = Stopwatch()
     with ExitStack() as stack:
         if folder is None:
@@ -146,12 +151,15 @@ def compress(
             with watch("latencies"):
                 library.measure_latency()
             check_reachable(budgets, library.base_costs, library.options, blocks)
-        distilled = FitImages(bench.images) if training is None else Batches(training, bench.model)
+        fitted = FitImages(bench.images)
+        refitted, distilled = (fitted if more is None else more for more in further)
         throughput = None
         if batch_sizes:
             with watch("speed"):
                 throughput = Throughput(bench.model, bench.images.held_out[0], batch_sizes)
-        chooser = Chooser(library, tries, steps, epochs, distilled, evaluate, counterparts, measure, throughput, watch)
+        chooser = Chooser(
+            *(library, tries, refitted, steps, epochs, distilled, evaluate, counterparts, measure, throughput, watch)
+        )
         accuracy = None
         if evaluate is not None:
             with watch("evaluation"):

@@ -125,6 +125,16 @@ def test_features_and_scores_of_ones_own():
     assert own.points[0].best.score == pytest.approx(own.points[0].best.accuracy.value)
 
 
+def test_more_images_for_the_fit_at_the_end_bring_the_model_nearer():
+    model, x = base("test_vit"), pictures(440)
+    arguments = {**QUICK, "kinds": ["linear"], "max_run": 1, "tries": 1, "counterparts": False}
+    plain = compress(model, x[:40], "0.5x", **arguments).points[0].best
+    more = compress(model, x[:40], "0.5x", to_refit=x[40:].split(100), **arguments).points[0].best
+    assert more.candidate == plain.candidate
+    assert more.refitted
+    assert more.score < 0.9 * plain.score
+
+
 @pytest.mark.parametrize("name", BASES)
 def test_distillation_never_makes_a_model_worse(name):
     model, x = base(name), pictures()

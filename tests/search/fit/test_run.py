@@ -130,7 +130,8 @@ def test_a_budget_is_there_before_the_next_is_looked_for(found, weights, tmp_pat
 def test_a_base_without_weights_is_trained_once(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["test_vit", *MODEL_KWARGS, "--evaluator", "fit", "--fit-images", "128", "--set", "epochs=4"]
-    words += ["--set", "opt=adamw", "--set", "lr=0.003", "--distil-epochs", "1", "--output", str(out), "--budget"]
+    words += ["--set", "opt=adamw", "--set", "lr=0.003", "--refit-images", "200"]
+    words += ["--distil-epochs", "1", "--output", str(out), "--budget"]
     # A budget that can't be met is told before the base is trained.
     assert main([*words, "0.01x"]) == 2
     assert not out.exists()
